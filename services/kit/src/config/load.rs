@@ -1,0 +1,360 @@
+//! Layers, provenance, and what is refused before anything binds.
+use super::{Gateway, MeshConfig};
+use crate::environment;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+use toml::{Table, Value};
+
+/// The file that is read when none is named.
+pub const FILE: &str = "mesh.toml";
+
+/// `SHOAL_GATEWAY__LISTEN` is `[gateway] listen`; a single underscore is part of a name.
+const PREFIX: &str = "SHOAL_";
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// The file, and the line in it.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Environment(String),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "${name}"),
+        }
+    }
+}
+
+/// A configuration that was checked, and where each of its values comes from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: MeshConfig,
+    /// The file, if one was read.
+    pub path: Option<PathBuf>,
+    /// Origin of every value that is not a default, by dotted key: `gateway.listen`.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The named file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a wrong type.
+    #[error("{path}:{line}: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// An environment variable names no key, or its value has the wrong type.
+    #[error("${name}: {message}")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The values do not fit together.
+    #[error("{origin}: {key}: {message}")]
+    Unfit {
+        /// Where the value comes from.
+        origin: Origin,
+        /// Dotted key.
+        key: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl MeshConfig {
+    /// Reads `file`, or `mesh.toml` in this folder, or nothing; then the environment.
+    ///
+    /// # Errors
+    /// See [`Error`]: each names the line, the variable or the key.
+    pub fn load(file: Option<&Path>) -> Result<Loaded, Error> {
+        let default = PathBuf::from(FILE);
+        let path = file
+            .map(Path::to_owned)
+            .or_else(|| default.is_file().then_some(default));
+        let text = match &path {
+            Some(path) => fs::read_to_string(path).map_err(|source| Error::Unreadable {
+                path: path.clone(),
+                source,
+            })?,
+            None => String::new(),
+        };
+        let variables: Vec<_> = environment::with_prefix(PREFIX)
+            .filter(|(name, _)| name.contains("__"))
+            .collect();
+        Self::layer(path, &text, &variables)
+    }
+
+    /// [`MeshConfig::load`] over given text and variables.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn layer(path: Option<PathBuf>, text: &str, variables: &[(String, String)]) -> Result<Loaded, Error> {
+        let shown = path.clone().unwrap_or_else(|| FILE.into());
+        let malformed = |error: &toml::de::Error| Error::Malformed {
+            path: shown.clone(),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        };
+        // Once typed, for errors that know their line; once untyped, to lay the environment over it.
+        toml::from_str::<MeshConfig>(text).map_err(|error| malformed(&error))?;
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| malformed(&error))?;
+        let mut origins = BTreeMap::new();
+        note_lines(&table, text, &shown, &mut origins);
+        for (name, value) in variables {
+            let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
+            set(&mut table, &keys, value);
+            let laid = Value::Table(table.clone()).try_into::<MeshConfig>();
+            laid.map_err(|error| Error::Variable {
+                name: name.clone(),
+                message: error.message().to_owned(),
+            })?;
+            origins.insert(keys.join("."), Origin::Environment(name.clone()));
+        }
+        let mut config: MeshConfig = Value::Table(table).try_into().map_err(|error| malformed(&error))?;
+        if let Some(folder) = path
+            .as_deref()
+            .and_then(Path::parent)
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            relative_to(&mut config, folder);
+        }
+        fits(&config).map_err(|(key, message)| Error::Unfit {
+            origin: origin_of(&origins, &key),
+            key,
+            message,
+        })?;
+        Ok(Loaded { config, path, origins })
+    }
+}
+
+impl Loaded {
+    /// Where the value at the dotted `key` comes from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Origin {
+        origin_of(&self.origins, key)
+    }
+}
+
+/// The key's own origin, or its nearest table's.
+fn origin_of(origins: &BTreeMap<String, Origin>, key: &str) -> Origin {
+    let mut key = key;
+    loop {
+        if let Some(origin) = origins.get(key) {
+            return origin.clone();
+        }
+        match key.rsplit_once('.') {
+            Some((parent, _)) => key = parent,
+            None => return Origin::Default,
+        }
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())]
+        .iter()
+        .filter(|&&byte| byte == b'\n')
+        .count()
+        + 1
+}
+
+/// Notes each leaf's line. Spans would need a second parser; headers and keys are enough, since one key stands on one line.
+fn note_lines(table: &Table, text: &str, path: &Path, origins: &mut BTreeMap<String, Origin>) {
+    let mut section = String::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let key = if let Some(header) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            section = header.replace('"', "").trim().to_owned();
+            section.clone()
+        } else if let Some((key, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+            [section.as_str(), key.trim().trim_matches('"')]
+                .iter()
+                .filter(|s| !s.is_empty())
+                .copied()
+                .collect::<Vec<_>>()
+                .join(".")
+        } else {
+            continue;
+        };
+        let known = key.split('.').try_fold(None::<&Value>, |at, part| match at {
+            None => table.get(part).map(Some),
+            Some(value) => value.get(part).map(Some),
+        });
+        if known.is_some() {
+            origins.insert(key, Origin::File(path.to_owned(), index + 1));
+        }
+    }
+}
+
+fn set(table: &mut Table, keys: &[String], value: &str) {
+    let [key, rest @ ..] = keys else { return };
+    if rest.is_empty() {
+        // `7`, `true` and `["a"]` are what TOML says they are; everything else is text.
+        let typed = format!("v = {value}")
+            .parse::<Table>()
+            .ok()
+            .and_then(|mut t| t.remove("v"));
+        let typed = typed
+            .filter(|v| !matches!(v, Value::Datetime(_)))
+            .unwrap_or_else(|| Value::String(value.to_owned()));
+        table.insert(key.clone(), typed);
+    } else if let Value::Table(inner) = table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new())) {
+        set(inner, rest, value);
+    }
+}
+
+fn relative_to(config: &mut MeshConfig, folder: &Path) {
+    let mut paths = vec![
+        &mut config.gateway.spool,
+        &mut config.feedback.store,
+        &mut config.concierge.services,
+        &mut config.concierge.results,
+    ];
+    paths.extend(config.onnxruntime.path.as_mut());
+    paths.extend(config.onnxruntime.cache.as_mut());
+    paths.extend(config.specialist.values_mut().filter_map(|s| s.folder.as_mut()));
+    for path in paths {
+        *path = folder.join(&*path);
+    }
+}
+
+/// What types cannot say.
+fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
+    let Gateway {
+        max_nodes,
+        max_plans,
+        max_input_bytes,
+        default_deadline,
+        max_deadline,
+        ..
+    } = &config.gateway;
+    let positive = [
+        ("max_nodes", *max_nodes),
+        ("max_plans", *max_plans),
+        ("max_input_bytes", *max_input_bytes),
+    ];
+    if let Some((key, _)) = positive.into_iter().find(|(_, n)| *n == 0) {
+        return Err((format!("gateway.{key}"), "must be at least 1".into()));
+    }
+    if default_deadline > max_deadline || default_deadline.is_zero() {
+        return Err((
+            "gateway.default_deadline".into(),
+            "must be above zero and at most max_deadline".into(),
+        ));
+    }
+    let targets: BTreeSet<&str> = config
+        .specialist
+        .keys()
+        .chain(config.endpoint.keys())
+        .map(String::as_str)
+        .collect();
+    if let Some(name) = config
+        .specialist
+        .keys()
+        .find(|name| config.endpoint.contains_key(*name))
+    {
+        return Err((
+            format!("endpoint.{name}"),
+            "is also the name of a specialist; targets need names of their own".into(),
+        ));
+    }
+    for (name, specialist) in &config.specialist {
+        let key = |field: &str| format!("specialist.{name}.{field}");
+        if specialist.folder.is_none() && specialist.endpoints.is_empty() {
+            return Err((
+                key("folder"),
+                "give a model folder to serve, or `endpoints` to call".into(),
+            ));
+        }
+        // 1024 rows is past where any provider still gains from more.
+        if specialist.slots == 0 || specialist.slots > 1024 {
+            return Err((key("slots"), "must be 1 to 1024".into()));
+        }
+        if specialist.intra_op_threads == 0 || specialist.max_in_flight == 0 || specialist.queue_tokens == 0 {
+            return Err((
+                key("intra_op_threads"),
+                "intra_op_threads, max_in_flight and queue_tokens must be at least 1".into(),
+            ));
+        }
+        if let Some(bad) = specialist.endpoints.iter().find(|e| !is_url(e)) {
+            return Err((key("endpoints"), format!("`{bad}` is not http://host:port")));
+        }
+    }
+    for (name, endpoint) in &config.endpoint {
+        if !is_url(&endpoint.base_url) || endpoint.model.is_empty() || endpoint.max_in_flight == 0 {
+            return Err((
+                format!("endpoint.{name}"),
+                "needs base_url (http://host:port/v1), model, and max_in_flight of at least 1".into(),
+            ));
+        }
+    }
+    for (name, server) in &config.tools {
+        if !is_url(&server.endpoint) || server.max_in_flight == 0 {
+            return Err((
+                format!("tools.{name}.endpoint"),
+                "must be http://host:port, with max_in_flight of at least 1".into(),
+            ));
+        }
+    }
+    for (name, task) in &config.task {
+        if task.chain.is_empty() {
+            return Err((
+                format!("task.{name}.chain"),
+                "names no target; give at least one specialist or endpoint".into(),
+            ));
+        }
+        if let Some(bad) = task.chain.iter().find(|target| !targets.contains(target.as_str())) {
+            let known: Vec<_> = targets.iter().copied().collect();
+            return Err((
+                format!("task.{name}.chain"),
+                format!("`{bad}` is no specialist or endpoint; there are: {}", known.join(", ")),
+            ));
+        }
+        if task.confidence_threshold.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
+            return Err((
+                format!("task.{name}.confidence_threshold"),
+                "must be between 0 and 1".into(),
+            ));
+        }
+    }
+    if !config.gateway.feedback.is_empty() && !is_url(&config.gateway.feedback) {
+        return Err((
+            "gateway.feedback".into(),
+            "must be http://host:port, or empty to keep no outcomes".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
+#[cfg(test)]
+mod tests;

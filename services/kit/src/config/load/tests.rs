@@ -1,0 +1,115 @@
+use super::*;
+
+fn layer(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Error> {
+    let variables: Vec<_> = variables
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    MeshConfig::layer(Some("etc/mesh.toml".into()), text, &variables)
+}
+
+fn refusal(text: &str) -> String {
+    layer(text, &[]).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let said = refusal("[gateway]\nlisten = \"127.0.0.1:1\"\nlissen = 2\n");
+    assert!(
+        said.starts_with("etc/mesh.toml:3: ") && said.contains("lissen"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_wrong_type_is_refused_with_its_line() {
+    assert!(refusal("[gateway]\n\nmax_nodes = \"many\"\n").starts_with("etc/mesh.toml:3: "));
+    assert!(refusal("[gateway\n").starts_with("etc/mesh.toml:1: "));
+}
+
+#[test]
+fn a_chain_that_names_no_target_is_refused_with_what_there_is() {
+    let said = refusal("[specialist.tool_call]\nfolder = \"m\"\n[task.tool_call]\nchain = [\"tool_cal\"]\n");
+    assert!(
+        said.contains("etc/mesh.toml:4") && said.contains("`tool_cal`") && said.contains("there are: tool_call"),
+        "{said}"
+    );
+}
+
+#[test]
+fn values_out_of_range_are_refused_by_key() {
+    for (text, key) in [
+        ("[gateway]\nmax_nodes = 0\n", "gateway.max_nodes"),
+        ("[gateway]\ndefault_deadline = \"1h\"\n", "gateway.default_deadline"),
+        ("[specialist.a]\nfolder = \"m\"\nslots = 0\n", "specialist.a.slots"),
+        ("[specialist.a]\n", "specialist.a.folder"),
+        (
+            "[specialist.a]\nendpoints = [\"localhost\"]\n",
+            "specialist.a.endpoints",
+        ),
+        ("[endpoint.big]\nbase_url = \"x\"\n", "endpoint.big"),
+        ("[tools.t]\nendpoint = \"\"\n", "tools.t.endpoint"),
+        (
+            "[specialist.a]\nfolder = \"m\"\n[task.t]\nchain = [\"a\"]\nconfidence_threshold = 7.0\n",
+            "task.t.confidence_threshold",
+        ),
+    ] {
+        assert!(refusal(text).contains(key), "{text}: {}", refusal(text));
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_both_are_known_by_origin() {
+    let text = "[gateway]\nmax_nodes = 7\nmax_depth = 8\n[specialist.tool_call]\nfolder = \"m\"\n";
+    let loaded = layer(
+        text,
+        &[
+            ("SHOAL_GATEWAY__MAX_NODES", "9"),
+            ("SHOAL_SPECIALIST__TOOL_CALL__PROVIDER", "cuda"),
+        ],
+    )
+    .expect("valid");
+    assert_eq!(
+        (loaded.config.gateway.max_nodes, loaded.config.gateway.max_depth),
+        (9, 8)
+    );
+    assert_eq!(
+        loaded.config.specialist["tool_call"].provider,
+        crate::config::Provider::Cuda
+    );
+    assert_eq!(
+        loaded.origin("gateway.max_nodes"),
+        Origin::Environment("SHOAL_GATEWAY__MAX_NODES".into())
+    );
+    assert_eq!(
+        loaded.origin("gateway.max_depth"),
+        Origin::File("etc/mesh.toml".into(), 3)
+    );
+    assert_eq!(loaded.origin("feedback.queue"), Origin::Default);
+}
+
+#[test]
+fn a_variable_that_names_no_key_or_has_a_wrong_type_is_refused_by_name() {
+    for (name, value) in [("SHOAL_GATEWAY__LISSEN", "x"), ("SHOAL_GATEWAY__MAX_NODES", "many")] {
+        let said = layer("", &[(name, value)]).expect_err("refused").to_string();
+        assert!(said.starts_with(&format!("${name}: ")), "{said}");
+    }
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file() {
+    let loaded = layer("[specialist.a]\nfolder = \"models/a\"\n", &[]).expect("valid");
+    assert_eq!(
+        loaded.config.specialist["a"].folder.as_deref(),
+        Some(Path::new("etc/models/a"))
+    );
+    assert_eq!(loaded.config.feedback.store, Path::new("etc/data/outcomes.sqlite"));
+}
+
+#[test]
+fn the_shipped_file_is_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mesh.toml");
+    let text = fs::read_to_string(&root).expect("mesh.toml");
+    let loaded = MeshConfig::layer(Some(root), &text, &[]).expect("valid");
+    assert!(loaded.config.task.contains_key("tool_call") && loaded.config.tools.contains_key("concierge"));
+}
