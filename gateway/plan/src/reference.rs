@@ -1,0 +1,322 @@
+//! References to other nodes' outputs.
+//!
+//! `${find}` is the whole output of node `find`, `${find.address}` a field of it, `${find.rows.0.name}` a field of a field;
+//! `$$` is a dollar sign, and a `$` before anything else is itself. Several may stand in one text. A reference that is a
+//! text's whole content takes the value with its type; inside other text it takes the value's text.
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// A reference to a node's output, or to a field of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// The node's id.
+    pub node: String,
+    /// Field names (or list positions) from the output inwards; empty for the whole output.
+    pub path: Vec<String>,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${{{}", self.node)?;
+        self.path.iter().try_for_each(|field| write!(f, ".{field}"))?;
+        f.write_str("}")
+    }
+}
+
+/// A text that is no template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// `${` without `}`.
+    #[error("`${{` at byte {at} has no closing brace; write `$$` for a dollar sign")]
+    Open {
+        /// Byte offset.
+        at: usize,
+    },
+    /// What stands in the braces is no reference.
+    #[error("`${{{inner}}}` is no reference: write ${{node}} or ${{node.field}}")]
+    Inner {
+        /// What stands there.
+        inner: String,
+    },
+}
+
+/// Why a reference cannot be filled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// The node has no output (yet).
+    #[error("{reference}: node `{}` has no output", reference.node)]
+    Node {
+        /// The reference.
+        reference: Reference,
+    },
+    /// The output has no such field.
+    #[error("{reference}: the output of `{}` has no `{field}`; it has {}", reference.node, there(fields))]
+    Field {
+        /// The reference.
+        reference: Reference,
+        /// The first name that is not there.
+        field: String,
+        /// The names that are.
+        fields: Vec<String>,
+    },
+}
+
+/// Field names that an error lists at most: enough to see the typo.
+const TOLD: usize = 16;
+
+fn there(fields: &[String]) -> String {
+    match fields {
+        [] => "no fields".to_owned(),
+        few if few.len() <= TOLD => few.join(", "),
+        many => format!("{} and {} more", many[..TOLD].join(", "), many.len() - TOLD),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Reference(Reference),
+}
+
+/// A text with references.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+impl Template {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// For `${` without its brace, and for what is no reference inside.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let (mut parts, mut plain, mut at) = (Vec::new(), String::new(), 0);
+        while let Some(found) = text[at..].find('$') {
+            plain.push_str(&text[at..at + found]);
+            at += found;
+            let rest = &text[at + 1..];
+            if rest.starts_with('$') {
+                plain.push('$');
+                at += 2;
+            } else if let Some(inside) = rest.strip_prefix('{') {
+                let end = inside.find('}').ok_or(Malformed::Open { at })?;
+                let reference = parse_inner(&inside[..end])?;
+                if !plain.is_empty() {
+                    parts.push(Part::Text(std::mem::take(&mut plain)));
+                }
+                parts.push(Part::Reference(reference));
+                at += 2 + end + 1;
+            } else {
+                plain.push('$');
+                at += 1;
+            }
+        }
+        plain.push_str(&text[at..]);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Self(parts))
+    }
+
+    /// Every reference, in order.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.0.iter().filter_map(|part| if let Part::Reference(reference) = part { Some(reference) } else { None })
+    }
+
+    /// The text with its references filled: the value itself for a lone reference, else text.
+    ///
+    /// # Errors
+    /// When a node or a field is not there.
+    pub fn fill<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> Result<Value, Missing> {
+        if let [Part::Reference(reference)] = self.0.as_slice() {
+            return look_up(reference, output).cloned();
+        }
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(plain) => text.push_str(plain),
+                Part::Reference(reference) => match look_up(reference, output)? {
+                    Value::String(value) => text.push_str(value),
+                    value => text.push_str(&value.to_string()),
+                },
+            }
+        }
+        Ok(Value::String(text))
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(plain) => f.write_str(&plain.replace('$', "$$")),
+            Part::Reference(reference) => write!(f, "{reference}"),
+        })
+    }
+}
+
+fn parse_inner(inner: &str) -> Result<Reference, Malformed> {
+    let mut segments = inner.split('.').map(str::to_owned);
+    let node = segments.next().unwrap_or_default();
+    let path: Vec<String> = segments.collect();
+    if !is_id(&node) || path.iter().any(String::is_empty) {
+        return Err(Malformed::Inner { inner: inner.chars().take(80).collect() });
+    }
+    Ok(Reference { node, path })
+}
+
+/// Whether `text` may be a node's id: 1 to 64 of `[A-Za-z0-9_-]`.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn look_up<'a>(reference: &Reference, output: &impl Fn(&str) -> Option<&'a Value>) -> Result<&'a Value, Missing> {
+    let mut value = output(&reference.node).ok_or_else(|| Missing::Node { reference: reference.clone() })?;
+    for field in &reference.path {
+        let inner = match value {
+            Value::Object(object) => object.get(field),
+            Value::Array(list) => field.parse().ok().and_then(|i: usize| list.get(i)),
+            _ => None,
+        };
+        value = inner.ok_or_else(|| Missing::Field {
+            reference: reference.clone(),
+            field: field.clone(),
+            fields: match value {
+                Value::Object(object) => object.keys().cloned().collect(),
+                Value::Array(list) => (0..list.len()).map(|i| i.to_string()).collect(),
+                _ => Vec::new(),
+            },
+        })?;
+    }
+    Ok(value)
+}
+
+/// A JSON value whose strings are templates.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json {
+    /// Null, a boolean or a number.
+    Plain(Value),
+    /// A string.
+    Text(Template),
+    /// A list.
+    List(Vec<Json>),
+    /// An object, in its order. Keys are no templates.
+    Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    /// Reads every string of a value.
+    ///
+    /// # Errors
+    /// As [`Template::parse`].
+    pub fn parse(value: &Value) -> Result<Self, Malformed> {
+        Ok(match value {
+            Value::String(text) => Self::Text(Template::parse(text)?),
+            Value::Array(list) => Self::List(list.iter().map(Self::parse).collect::<Result<_, _>>()?),
+            Value::Object(object) => {
+                Self::Object(object.iter().map(|(k, v)| Ok((k.clone(), Self::parse(v)?))).collect::<Result<_, Malformed>>()?)
+            }
+            plain => Self::Plain(plain.clone()),
+        })
+    }
+
+    /// Every reference, in order.
+    #[must_use]
+    pub fn references(&self) -> Vec<&Reference> {
+        match self {
+            Self::Plain(_) => Vec::new(),
+            Self::Text(template) => template.references().collect(),
+            Self::List(list) => list.iter().flat_map(Self::references).collect(),
+            Self::Object(object) => object.iter().flat_map(|(_, v)| v.references()).collect(),
+        }
+    }
+
+    /// The value with its references filled.
+    ///
+    /// # Errors
+    /// When a node or a field is not there.
+    pub fn fill<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> Result<Value, Missing> {
+        Ok(match self {
+            Self::Plain(value) => value.clone(),
+            Self::Text(template) => template.fill(output)?,
+            Self::List(list) => Value::Array(list.iter().map(|v| v.fill(output)).collect::<Result<_, _>>()?),
+            Self::Object(object) => {
+                let fields = object.iter().map(|(k, v)| Ok((k.clone(), v.fill(output)?)));
+                Value::Object(fields.collect::<Result<Map<_, _>, Missing>>()?)
+            }
+        })
+    }
+
+    /// The value with its references as they are written.
+    #[must_use]
+    pub fn written(&self) -> Value {
+        match self {
+            Self::Plain(value) => value.clone(),
+            Self::Text(template) => Value::String(template.to_string()),
+            Self::List(list) => Value::Array(list.iter().map(Self::written).collect()),
+            Self::Object(object) => Value::Object(object.iter().map(|(k, v)| (k.clone(), v.written())).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn fill(text: &str, outputs: &Value) -> Result<Value, Missing> {
+        Template::parse(text).expect("template").fill(&|id| outputs.get(id))
+    }
+
+    #[test]
+    fn a_lone_reference_takes_the_value_with_its_type() {
+        let outputs = json!({"find": {"seats": 4, "rows": [{"name": "Ada"}]}});
+        assert_eq!(fill("${find.seats}", &outputs), Ok(json!(4)));
+        assert_eq!(fill("${find}", &outputs), Ok(outputs["find"].clone()));
+        assert_eq!(fill("${find.rows.0.name}", &outputs), Ok(json!("Ada")));
+    }
+
+    #[test]
+    fn several_references_in_one_text_are_all_filled() {
+        let outputs = json!({"a": {"x": "Newark", "n": 2}, "b": "noon"});
+        assert_eq!(fill("to ${a.x} at ${b} for ${a.n}, $$5, $6", &outputs), Ok(json!("to Newark at noon for 2, $5, $6")));
+    }
+
+    #[test]
+    fn a_missing_field_is_named_with_those_that_are_there() {
+        let said = fill("${a.street}", &json!({"a": {"address": 1, "city": 2}})).expect_err("missing").to_string();
+        assert_eq!(said, "${a.street}: the output of `a` has no `street`; it has address, city");
+        assert!(matches!(fill("${b}", &json!({})), Err(Missing::Node { .. })));
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused() {
+        assert_eq!(Template::parse("x ${a"), Err(Malformed::Open { at: 2 }));
+        for bad in ["${}", "${a b}", "${a.}", "${.a}", "${a..b}"] {
+            assert!(matches!(Template::parse(bad), Err(Malformed::Inner { .. })), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_and_never_panics(text in "\\PC{0,60}") {
+            if let Ok(template) = Template::parse(&text) {
+                prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
+            }
+        }
+
+        #[test]
+        fn text_without_references_comes_out_as_it_went_in(text in "[^$]{0,40}") {
+            let filled = Template::parse(&text).expect("no dollar").fill(&|_| None);
+            prop_assert_eq!(filled, Ok(Value::String(text)));
+        }
+
+        #[test]
+        fn references_in_nested_json_are_all_found(names in prop::collection::vec("[a-z]{1,8}", 1..6)) {
+            let value = json!({"l": names.iter().map(|n| json!({"k": format!("x${{{n}.f}}y")})).collect::<Vec<_>>()});
+            let json = Json::parse(&value).expect("templates");
+            let found: Vec<_> = json.references().into_iter().map(|r| r.node.clone()).collect();
+            prop_assert_eq!(found, names);
+            prop_assert_eq!(json.written(), value);
+        }
+    }
+}
