@@ -18,6 +18,20 @@ where
     )
 }
 
+/// Runs work that blocks on a thread of tokio's pool for it.
+pub fn blocking<T, F>(name: &'static str, body: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || {
+        let _inside = span.enter();
+        tracing::trace!(task = name, "blocking work starts");
+        body()
+    })
+}
+
 /// Starts an operating-system thread. Linux shows the first 15 bytes of `name`.
 ///
 /// # Errors

@@ -1,0 +1,224 @@
+//! Pure: an outcome and what was said of it become a training row, or none.
+//!
+//! A correction is taken over the answer (the latest wins), then a demonstration. What somebody called wrong, or rated under a
+//! half, is not successful unless it was corrected.
+use crate::store::Judged;
+use serde_json::{Value, json};
+use shoal_proto::v1::{self, submit_feedback_request::Value as Said};
+use std::collections::HashMap;
+
+/// Which rows are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    pub(crate) successful_only: bool,
+    pub(crate) corrected_only: bool,
+}
+
+/// Under this rating an answer is not one to learn from.
+const GOOD: f64 = 0.5;
+
+/// The row's JSON, or `None` if it is not wanted or has nothing to learn from. `plan` are the outcomes of the same plan.
+pub(crate) fn row(
+    judged: &Judged,
+    plan: &[v1::Outcome],
+    wanted: Wanted,
+    format: v1::export_dataset_request::Format,
+) -> Option<String> {
+    let outcome = &judged.outcome;
+    let better = better(judged);
+    if wanted.corrected_only && better.is_none() || wanted.successful_only && better.is_none() && !succeeded(judged) {
+        return None;
+    }
+    let answer = better.map_or_else(|| value(&outcome.output_json), |text| value(text))?;
+    let input = value(&outcome.input_json)?;
+    let row = match format {
+        v1::export_dataset_request::Format::Task => {
+            json!({"id": outcome.outcome_id, "task": outcome.name, "input": input, "target": target(outcome, answer, better.is_some(), plan)})
+        }
+        _ => json!({
+            "messages": [{"role": "user", "content": said(&input)}, {"role": "assistant", "content": said(&answer)}],
+            "metadata": {
+                "outcome_id": outcome.outcome_id, "plan_id": outcome.plan_id, "node_id": outcome.node_id, "task": outcome.name,
+                "model": outcome.model, "corrected": better.is_some(),
+            },
+        }),
+    };
+    Some(row.to_string())
+}
+
+/// What should have been said, if anybody said so.
+fn better(judged: &Judged) -> Option<&str> {
+    let latest = |pick: fn(&Said) -> Option<&str>| {
+        let node = judged
+            .feedback
+            .iter()
+            .rev()
+            .filter(|f| f.node_id == judged.outcome.node_id);
+        node.filter_map(|f| f.value.as_ref()).find_map(pick)
+    };
+    latest(|s| {
+        if let Said::CorrectionJson(text) = s {
+            Some(text)
+        } else {
+            None
+        }
+    })
+    .or_else(|| {
+        latest(|s| {
+            if let Said::DemonstrationJson(text) = s {
+                Some(text)
+            } else {
+                None
+            }
+        })
+    })
+}
+
+fn succeeded(judged: &Judged) -> bool {
+    let bad = |said: &Said| matches!(said, Said::Success(false)) || matches!(said, Said::Rating(r) if *r < GOOD);
+    judged.outcome.state == v1::State::Succeeded as i32
+        && judged.outcome.valid != Some(false)
+        && !judged.feedback.iter().filter_map(|f| f.value.as_ref()).any(bad)
+}
+
+fn value(json: &str) -> Option<Value> {
+    serde_json::from_str(json).ok()
+}
+
+fn said(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A planner answers with plan text, and its rows want steps: `{"task", "input"}`, each with the output that its node had in
+/// the same plan. A correction is taken as it is.
+fn target(outcome: &v1::Outcome, answer: Value, corrected: bool, plan: &[v1::Outcome]) -> Value {
+    let Some(text) = answer.as_str().filter(|_| outcome.node_id == "planner" && !corrected) else {
+        return answer;
+    };
+    let outputs: HashMap<&str, &str> = plan
+        .iter()
+        .map(|o| (o.node_id.as_str(), o.output_json.as_str()))
+        .collect();
+    let step = |line: &str| {
+        let (number, rest) = line.split_once(". ")?;
+        let (task, input) = rest.split_once(": ")?;
+        let mut step = json!({"task": task, "input": input});
+        if let Some(output) = outputs.get(number).and_then(|json| value(json)) {
+            step["output"] = output;
+        }
+        Some(step)
+    };
+    text.lines()
+        .map(step)
+        .collect::<Option<Vec<_>>>()
+        .map_or_else(|| answer.clone(), Value::Array)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::{feedback, outcome};
+    use v1::export_dataset_request::Format;
+
+    const ALL: Wanted = Wanted {
+        successful_only: false,
+        corrected_only: false,
+    };
+
+    fn judged(values: Vec<Said>) -> Judged {
+        let feedback = values
+            .into_iter()
+            .enumerate()
+            .map(|(i, v)| feedback(&format!("f{i}"), "p", "1", v))
+            .collect();
+        Judged {
+            row: 1,
+            outcome: outcome("a", "p", "1"),
+            feedback,
+        }
+    }
+
+    fn parsed(judged: &Judged, wanted: Wanted, format: Format) -> Option<Value> {
+        row(judged, &[], wanted, format).map(|text| serde_json::from_str(&text).expect("JSON"))
+    }
+
+    #[test]
+    fn a_row_has_the_task_datas_shape_or_the_chat_shape() {
+        let task = parsed(&judged(vec![]), ALL, Format::Task).expect("row");
+        assert_eq!(
+            task,
+            json!({"id": "a", "task": "tool_call", "input": "play jazz", "target": {"tool": "PlayMusic", "arguments": {}}})
+        );
+        let chat = parsed(&judged(vec![]), ALL, Format::Chat).expect("row");
+        assert_eq!(chat["messages"][0], json!({"role": "user", "content": "play jazz"}));
+        assert_eq!(
+            chat["messages"][1],
+            json!({"role": "assistant", "content": r#"{"tool":"PlayMusic","arguments":{}}"#})
+        );
+    }
+
+    #[test]
+    fn the_latest_correction_is_taken_over_the_answer_and_over_a_demonstration() {
+        let said = vec![
+            Said::CorrectionJson("1".into()),
+            Said::CorrectionJson("2".into()),
+            Said::DemonstrationJson("3".into()),
+        ];
+        assert_eq!(
+            parsed(&judged(said), ALL, Format::Task).expect("row")["target"],
+            json!(2)
+        );
+        assert_eq!(
+            parsed(&judged(vec![Said::DemonstrationJson("3".into())]), ALL, Format::Task).expect("row")["target"],
+            json!(3)
+        );
+    }
+
+    #[test]
+    fn what_was_called_wrong_is_not_successful_unless_it_was_corrected() {
+        let only = Wanted {
+            successful_only: true,
+            corrected_only: false,
+        };
+        assert!(parsed(&judged(vec![]), only, Format::Task).is_some());
+        assert!(parsed(&judged(vec![Said::Success(false)]), only, Format::Task).is_none());
+        assert!(parsed(&judged(vec![Said::Rating(0.2)]), only, Format::Task).is_none());
+        assert!(
+            parsed(
+                &judged(vec![Said::Success(false), Said::CorrectionJson("{}".into())]),
+                only,
+                Format::Task
+            )
+            .is_some()
+        );
+        let corrected = Wanted {
+            successful_only: false,
+            corrected_only: true,
+        };
+        assert!(parsed(&judged(vec![]), corrected, Format::Task).is_none());
+    }
+
+    #[test]
+    fn a_planners_text_becomes_steps_with_the_outputs_of_their_nodes() {
+        let planner = v1::Outcome {
+            name: "plan".into(),
+            output_json: json!("1. tool_call: play jazz\n2. tool_call: book a table").to_string(),
+            ..outcome("a", "p", "planner")
+        };
+        let node = outcome("b", "p", "1");
+        let judged = Judged {
+            row: 1,
+            outcome: planner,
+            feedback: vec![],
+        };
+        let text = row(&judged, &[node], ALL, Format::Task).expect("row");
+        let target = serde_json::from_str::<Value>(&text).expect("JSON")["target"].clone();
+        assert_eq!(
+            target,
+            json!([
+                {"task": "tool_call", "input": "play jazz", "output": {"tool": "PlayMusic", "arguments": {}}},
+                {"task": "tool_call", "input": "book a table"},
+            ])
+        );
+    }
+}
