@@ -71,7 +71,13 @@ impl Frontier {
             }
         }
         self.waits.push(waits);
-        let state = if self.lost { State::Cancelled } else if barren { State::Skipped } else { State::Pending };
+        let state = if self.lost {
+            State::Cancelled
+        } else if barren {
+            State::Skipped
+        } else {
+            State::Pending
+        };
         self.states.push(state);
         if state == State::Pending {
             self.open += 1;
@@ -122,7 +128,9 @@ impl Frontier {
         self.lost = true;
         self.ready.clear();
         self.open = 0;
-        let open = (0..self.states.len()).filter(|&at| !self.states[at].is_terminal()).collect::<Vec<_>>();
+        let open = (0..self.states.len())
+            .filter(|&at| !self.states[at].is_terminal())
+            .collect::<Vec<_>>();
         open.iter().for_each(|&at| self.states[at] = State::Cancelled);
         open
     }
@@ -144,7 +152,11 @@ impl Frontier {
     }
 
     fn end(&mut self, at: usize, state: State) {
-        assert_eq!(self.states[at], State::Running, "node {at} ends once, and only after it was started");
+        assert_eq!(
+            self.states[at],
+            State::Running,
+            "node {at} ends once, and only after it was started"
+        );
         self.states[at] = state;
         self.open -= 1;
     }

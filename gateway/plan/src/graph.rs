@@ -89,7 +89,11 @@ impl Node {
     #[must_use]
     pub fn depends_on(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
-        let mentioned = self.references().into_iter().map(|r| r.node.as_str()).chain(self.after.iter().map(String::as_str));
+        let mentioned = self
+            .references()
+            .into_iter()
+            .map(|r| r.node.as_str())
+            .chain(self.after.iter().map(String::as_str));
         mentioned.filter(|id| seen.insert(*id)).collect()
     }
 
@@ -122,7 +126,10 @@ pub struct Fault {
 }
 
 fn fault(field: impl Into<String>, description: impl Into<String>) -> Fault {
-    Fault { field: field.into(), description: description.into() }
+    Fault {
+        field: field.into(),
+        description: description.into(),
+    }
 }
 
 /// Nodes, and for each which it waits for and which wait for it, by position.
@@ -159,7 +166,11 @@ impl Graph {
             return Err(vec![fault("nodes", "a plan needs at least one node")]);
         }
         if nodes.len() > limits.max_nodes {
-            let said = format!("{} nodes; at most {} are allowed ([gateway] max_nodes)", nodes.len(), limits.max_nodes);
+            let said = format!(
+                "{} nodes; at most {} are allowed ([gateway] max_nodes)",
+                nodes.len(),
+                limits.max_nodes
+            );
             return Err(vec![fault("nodes", said)]);
         }
         let mut faults = Vec::new();
@@ -167,12 +178,20 @@ impl Graph {
         for (i, node) in nodes.iter().enumerate() {
             faults.extend(bad_id(&node.id).map(|said| fault(format!("nodes[{i}].id"), said)));
             if let Some(first) = positions.insert(node.id.clone(), i) {
-                faults.push(fault(format!("nodes[{i}].id"), format!("`{}` is taken by nodes[{first}]", node.id)));
+                faults.push(fault(
+                    format!("nodes[{i}].id"),
+                    format!("`{}` is taken by nodes[{first}]", node.id),
+                ));
             }
         }
-        let mut graph = Self { positions, ..Self::empty(limits) };
+        let mut graph = Self {
+            positions,
+            ..Self::empty(limits)
+        };
         for (i, node) in nodes.iter().enumerate() {
-            graph.dependencies.push(graph.resolve(node, &format!("nodes[{i}]"), &mut faults));
+            graph
+                .dependencies
+                .push(graph.resolve(node, &format!("nodes[{i}]"), &mut faults));
         }
         if faults.is_empty() {
             graph.dependants = reverse(&graph.dependencies);
@@ -181,7 +200,10 @@ impl Graph {
                 Err(cycle) => {
                     let names: Vec<&str> = cycle.iter().map(|&i| nodes[i].id.as_str()).collect();
                     let first = names.first().copied().unwrap_or_default();
-                    faults.push(fault(format!("nodes[{}]", cycle[0]), format!("cycle: {} -> {first}", names.join(" -> "))));
+                    faults.push(fault(
+                        format!("nodes[{}]", cycle[0]),
+                        format!("cycle: {} -> {first}", names.join(" -> ")),
+                    ));
                 }
             }
         }
@@ -198,25 +220,36 @@ impl Graph {
         let at = self.nodes.len();
         let field = format!("nodes[{at}]");
         if at >= self.limits.max_nodes {
-            return Err(vec![fault("nodes", format!("more than {} nodes ([gateway] max_nodes)", self.limits.max_nodes))]);
+            return Err(vec![fault(
+                "nodes",
+                format!("more than {} nodes ([gateway] max_nodes)", self.limits.max_nodes),
+            )]);
         }
         let mut faults = Vec::new();
         faults.extend(bad_id(&node.id).map(|said| fault(format!("{field}.id"), said)));
         if let Some(first) = self.positions.get(&node.id) {
-            faults.push(fault(format!("{field}.id"), format!("`{}` is taken by nodes[{first}]", node.id)));
+            faults.push(fault(
+                format!("{field}.id"),
+                format!("`{}` is taken by nodes[{first}]", node.id),
+            ));
         }
         let dependencies = self.resolve(&node, &field, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
         dependencies.iter().for_each(|&d| self.dependants[d].push(at));
-        self.depths.push(1 + dependencies.iter().map(|&d| self.depths[d]).max().unwrap_or(0));
+        self.depths
+            .push(1 + dependencies.iter().map(|&d| self.depths[d]).max().unwrap_or(0));
         self.positions.insert(node.id.clone(), at);
         self.dependencies.push(dependencies);
         self.dependants.push(Vec::new());
         self.nodes.push(node);
         let mut faults: Vec<Fault> = self.too_large(at, &field).into_iter().collect();
-        faults.extend(self.dependencies[at].iter().filter_map(|&d| self.too_large(d, &format!("nodes[{d}]"))));
+        faults.extend(
+            self.dependencies[at]
+                .iter()
+                .filter_map(|&d| self.too_large(d, &format!("nodes[{d}]"))),
+        );
         if faults.is_empty() {
             return Ok(at);
         }
@@ -243,7 +276,10 @@ impl Graph {
             faults.push(fault(format!("{field}.{}", node.input_field()), said));
         }
         for id in node.after.iter().filter(|id| known(id).is_none()) {
-            faults.push(fault(format!("{field}.after"), format!("`{id}` names no node that is there")));
+            faults.push(fault(
+                format!("{field}.after"),
+                format!("`{id}` names no node that is there"),
+            ));
         }
         node.depends_on().into_iter().filter_map(known).collect()
     }
@@ -251,10 +287,22 @@ impl Graph {
     fn too_large(&self, at: usize, field: &str) -> Option<Fault> {
         let (deep, wide) = (self.depths[at], self.dependants[at].len());
         if deep > self.limits.max_depth {
-            return Some(fault(field, format!("is {deep} deep; at most {} is allowed ([gateway] max_depth)", self.limits.max_depth)));
+            return Some(fault(
+                field,
+                format!(
+                    "is {deep} deep; at most {} is allowed ([gateway] max_depth)",
+                    self.limits.max_depth
+                ),
+            ));
         }
         (wide > self.limits.max_fan_out).then(|| {
-            fault(field, format!("{wide} nodes wait for it; at most {} may ([gateway] max_fan_out)", self.limits.max_fan_out))
+            fault(
+                field,
+                format!(
+                    "{wide} nodes wait for it; at most {} may ([gateway] max_fan_out)",
+                    self.limits.max_fan_out
+                ),
+            )
         })
     }
 
@@ -311,7 +359,12 @@ impl Graph {
 }
 
 fn bad_id(id: &str) -> Option<String> {
-    (!is_id(id)).then(|| format!("`{}` must be 1 to 64 of A-Z a-z 0-9 _ -", id.chars().take(80).collect::<String>()))
+    (!is_id(id)).then(|| {
+        format!(
+            "`{}` must be 1 to 64 of A-Z a-z 0-9 _ -",
+            id.chars().take(80).collect::<String>()
+        )
+    })
 }
 
 fn reverse(dependencies: &[Vec<usize>]) -> Vec<Vec<usize>> {
@@ -336,12 +389,18 @@ fn order(dependencies: &[Vec<usize>], dependants: &[Vec<usize>]) -> Result<Vec<u
             }
         }
     }
-    let Some(start) = waits.iter().position(|&w| w > 0) else { return Ok(order) };
+    let Some(start) = waits.iter().position(|&w| w > 0) else {
+        return Ok(order);
+    };
     // Walking backwards along what still waits must meet a node twice: from there on it is the cycle.
     let (mut path, mut at) = (Vec::new(), start);
     while !path.contains(&at) {
         path.push(at);
-        at = dependencies[at].iter().copied().find(|&d| waits[d] > 0).unwrap_or(start);
+        at = dependencies[at]
+            .iter()
+            .copied()
+            .find(|&d| waits[d] > 0)
+            .unwrap_or(start);
     }
     let from = path.iter().position(|&p| p == at).unwrap_or(0);
     Err(path[from..].iter().rev().copied().collect())

@@ -118,7 +118,13 @@ impl Template {
 
     /// Every reference, in order.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.0.iter().filter_map(|part| if let Part::Reference(reference) = part { Some(reference) } else { None })
+        self.0.iter().filter_map(|part| {
+            if let Part::Reference(reference) = part {
+                Some(reference)
+            } else {
+                None
+            }
+        })
     }
 
     /// The text with its references filled: the value itself for a lone reference, else text.
@@ -157,7 +163,9 @@ fn parse_inner(inner: &str) -> Result<Reference, Malformed> {
     let node = segments.next().unwrap_or_default();
     let path: Vec<String> = segments.collect();
     if !is_id(&node) || path.iter().any(String::is_empty) {
-        return Err(Malformed::Inner { inner: inner.chars().take(80).collect() });
+        return Err(Malformed::Inner {
+            inner: inner.chars().take(80).collect(),
+        });
     }
     Ok(Reference { node, path })
 }
@@ -165,11 +173,16 @@ fn parse_inner(inner: &str) -> Result<Reference, Malformed> {
 /// Whether `text` may be a node's id: 1 to 64 of `[A-Za-z0-9_-]`.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn look_up<'a>(reference: &Reference, output: &impl Fn(&str) -> Option<&'a Value>) -> Result<&'a Value, Missing> {
-    let mut value = output(&reference.node).ok_or_else(|| Missing::Node { reference: reference.clone() })?;
+    let mut value = output(&reference.node).ok_or_else(|| Missing::Node {
+        reference: reference.clone(),
+    })?;
     for field in &reference.path {
         let inner = match value {
             Value::Object(object) => object.get(field),
@@ -211,9 +224,12 @@ impl Json {
         Ok(match value {
             Value::String(text) => Self::Text(Template::parse(text)?),
             Value::Array(list) => Self::List(list.iter().map(Self::parse).collect::<Result<_, _>>()?),
-            Value::Object(object) => {
-                Self::Object(object.iter().map(|(k, v)| Ok((k.clone(), Self::parse(v)?))).collect::<Result<_, Malformed>>()?)
-            }
+            Value::Object(object) => Self::Object(
+                object
+                    .iter()
+                    .map(|(k, v)| Ok((k.clone(), Self::parse(v)?)))
+                    .collect::<Result<_, Malformed>>()?,
+            ),
             plain => Self::Plain(plain.clone()),
         })
     }
@@ -278,13 +294,21 @@ mod tests {
     #[test]
     fn several_references_in_one_text_are_all_filled() {
         let outputs = json!({"a": {"x": "Newark", "n": 2}, "b": "noon"});
-        assert_eq!(fill("to ${a.x} at ${b} for ${a.n}, $$5, $6", &outputs), Ok(json!("to Newark at noon for 2, $5, $6")));
+        assert_eq!(
+            fill("to ${a.x} at ${b} for ${a.n}, $$5, $6", &outputs),
+            Ok(json!("to Newark at noon for 2, $5, $6"))
+        );
     }
 
     #[test]
     fn a_missing_field_is_named_with_those_that_are_there() {
-        let said = fill("${a.street}", &json!({"a": {"address": 1, "city": 2}})).expect_err("missing").to_string();
-        assert_eq!(said, "${a.street}: the output of `a` has no `street`; it has address, city");
+        let said = fill("${a.street}", &json!({"a": {"address": 1, "city": 2}}))
+            .expect_err("missing")
+            .to_string();
+        assert_eq!(
+            said,
+            "${a.street}: the output of `a` has no `street`; it has address, city"
+        );
         assert!(matches!(fill("${b}", &json!({})), Err(Missing::Node { .. })));
     }
 

@@ -10,9 +10,19 @@ pub fn to_the_end(graph: &Graph, duration: impl Fn(usize) -> Duration) -> Vec<Du
         // Depth first, without recursion: a plan may be as deep as its limit says.
         let mut stack = vec![start];
         while let Some(&at) = stack.last() {
-            let open: Vec<usize> = graph.dependants(at).iter().copied().filter(|&d| longest[d].is_none()).collect();
+            let open: Vec<usize> = graph
+                .dependants(at)
+                .iter()
+                .copied()
+                .filter(|&d| longest[d].is_none())
+                .collect();
             if open.is_empty() {
-                let after = graph.dependants(at).iter().filter_map(|&d| longest[d]).max().unwrap_or_default();
+                let after = graph
+                    .dependants(at)
+                    .iter()
+                    .filter_map(|&d| longest[d])
+                    .max()
+                    .unwrap_or_default();
                 longest[at] = Some(duration(at) + after);
                 stack.pop();
             } else {
@@ -44,9 +54,30 @@ mod tests {
     };
 
     fn diamond() -> Graph {
-        let node = |id: &str, input: &str| Node::new(id, Kind::Model { task: "t".into(), input: Template::parse(input).expect("template") });
-        let nodes = vec![node("top", ""), node("slow", "${top}"), node("fast", "${top}"), node("end", "${slow} ${fast}")];
-        Graph::new(nodes, Limits { max_nodes: 9, max_depth: 9, max_fan_out: 9 }).expect("valid")
+        let node = |id: &str, input: &str| {
+            Node::new(
+                id,
+                Kind::Model {
+                    task: "t".into(),
+                    input: Template::parse(input).expect("template"),
+                },
+            )
+        };
+        let nodes = vec![
+            node("top", ""),
+            node("slow", "${top}"),
+            node("fast", "${top}"),
+            node("end", "${slow} ${fast}"),
+        ];
+        Graph::new(
+            nodes,
+            Limits {
+                max_nodes: 9,
+                max_depth: 9,
+                max_fan_out: 9,
+            },
+        )
+        .expect("valid")
     }
 
     #[test]

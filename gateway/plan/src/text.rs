@@ -60,7 +60,11 @@ impl Lines {
         let line = std::mem::take(&mut self.pending);
         let last = self.take(&line)?;
         if self.steps == 0 {
-            return Err(Garbled { line: 1, column: 1, message: "the plan is empty; write `1. task: text` or `1. Service.Method(...)`".into() });
+            return Err(Garbled {
+                line: 1,
+                column: 1,
+                message: "the plan is empty; write `1. task: text` or `1. Service.Method(...)`".into(),
+            });
         }
         Ok(last)
     }
@@ -95,7 +99,10 @@ pub fn print(node: &Node) -> String {
         Kind::Model { task, input } => format!("{}. {task}: {}", node.id, input.to_string().replace(['\n', '\r'], " ")),
         Kind::Tool { name, arguments } => {
             let written: Vec<String> = match arguments {
-                Json::Object(fields) => fields.iter().map(|(name, value)| format!("{name}={}", print_value(value))).collect(),
+                Json::Object(fields) => fields
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", print_value(value)))
+                    .collect(),
                 _ => Vec::new(),
             };
             format!("{}. {name}({})", node.id, written.join(", "))

@@ -5,13 +5,23 @@ use crate::{
 };
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { max_nodes: 1000, max_depth: 1000, max_fan_out: 1000 };
+const LIMITS: Limits = Limits {
+    max_nodes: 1000,
+    max_depth: 1000,
+    max_fan_out: 1000,
+};
 
 /// Node `i` waits for `edges[i]`, all of them smaller than `i`.
 fn graph(edges: &[Vec<usize>], skip: &[bool]) -> Graph {
     let nodes = edges.iter().zip(skip).enumerate().map(|(i, (waits, skip))| {
         let input = waits.iter().map(|d| format!("${{n{d}}}")).collect::<String>();
-        let mut node = Node::new(format!("n{i}"), Kind::Model { task: "t".into(), input: Template::parse(&input).expect("template") });
+        let mut node = Node::new(
+            format!("n{i}"),
+            Kind::Model {
+                task: "t".into(),
+                input: Template::parse(&input).expect("template"),
+            },
+        );
         node.on_failure = if *skip { OnFailure::Skip } else { OnFailure::Fail };
         node
     });
@@ -20,14 +30,28 @@ fn graph(edges: &[Vec<usize>], skip: &[bool]) -> Graph {
 
 fn dags() -> impl Strategy<Value = (Vec<Vec<usize>>, Vec<bool>, Vec<bool>, Vec<u8>)> {
     (1usize..24).prop_flat_map(|n| {
-        let edges = (0..n).map(|i| prop::collection::btree_set(0..i.max(1), 0..=i.min(4)).prop_map(move |s| s.into_iter().filter(|&d| d < i).collect::<Vec<_>>())).collect::<Vec<_>>();
-        (edges, prop::collection::vec(any::<bool>(), n), prop::collection::vec(prop::bool::weighted(0.2), n), prop::collection::vec(any::<u8>(), n * 2))
+        let edges = (0..n)
+            .map(|i| {
+                prop::collection::btree_set(0..i.max(1), 0..=i.min(4))
+                    .prop_map(move |s| s.into_iter().filter(|&d| d < i).collect::<Vec<_>>())
+            })
+            .collect::<Vec<_>>();
+        (
+            edges,
+            prop::collection::vec(any::<bool>(), n),
+            prop::collection::vec(prop::bool::weighted(0.2), n),
+            prop::collection::vec(any::<u8>(), n * 2),
+        )
     })
 }
 
 /// Runs to the end, `picks` choosing which running node ends next. Returns the order of starts.
 fn drive(graph: &Graph, fails: &[bool], picks: &[u8], grown: bool) -> (Frontier, Vec<usize>) {
-    let mut frontier = if grown { Frontier::default() } else { Frontier::new(graph) };
+    let mut frontier = if grown {
+        Frontier::default()
+    } else {
+        Frontier::new(graph)
+    };
     let (mut joined, mut running, mut started) = (if grown { 0 } else { graph.len() }, Vec::new(), Vec::new());
     let mut picks = picks.iter().cycle();
     loop {
@@ -38,7 +62,13 @@ fn drive(graph: &Graph, fails: &[bool], picks: &[u8], grown: bool) -> (Frontier,
         }
         while let Some(at) = frontier.start() {
             // What it waits for has an output, at the moment that it starts.
-            assert!(graph.dependencies(at).iter().all(|&d| frontier.state(d) == State::Succeeded), "node {at} started too early");
+            assert!(
+                graph
+                    .dependencies(at)
+                    .iter()
+                    .all(|&d| frontier.state(d) == State::Succeeded),
+                "node {at} started too early"
+            );
             running.push(at);
             started.push(at);
         }
@@ -95,7 +125,10 @@ fn a_node_is_ready_before_its_siblings_have_ended() {
     // 0 and 1 run; 2 waits for 0 only.
     let graph = graph(&[vec![], vec![], vec![0]], &[false; 3]);
     let mut frontier = Frontier::new(&graph);
-    assert_eq!((frontier.start(), frontier.start(), frontier.start()), (Some(0), Some(1), None));
+    assert_eq!(
+        (frontier.start(), frontier.start(), frontier.start()),
+        (Some(0), Some(1), None)
+    );
     frontier.succeed(&graph, 0);
     assert_eq!(frontier.start(), Some(2));
 }
@@ -124,7 +157,15 @@ fn a_node_cannot_end_twice() {
 #[test]
 fn a_node_that_joins_after_its_dependency_failed_is_skipped_at_once() {
     let mut graph = Graph::empty(LIMITS);
-    let node = |id: &str, input: &str| Node::new(id, Kind::Model { task: "t".into(), input: Template::parse(input).expect("template") });
+    let node = |id: &str, input: &str| {
+        Node::new(
+            id,
+            Kind::Model {
+                task: "t".into(),
+                input: Template::parse(input).expect("template"),
+            },
+        )
+    };
     let mut first = node("a", "");
     first.on_failure = OnFailure::Skip;
     graph.push(first).expect("a");

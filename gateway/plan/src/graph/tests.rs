@@ -1,13 +1,27 @@
 use super::*;
 
-const LIMITS: Limits = Limits { max_nodes: 256, max_depth: 64, max_fan_out: 64 };
+const LIMITS: Limits = Limits {
+    max_nodes: 256,
+    max_depth: 64,
+    max_fan_out: 64,
+};
 
 fn model(id: &str, input: &str) -> Node {
-    Node::new(id, Kind::Model { task: "t".into(), input: Template::parse(input).expect("template") })
+    Node::new(
+        id,
+        Kind::Model {
+            task: "t".into(),
+            input: Template::parse(input).expect("template"),
+        },
+    )
 }
 
 fn refusal(nodes: Vec<Node>) -> Vec<(String, String)> {
-    Graph::new(nodes, LIMITS).expect_err("refused").into_iter().map(|f| (f.field, f.description)).collect()
+    Graph::new(nodes, LIMITS)
+        .expect_err("refused")
+        .into_iter()
+        .map(|f| (f.field, f.description))
+        .collect()
 }
 
 #[test]
@@ -21,11 +35,19 @@ fn edges_come_from_references_and_after_each_once() {
 
 #[test]
 fn a_cycle_is_named_in_its_direction() {
-    let said = refusal(vec![model("free", ""), model("a", "${c}"), model("b", "${a}"), model("c", "${b} ${free}")]);
+    let said = refusal(vec![
+        model("free", ""),
+        model("a", "${c}"),
+        model("b", "${a}"),
+        model("c", "${b} ${free}"),
+    ]);
     assert_eq!(said.len(), 1);
     // b waits for a, c for b, a for c.
     let cycle = said[0].1.strip_prefix("cycle: ").expect("cycle");
-    assert!(["a -> b -> c -> a", "b -> c -> a -> b", "c -> a -> b -> c"].contains(&cycle), "{cycle}");
+    assert!(
+        ["a -> b -> c -> a", "b -> c -> a -> b", "c -> a -> b -> c"].contains(&cycle),
+        "{cycle}"
+    );
     assert!(refusal(vec![model("a", "${a}")])[0].1.contains("cycle: a -> a"));
 }
 
@@ -33,9 +55,17 @@ fn a_cycle_is_named_in_its_direction() {
 fn every_breach_is_told_at_once_with_its_field() {
     let mut after = model("x", "");
     after.after = vec!["nowhere".into()];
-    let said = refusal(vec![model("a", "${ghost.f}"), model("a", ""), model("bad id", ""), after]);
+    let said = refusal(vec![
+        model("a", "${ghost.f}"),
+        model("a", ""),
+        model("bad id", ""),
+        after,
+    ]);
     let fields: Vec<_> = said.iter().map(|(field, _)| field.as_str()).collect();
-    assert_eq!(fields, ["nodes[1].id", "nodes[2].id", "nodes[0].model.input", "nodes[3].after"]);
+    assert_eq!(
+        fields,
+        ["nodes[1].id", "nodes[2].id", "nodes[0].model.input", "nodes[3].after"]
+    );
     assert!(said[2].1.contains("${ghost.f}"), "{said:?}");
 }
 
@@ -48,7 +78,16 @@ fn nothing_and_ten_thousand_nodes_are_refused() {
 
 #[test]
 fn too_deep_and_too_wide_are_refused_by_node() {
-    let chain = (0..70).map(|i| model(&format!("n{i}"), &if i == 0 { String::new() } else { format!("${{n{}}}", i - 1) }));
+    let chain = (0..70).map(|i| {
+        model(
+            &format!("n{i}"),
+            &if i == 0 {
+                String::new()
+            } else {
+                format!("${{n{}}}", i - 1)
+            },
+        )
+    });
     assert!(refusal(chain.collect())[0].1.contains("65 deep"));
     let fan = std::iter::once(model("hub", "")).chain((0..65).map(|i| model(&format!("n{i}"), "${hub}")));
     assert_eq!(refusal(fan.collect())[0].0, "nodes[0]");
@@ -56,13 +95,24 @@ fn too_deep_and_too_wide_are_refused_by_node() {
 
 #[test]
 fn a_grown_graph_references_only_what_is_there_and_is_unchanged_by_a_refusal() {
-    let mut graph = Graph::empty(Limits { max_nodes: 4, max_depth: 2, max_fan_out: 1 });
+    let mut graph = Graph::empty(Limits {
+        max_nodes: 4,
+        max_depth: 2,
+        max_fan_out: 1,
+    });
     graph.push(model("a", "")).expect("first");
     assert!(graph.push(model("b", "${later}")).is_err());
     assert!(graph.push(model("a", "")).is_err());
     graph.push(model("b", "${a}")).expect("second");
-    assert!(graph.push(model("c", "${b}")).expect_err("too deep")[0].description.contains("3 deep"));
+    assert!(
+        graph.push(model("c", "${b}")).expect_err("too deep")[0]
+            .description
+            .contains("3 deep")
+    );
     assert!(graph.push(model("c", "${a}")).expect_err("too wide")[0].field == "nodes[0]");
-    assert_eq!((graph.len(), graph.dependants(0), graph.position("c")), (2, &[1][..], None));
+    assert_eq!(
+        (graph.len(), graph.dependants(0), graph.position("c")),
+        (2, &[1][..], None)
+    );
     graph.push(model("c", "")).expect("third");
 }

@@ -36,7 +36,13 @@ pub fn step(text: &str, line: usize, number: usize) -> Result<Node, Garbled> {
         }
         let input = Template::parse(input).map_err(|error| cursor.garbled(start, error.to_string()))?;
         checked(&cursor, start, input.references().map(|r| r.node.as_str()), number)?;
-        Node::new(number.to_string(), Kind::Model { task: name.to_owned(), input })
+        Node::new(
+            number.to_string(),
+            Kind::Model {
+                task: name.to_owned(),
+                input,
+            },
+        )
     } else {
         cursor.take("(", "`:` or `(` after the name")?;
         let arguments = Json::Object(arguments(&mut cursor, number)?);
@@ -44,7 +50,13 @@ pub fn step(text: &str, line: usize, number: usize) -> Result<Node, Garbled> {
         if !cursor.rest().is_empty() {
             return Err(cursor.expected("the end of the line"));
         }
-        Node::new(number.to_string(), Kind::Tool { name: name.to_owned(), arguments })
+        Node::new(
+            number.to_string(),
+            Kind::Tool {
+                name: name.to_owned(),
+                arguments,
+            },
+        )
     };
     Ok(node)
 }
@@ -84,7 +96,8 @@ fn value(cursor: &mut Cursor<'_>, number: usize) -> Result<Json, Garbled> {
     let json = if cursor.rest().starts_with('$') {
         cursor.at += 1;
         let inner = cursor.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
-        let template = Template::parse(&format!("${{{inner}}}")).map_err(|error| cursor.garbled(start, error.to_string()))?;
+        let template =
+            Template::parse(&format!("${{{inner}}}")).map_err(|error| cursor.garbled(start, error.to_string()))?;
         Json::Text(template)
     } else {
         let value = if cursor.rest().starts_with(['"', '[', '{']) {
@@ -102,14 +115,31 @@ fn value(cursor: &mut Cursor<'_>, number: usize) -> Result<Json, Garbled> {
         let value = value.map_err(|error| cursor.garbled(start, format!("no JSON value and no reference: {error}")))?;
         Json::parse(&value).map_err(|error| cursor.garbled(start, error.to_string()))?
     };
-    checked(cursor, start, json.references().into_iter().map(|r| r.node.as_str()), number)?;
+    checked(
+        cursor,
+        start,
+        json.references().into_iter().map(|r| r.node.as_str()),
+        number,
+    )?;
     Ok(json)
 }
 
 /// A reference reaches only an earlier step.
-fn checked<'a>(cursor: &Cursor<'_>, at: usize, mut nodes: impl Iterator<Item = &'a str>, number: usize) -> Result<(), Garbled> {
-    match nodes.find(|node| !node.parse::<usize>().is_ok_and(|n| (1..number).contains(&n) && n.to_string() == **node)) {
-        Some(node) => Err(cursor.garbled(at, format!("step {number} refers to `{node}`; a reference reaches only an earlier step"))),
+fn checked<'a>(
+    cursor: &Cursor<'_>,
+    at: usize,
+    mut nodes: impl Iterator<Item = &'a str>,
+    number: usize,
+) -> Result<(), Garbled> {
+    match nodes.find(|node| {
+        !node
+            .parse::<usize>()
+            .is_ok_and(|n| (1..number).contains(&n) && n.to_string() == **node)
+    }) {
+        Some(node) => Err(cursor.garbled(
+            at,
+            format!("step {number} refers to `{node}`; a reference reaches only an earlier step"),
+        )),
         None => Ok(()),
     }
 }
@@ -146,11 +176,19 @@ impl<'a> Cursor<'a> {
 
     fn expected(&self, what: &str) -> Garbled {
         let shown: String = self.rest().chars().take(SHOWN).collect();
-        let found = if shown.is_empty() { "the line ends".to_owned() } else { format!("here stands `{shown}`") };
+        let found = if shown.is_empty() {
+            "the line ends".to_owned()
+        } else {
+            format!("here stands `{shown}`")
+        };
         self.garbled(self.at, format!("expected {what}, {found}"))
     }
 
     fn garbled(&self, at: usize, message: String) -> Garbled {
-        Garbled { line: self.line, column: self.text[..at].chars().count() + 1, message }
+        Garbled {
+            line: self.line,
+            column: self.text[..at].chars().count() + 1,
+            message,
+        }
     }
 }

@@ -11,7 +11,10 @@ const PLAN: &str = r#"1. Restaurants_2.FindRestaurants(category="Coffeehouse", l
 fn a_plan_is_read_with_its_edges_and_written_back_the_same() {
     let nodes = parse(PLAN).expect("plan");
     let edges: Vec<_> = nodes.iter().map(|n| (n.id.as_str(), n.depends_on())).collect();
-    assert_eq!(edges, [("1", vec![]), ("2", vec!["1"]), ("3", vec!["1", "2"]), ("4", vec![])]);
+    assert_eq!(
+        edges,
+        [("1", vec![]), ("2", vec!["1"]), ("3", vec!["1", "2"]), ("4", vec![])]
+    );
     // `$1.x` inside a string is text: only `${1.x}` refers there, and the printer writes the dollar as `$$`.
     let written: Vec<_> = nodes.iter().map(print).collect();
     assert_eq!(parse(&written.join("\n")).expect("again"), nodes);
@@ -76,8 +79,18 @@ fn steps_take_the_shapes_of_the_task_data() {
 }
 
 fn values() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "\\PC{0,12}".prop_map(|s| Value::from(s.replace('$', "$$")))];
-    leaf.prop_recursive(2, 8, 3, |inner| prop_oneof![prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from), prop::collection::btree_map("[a-z]{1,4}", inner, 0..3).prop_map(|m| json!(m))])
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(|s| Value::from(s.replace('$', "$$")))
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[a-z]{1,4}", inner, 0..3).prop_map(|m| json!(m))
+        ]
+    })
 }
 
 proptest! {

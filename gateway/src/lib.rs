@@ -1,0 +1,1 @@
+//! Agent plan in, subtask RPCs out.

@@ -1,0 +1,254 @@
+//! Which endpoint takes the call: the better of two random ones (Mitzenmacher 2001), by peak EWMA of latency times calls in
+//! flight (Finagle), with a penalty for failures. Plain peak EWMA sends the traffic to the replica that fails fastest; here a
+//! failure counts as a slow answer. Endpoints come and go without a call in flight being dropped.
+use crate::{Call, Error, breaker::Breaker};
+use futures::future::BoxFuture;
+use rand::Rng as _;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+
+/// How fast old latencies are forgotten: ten seconds are hundreds of calls under load, and a pause that lets a restarted
+/// replica come back.
+const DECAY: Duration = Duration::from_secs(10);
+
+/// What a failure counts as: longer than any healthy call of a small model.
+const PENALTY: Duration = Duration::from_secs(5);
+
+/// What an endpoint that was never called counts as: better than most, so that it is tried soon.
+const UNKNOWN: Duration = Duration::from_millis(1);
+
+/// One endpoint of a target.
+#[derive(Debug)]
+pub struct Endpoint<S> {
+    /// "host:port".
+    pub address: Arc<str>,
+    /// Its breaker; the service counts into it.
+    pub breaker: Breaker,
+    service: S,
+    in_flight: AtomicUsize,
+    latency: Mutex<(Duration, Instant)>,
+}
+
+impl<S> Endpoint<S> {
+    /// Calls under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Cost of one more call: latency, decayed, times the calls that it would share with.
+    fn cost(&self) -> f64 {
+        let (latency, at) = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let decayed = latency.as_secs_f64() * (-at.elapsed().as_secs_f64() / DECAY.as_secs_f64()).exp();
+        decayed.max(UNKNOWN.as_secs_f64()) * (self.in_flight() + 1) as f64
+    }
+
+    fn observe(&self, took: Duration) {
+        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let weight = (-latency.1.elapsed().as_secs_f64() / DECAY.as_secs_f64()).exp();
+        // Peak: a slower answer counts at once, a faster one only as the old is forgotten.
+        let mean = latency.0.as_secs_f64() * weight + took.as_secs_f64() * (1.0 - weight);
+        *latency = (took.max(Duration::from_secs_f64(mean)), Instant::now());
+    }
+}
+
+/// A target's endpoints; clones share them.
+#[derive(Debug)]
+pub struct Endpoints<S> {
+    target: Arc<str>,
+    all: Arc<RwLock<Vec<Arc<Endpoint<S>>>>>,
+}
+
+impl<S> Clone for Endpoints<S> {
+    fn clone(&self) -> Self {
+        Self { target: self.target.clone(), all: self.all.clone() }
+    }
+}
+
+impl<S> Endpoints<S> {
+    /// None yet.
+    #[must_use]
+    pub fn new(target: Arc<str>) -> Self {
+        Self { target, all: Arc::default() }
+    }
+
+    /// Makes the set these addresses: new ones are built, gone ones are no longer picked, the rest stay as they are.
+    pub fn update(&self, addresses: &[Arc<str>], build: impl Fn(&Arc<str>, &Breaker) -> S) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|endpoint| addresses.contains(&endpoint.address));
+        for address in addresses {
+            if !all.iter().any(|endpoint| endpoint.address == *address) {
+                let breaker = Breaker::default();
+                let service = build(address, &breaker);
+                let latency = Mutex::new((Duration::ZERO, Instant::now()));
+                all.push(Arc::new(Endpoint { address: address.clone(), breaker, service, in_flight: AtomicUsize::new(0), latency }));
+            }
+        }
+    }
+
+    /// Every endpoint now.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Endpoint<S>>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The better of two random ready endpoints, those already tried only if there is no other.
+    fn pick(&self, tried: &[Arc<str>]) -> Result<Arc<Endpoint<S>>, Error> {
+        let all = self.list();
+        let known = all.len();
+        let ready: Vec<_> = all.into_iter().filter(|endpoint| endpoint.breaker.ready()).collect();
+        let fresh: Vec<_> = ready.iter().filter(|endpoint| !tried.contains(&endpoint.address)).cloned().collect();
+        let mut from = if fresh.is_empty() { ready } else { fresh };
+        let mut random = rand::rng();
+        match from.len() {
+            0 => Err(Error::NoEndpoint { target: self.target.clone(), known }),
+            1 => Ok(from.swap_remove(0)),
+            n => {
+                let first = from.swap_remove(random.random_range(0..n));
+                let second = from.swap_remove(random.random_range(0..n - 1));
+                Ok(if first.cost() <= second.cost() { first } else { second })
+            }
+        }
+    }
+}
+
+/// The service over [`Endpoints`]: each call goes to one of them. The answer comes with the address that gave it.
+#[derive(Debug)]
+pub struct Balance<S>(Endpoints<S>);
+
+impl<S> Balance<S> {
+    /// Over these.
+    #[must_use]
+    pub fn new(endpoints: Endpoints<S>) -> Self {
+        Self(endpoints)
+    }
+}
+
+impl<S> Clone for Balance<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// Counts a call in flight, however it ends.
+struct InFlight<S>(Arc<Endpoint<S>>);
+
+impl<S> Drop for InFlight<S> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<S, R> Service<Call<R>> for Balance<S>
+where
+    S: Service<Call<R>, Error = Error> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Response: Send + 'static,
+    R: Send + 'static,
+{
+    type Response = (Arc<str>, S::Response);
+    type Error = (Option<Arc<str>>, Error);
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // Readiness is the picked endpoint's, and is asked when one is picked.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call<R>) -> Self::Future {
+        let picked = self.0.pick(&call.tried);
+        Box::pin(async move {
+            let endpoint = picked.map_err(|error| (None, error))?;
+            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+            let held = InFlight(endpoint.clone());
+            let began = Instant::now();
+            let answer = endpoint.service.clone().oneshot(call).await;
+            let failed = answer.as_ref().is_err_and(Error::endpoint_fault);
+            endpoint.observe(if failed { PENALTY } else { began.elapsed() });
+            drop(held);
+            let address = endpoint.address.clone();
+            match answer {
+                Ok(answer) => Ok((address, answer)),
+                Err(error) => Err((Some(address), error)),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tower::service_fn;
+
+    type Fake = tower::util::BoxCloneSyncService<Call<()>, (), Error>;
+
+    fn endpoints(fakes: &'static [(&'static str, u64, bool)]) -> Endpoints<Fake> {
+        let endpoints = Endpoints::new("t".into());
+        let addresses: Vec<Arc<str>> = fakes.iter().map(|f| f.0.into()).collect();
+        endpoints.update(&addresses, |address, _| {
+            let (address, fake) = (address.clone(), fakes.iter().find(|f| *f.0 == **address).expect("known"));
+            tower::util::BoxCloneSyncService::new(service_fn(move |_: Call<()>| {
+                let address = address.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(fake.1)).await;
+                    let reason = shoal_kit::status::Reason::Unavailable { message: "down".into(), retry_after: Duration::ZERO };
+                    if fake.2 { Err(Error::call(&address, reason.into())) } else { Ok(()) }
+                }
+            }))
+        });
+        endpoints
+    }
+
+    async fn counts(endpoints: &Endpoints<Fake>, calls: usize) -> std::collections::BTreeMap<String, usize> {
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..calls {
+            let call = Call::new((), Instant::now() + Duration::from_secs(60), 1);
+            let address = match Balance::new(endpoints.clone()).oneshot(call).await {
+                Ok((address, ())) => address.to_string(),
+                Err((address, _)) => address.expect("called").to_string(),
+            };
+            *counts.entry(address).or_default() += 1;
+        }
+        counts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_replica_that_fails_fastest_does_not_attract_the_traffic() {
+        let counts = counts(&endpoints(&[("fails", 0, true), ("slow", 200, false)]), 200).await;
+        assert!(counts.get("fails").copied().unwrap_or(0) < 20, "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn equal_replicas_share_the_load_and_a_slower_one_gets_less() {
+        let equal = counts(&endpoints(&[("a", 10, false), ("b", 10, false), ("c", 10, false)]), 300).await;
+        assert!(equal.values().all(|&n| n > 30), "{equal:?}");
+        let skewed = counts(&endpoints(&[("fast", 5, false), ("slow", 100, false)]), 300).await;
+        assert!(skewed["fast"] > 3 * skewed.get("slow").copied().unwrap_or(0), "{skewed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_was_tried_is_passed_over_while_there_is_another() {
+        let endpoints = endpoints(&[("a", 1, false), ("b", 1, false)]);
+        for _ in 0..20 {
+            assert_eq!(&*endpoints.pick(&["a".into()]).expect("b").address, "b");
+        }
+        assert!(endpoints.pick(&["a".into(), "b".into()]).is_ok());
+        assert!(matches!(Endpoints::<Fake>::new("t".into()).pick(&[]), Err(Error::NoEndpoint { known: 0, .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_call_is_no_longer_in_flight() {
+        let endpoints = endpoints(&[("a", 1000, false)]);
+        let call = Balance::new(endpoints.clone()).oneshot(Call::new((), Instant::now() + Duration::from_secs(9), 1));
+        let _ = tokio::time::timeout(Duration::from_millis(10), call).await;
+        assert_eq!(endpoints.list()[0].in_flight(), 0);
+    }
+}

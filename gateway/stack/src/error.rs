@@ -1,0 +1,77 @@
+//! Why a call did not succeed. One enum for the whole stack, so that mapping it to the wire is one total function.
+use std::{error::Error as _, sync::Arc, time::Duration};
+use tonic::Code;
+
+/// Named for what the layer above can do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Too many calls are open to the target; come back later.
+    #[error("{target} is at its concurrency limit")]
+    Shed {
+        /// Which target.
+        target: Arc<str>,
+    },
+    /// The call's deadline is over; nothing more can be tried.
+    #[error("the deadline ran out")]
+    Expired,
+    /// No endpoint may be called: none is known, or every breaker is open.
+    #[error("no endpoint of {target} can be called ({known} known)")]
+    NoEndpoint {
+        /// Which target.
+        target: Arc<str>,
+        /// How many there are, all of them broken off.
+        known: usize,
+    },
+    /// One attempt took longer than an attempt may.
+    #[error("{address} did not answer within {after:?}")]
+    Attempt {
+        /// Where.
+        address: Arc<str>,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The callee answered with an error, or the connection broke.
+    #[error("{address}: {status}")]
+    Call {
+        /// Where.
+        address: Arc<str>,
+        /// What it said.
+        status: Arc<tonic::Status>,
+    },
+}
+
+impl Error {
+    /// A callee's answer.
+    #[must_use]
+    pub fn call(address: &Arc<str>, status: tonic::Status) -> Self {
+        Self::Call { address: address.clone(), status: Arc::new(status) }
+    }
+
+    /// Whether another attempt, perhaps elsewhere, may succeed.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Attempt { .. } | Self::NoEndpoint { .. } => true,
+            Self::Call { status, .. } => matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) || transport(status),
+            Self::Shed { .. } | Self::Expired => false,
+        }
+    }
+
+    /// Whether it speaks against the endpoint: what a breaker counts and a balancer penalises. A request that is refused as
+    /// wrong says nothing about who refused it.
+    #[must_use]
+    pub fn endpoint_fault(&self) -> bool {
+        match self {
+            Self::Attempt { .. } => true,
+            Self::Call { status, .. } => {
+                matches!(status.code(), Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) || transport(status)
+            }
+            Self::Shed { .. } | Self::Expired | Self::NoEndpoint { .. } => false,
+        }
+    }
+}
+
+/// A status that the callee sent has no source; one that tonic made of a broken connection has.
+fn transport(status: &tonic::Status) -> bool {
+    status.source().is_some()
+}

@@ -1,0 +1,216 @@
+//! The command line: every command, what its help says, and which module does it.
+use crate::{
+    config_check, decompose, demo, eval, exit::Result, feedback, health, process, run, status, supervise, why,
+};
+use clap::{Args, Parser, Subcommand};
+
+const AFTER: &str = "\
+Exit codes: 0 done; 1 the plan failed, or the mesh refused; 64 the command line, a file or the configuration is wrong, and
+nothing was started; 69 the mesh or a part of it cannot be reached; 70 an internal fault. The message says what to do.
+Standard output has what was asked for; logs and progress go to standard error.
+
+Start here:
+  shoal demo                            everything at once, on free ports, in ./data
+  shoal up                              the mesh of mesh.toml, until Ctrl-C
+  shoal run \"play some jazz, and will it rain in Oslo tomorrow\"";
+
+/// A gRPC mesh of small language models for agents: a goal or a plan in, every step on the smallest model that does it well,
+/// every outcome kept.
+#[derive(Parser, Debug)]
+#[command(name = "shoal", version, about, long_about = None, after_help = AFTER, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Show what the mesh does: start it, run goals with real models, keep the outcomes
+    ///
+    /// Finds or fetches ONNX Runtime, starts feedback, the concierge, every specialist of mesh.toml and the gateway as
+    /// separate processes on free ports, waits until each is healthy, and runs goals through the gateway over gRPC:
+    /// requests joined in one sentence (planner, then parallel calls), conversations whose plan has edges across services
+    /// (a table, then a cab to its address), and requests that the specialist is unsure of, which go to the larger model.
+    /// Each plan is shown as it runs and judged against what people wrote down as right.
+    ///
+    /// Exits 0 even if a model answers wrongly (the summary counts it), and with another code if anything else fails.
+    /// With --json standard output ends with one object: {plans, succeeded, right, dependent_edges,
+    /// outcomes_acknowledged, trace_ids}.
+    #[command(
+        after_help = "Examples:\n  shoal demo\n  shoal demo --json | tail -1\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 shoal demo   send the traces to a UI"
+    )]
+    Demo(demo::DemoArgs),
+
+    /// Run the whole mesh until Ctrl-C, restarting what dies
+    ///
+    /// Starts feedback, the concierge, every specialist with a folder, and last the gateway, each as a process of its own,
+    /// and prints what runs where. A process that dies is started again at the same address after 0.1 s, then after
+    /// doubling pauses up to 10 s, and standard error says so. Ctrl-C drains: the gateway first, feedback last.
+    #[command(
+        after_help = "Examples:\n  shoal up\n  shoal up --config other.toml --verbose\n  SHOAL_GATEWAY__LISTEN=0.0.0.0:7400 shoal up"
+    )]
+    Up(supervise::UpArgs),
+
+    /// Run a goal in words, or a plan file, and watch it
+    ///
+    /// A goal is turned into a plan by the planner and runs while the planner still writes. NAME.yaml is a typed plan,
+    /// NAME.plan is plan text, one step a line, $1.field referring to an earlier step. On a terminal each node has a line
+    /// that is redrawn; in a pipe each event is a line. Ctrl-C cancels the plan, unless --detach is given.
+    #[command(after_help = "Examples:
+  shoal run \"play some jazz, and will it rain in Oslo tomorrow\"
+  shoal run trip.yaml --deadline 20s
+  shoal run --turns conversation.txt
+  shoal run trip.plan --json | tail -1 | jq .outputs
+  shoal run --local \"play some jazz\"        start a mesh for this one goal
+
+trip.yaml:
+  nodes:
+    - {id: find, tool: Restaurants_2.FindRestaurants, arguments: {category: Coffeehouse, location: Newark}}
+    - {id: ride, tool: RideSharing_1.GetRide, arguments: {destination: \"${find.address}\", number_of_riders: \"2\",
+       shared_ride: \"True\"}, on_failure: skip}
+trip.plan:
+  1. Restaurants_2.FindRestaurants(category=\"Coffeehouse\", location=\"Newark\")
+  2. RideSharing_1.GetRide(destination=$1.address, number_of_riders=\"2\", shared_ride=\"True\")
+  3. tool_call: play some jazz while we wait")]
+    Run(run::RunArgs),
+
+    /// Show the plan that the planner makes of a goal, and run nothing
+    #[command(
+        after_help = "Examples:\n  shoal decompose \"play some jazz, and will it rain in Oslo tomorrow\"\n  shoal decompose --turns conversation.txt --json"
+    )]
+    Decompose(decompose::DecomposeArgs),
+
+    /// Show how a plan went: waterfall, critical path, edges, where each node ran and why
+    ///
+    /// Nodes on the critical path, which decided how long the plan took, are marked with *. Under the waterfall stand every
+    /// target that was considered for each node and what came of it. Plans that the gateway has forgotten are rebuilt from
+    /// the feedback store.
+    #[command(after_help = "Example:\n  shoal why 0193a5c2-7d1e-7f00-8000-000000000000")]
+    Why(why::WhyArgs),
+
+    /// Watch a plan from its first event on, running or ended
+    Watch(run::PlanArgs),
+
+    /// Cancel what still runs of a plan
+    Cancel(run::PlanArgs),
+
+    /// Show what runs where: process, pid, address, state, version, provider in use, requests in flight
+    ///
+    /// Exits 69 if the gateway, or any process that it is configured with, cannot be reached.
+    Status(status::StatusArgs),
+
+    /// Score the mesh on rows of the task data
+    ///
+    /// Every row goes through the running mesh over gRPC: tool_call, route, extract, compose and summarize as a plan of one
+    /// node; plan as a goal, its nodes run; episode is only decomposed, no tool is called. Prints one JSON object with
+    /// --json, else the figures and the commonest confusions. A missing or malformed answer is wrong, never skipped.
+    #[command(after_help = "Examples:
+  shoal eval tool_call tool_call.dev.jsonl.gz --limit 100
+  shoal eval plan plan.dev.jsonl.gz --json --predictions plan.predictions.jsonl
+  shoal eval episode episode.dev.jsonl.gz --from episode.predictions.jsonl     score a file, ask nobody")]
+    Eval(eval::EvalArgs),
+
+    /// Run the feedback service, or use the store: export training rows, submit a word on an outcome
+    ///
+    /// Without a subcommand this runs the service that keeps outcomes (one process of the mesh).
+    #[command(args_conflicts_with_subcommands = true)]
+    Feedback(FeedbackArgs),
+
+    /// Run the gateway: agent plan in, subtask calls out
+    #[command(after_help = PROCESS)]
+    Gateway(process::ProcessArgs),
+
+    /// Run one specialist: an ONNX model behind gRPC
+    #[command(
+        after_help = "Examples:\n  shoal specialist tool_call\n  shoal specialist mine --folder models/mine --listen 127.0.0.1:7500 --http-listen 127.0.0.1:7501\n  shoal specialist tool_call --provider cuda"
+    )]
+    Specialist(process::SpecialistArgs),
+
+    /// Run the concierge: a tool server over recorded data
+    #[command(after_help = PROCESS)]
+    Concierge(process::ProcessArgs),
+
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
+    /// Ask one process whether it is healthy (grpc.health.v1), for containers' health checks
+    #[command(after_help = "Example:\n  shoal health 127.0.0.1:7400")]
+    Health(health::HealthArgs),
+}
+
+const PROCESS: &str =
+    "Runs until SIGINT or SIGTERM, then drains. Exits 64 before anything is served if the configuration is wrong or an
+address is taken.";
+
+/// `shoal feedback`, with or without a subcommand.
+#[derive(Args, Debug)]
+pub struct FeedbackArgs {
+    /// What to do with the store; without it, run the service.
+    #[command(subcommand)]
+    pub command: Option<FeedbackCommand>,
+    /// How to run the service.
+    #[command(flatten)]
+    pub process: process::ProcessArgs,
+}
+
+/// Uses of the store.
+#[derive(Subcommand, Debug)]
+pub enum FeedbackCommand {
+    /// Write outcomes as training rows, JSON lines, to standard output
+    #[command(
+        after_help = "Examples:\n  shoal feedback export --task tool_call --successful > tool_call.jsonl\n  shoal feedback export --corrected --format task --after 2026-11-01"
+    )]
+    Export(feedback::ExportArgs),
+    /// Say whether an output was right, or what it should have been
+    #[command(
+        after_help = "Examples:\n  shoal feedback submit PLAN_ID 2 --wrong\n  shoal feedback submit PLAN_ID 2 --correction '{\"tool\": \"PlayMusic\", \"arguments\": {\"genre\": \"jazz\"}}'"
+    )]
+    Submit(feedback::SubmitArgs),
+}
+
+/// Uses of the configuration.
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Show every effective value and where it comes from: default, file and line, or environment variable
+    ///
+    /// Exits 64 with the line if the configuration would be refused.
+    Check(config_check::ConfigArgs),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever kept it from being done, with its exit code.
+pub async fn dispatch(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Demo(args) => demo::demo(args).await,
+        Command::Up(args) => supervise::up(args).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Decompose(args) => decompose::decompose(args).await,
+        Command::Why(args) => why::why(args).await,
+        Command::Watch(args) => run::watch(args).await,
+        Command::Cancel(args) => run::cancel(args).await,
+        Command::Status(args) => status::status(args).await,
+        Command::Eval(args) => eval::eval(args).await,
+        Command::Feedback(FeedbackArgs { command: None, process }) => process::feedback(process).await,
+        Command::Feedback(FeedbackArgs {
+            command: Some(FeedbackCommand::Export(args)),
+            ..
+        }) => feedback::export(args).await,
+        Command::Feedback(FeedbackArgs {
+            command: Some(FeedbackCommand::Submit(args)),
+            ..
+        }) => feedback::submit(args).await,
+        Command::Gateway(args) => process::gateway(args).await,
+        Command::Specialist(args) => process::specialist(args).await,
+        Command::Concierge(args) => process::concierge(args).await,
+        Command::Config(ConfigCommand::Check(args)) => config_check::check(&args),
+        Command::Health(args) => health::health(args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! The command line as people type it.
+use super::*;
+use clap::CommandFactory as _;
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace()).map(|c| c.command)
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_help_worth_reading() {
+    fn walk(command: &clap::Command) {
+        for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+            assert!(
+                sub.get_about().is_some_and(|a| a.to_string().len() > 20),
+                "{}: about",
+                sub.get_name()
+            );
+            for argument in sub.get_arguments().filter(|a| !a.is_hide_set()) {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}: help",
+                    sub.get_name(),
+                    argument.get_id()
+                );
+            }
+            walk(sub);
+        }
+    }
+    walk(&Cli::command());
+}
+
+#[test]
+fn what_is_typed_is_what_is_meant() {
+    assert!(
+        matches!(parse("shoal run plan.yaml --json"), Ok(Command::Run(a)) if a.json && a.what.as_deref() == Some("plan.yaml"))
+    );
+    assert!(matches!(parse("shoal run --turns t.txt"), Ok(Command::Run(a)) if a.what.is_none()));
+    assert!(
+        matches!(parse("shoal status --json --gateway h:1"), Ok(Command::Status(a)) if a.connect.gateway.is_some())
+    );
+    let specialist = parse("shoal specialist mine --folder m --provider cuda --listen 127.0.0.1:0 --exit-with-parent");
+    assert!(matches!(specialist, Ok(Command::Specialist(a)) if a.process.exit_with_parent && a.provider.is_some()));
+    assert!(matches!(parse("shoal feedback --listen 127.0.0.1:0"), Ok(Command::Feedback(a)) if a.command.is_none()));
+    let export = parse("shoal feedback export --task tool_call --successful --after 2026-11-01 --format task");
+    assert!(
+        matches!(export, Ok(Command::Feedback(FeedbackArgs { command: Some(FeedbackCommand::Export(a)), .. })) if a.successful)
+    );
+    assert!(matches!(
+        parse("shoal eval tool_call f.jsonl.gz --limit 3"),
+        Ok(Command::Eval(_))
+    ));
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for line in [
+        "shoal run",
+        "shoal run goal --turns t.txt",
+        "shoal run goal --local --gateway h:1",
+        "shoal run goal --deadline soon",
+        "shoal feedback submit p",
+        "shoal feedback submit p --right --wrong",
+        "shoal specialist x --provider tpu",
+        "shoal eval juggling f.jsonl",
+        "shoal frobnicate",
+    ] {
+        assert!(parse(line).is_err_and(|e| e.use_stderr()), "{line}");
+    }
+}

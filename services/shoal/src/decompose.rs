@@ -1,0 +1,120 @@
+//! `shoal decompose`: the planner's plan, nothing run.
+use crate::{
+    client::{ConnectArgs, Session},
+    exit::Result,
+    json, output, plan_file, run,
+    view::milliseconds,
+};
+use clap::Args;
+use shoal_proto::v1;
+use std::{path::PathBuf, time::Duration};
+use tracing::Instrument as _;
+
+/// What `shoal decompose` takes.
+#[derive(Args, Debug)]
+pub struct DecomposeArgs {
+    /// The goal in words
+    #[arg(required_unless_present = "turns", conflicts_with = "turns")]
+    pub goal: Option<String>,
+    /// Plan a conversation: a file with what the user said, one turn a line, oldest first
+    #[arg(long, value_name = "FILE")]
+    pub turns: Option<PathBuf>,
+    /// How long the planner may take: 500ms, 30s
+    #[arg(long, value_parser = plan_file::duration, value_name = "TIME", default_value = "60s")]
+    pub deadline: Duration,
+    /// {plan_text, nodes, planner} instead of words
+    #[arg(long)]
+    pub json: bool,
+    /// Which mesh.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+/// The command.
+pub(crate) async fn decompose(args: DecomposeArgs) -> Result<()> {
+    let turns = args.turns.as_deref().map(run::turns).transpose()?.unwrap_or_default();
+    let goal = v1::Goal {
+        text: args.goal.unwrap_or_default(),
+        turns,
+        methods: Vec::new(),
+    };
+    let session = Session::open(&args.connect, "decompose").await?;
+    let span = tracing::info_span!("shoal decompose", otel.kind = "client");
+    let answer = session.mesh.decompose(goal, args.deadline).instrument(span).await;
+    session.close().await;
+    let answer = answer?;
+    let nodes = answer.plan.map(|p| p.nodes).unwrap_or_default();
+    if args.json {
+        let nodes: Vec<_> = nodes.iter().map(json::node).collect();
+        let planner = answer.planner.as_ref().map(json::result);
+        output::line(
+            serde_json::json!({"plan_text": answer.plan_text, "nodes": nodes, "planner": planner}).to_string(),
+        );
+        return Ok(());
+    }
+    output::line(answer.plan_text.trim_end());
+    let edges: Vec<String> = nodes.iter().flat_map(edges).collect();
+    output::line(if edges.is_empty() {
+        "no edges: every step can start at once".into()
+    } else {
+        format!("edges: {}", edges.join(", "))
+    });
+    if let Some(planner) = answer.planner {
+        let took = milliseconds(json::seconds(planner.elapsed.as_ref()));
+        output::line(format!("planned by {} ({}) in {took}", planner.target, planner.model));
+    }
+    Ok(())
+}
+
+/// "1 -> 3" for every node that this one references or comes after, each once.
+fn edges(node: &v1::Node) -> Vec<String> {
+    let text = match &node.kind {
+        Some(v1::node::Kind::Model(model)) => model.input.as_str(),
+        Some(v1::node::Kind::Tool(tool)) => tool.arguments_json.as_str(),
+        None => "",
+    };
+    let mut from: Vec<&str> = node.after.iter().map(String::as_str).chain(references(text)).collect();
+    let mut seen = Vec::new();
+    from.retain(|id| {
+        !seen.contains(id) && {
+            seen.push(*id);
+            true
+        }
+    });
+    from.into_iter().map(|id| format!("{id} -> {}", node.id)).collect()
+}
+
+/// The node ids that `${id.field}` names in a text; `$$` is a dollar sign.
+fn references(text: &str) -> Vec<&str> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+        } else if let Some(id) = rest.strip_prefix('{').and_then(|r| r.split(['.', '}']).next()) {
+            out.push(id);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_edge_is_listed_once_and_a_dollar_sign_is_none() {
+        let call = v1::ToolCall {
+            name: "S.M".into(),
+            arguments_json: r#"{"a":"${1.x} of ${2.y}, ${1.z}","b":"$${9.q}"}"#.into(),
+        };
+        let node = v1::Node {
+            id: "3".into(),
+            kind: Some(v1::node::Kind::Tool(call)),
+            after: vec!["0".into(), "2".into()],
+            ..Default::default()
+        };
+        assert_eq!(edges(&node), ["0 -> 3", "2 -> 3", "1 -> 3"]);
+    }
+}

@@ -1,0 +1,215 @@
+//! `shoal demo`: a mesh of separate processes on free ports, real goals, real models, every outcome kept.
+//!
+//! [`goals`] takes the goals from the task data's samples; [`judge`] says whether a plan's answer is right and whose fault
+//! a failed plan is; [`summary`] adds up.
+mod goals;
+mod judge;
+mod summary;
+
+use crate::{
+    client::{self, Mesh},
+    exit::{Failure, Result},
+    output, run,
+    supervise::{self, Options},
+    view::PlanView,
+};
+use clap::Args;
+use goals::{Goal, Kind};
+use judge::Fault;
+use shoal_kit::{config::MeshConfig, shutdown};
+use shoal_proto::v1;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use summary::{Ran, Summary};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// How long the last outcomes may take from the gateway's spool to the store's disk. A commit takes milliseconds.
+const SPOOL: Duration = Duration::from_secs(10);
+
+/// Between two counts of the store.
+const COUNT: Duration = Duration::from_millis(100);
+
+/// What `shoal demo` takes.
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// JSON events a line, then one object: {plans, succeeded, right, dependent_edges, outcomes_acknowledged, trace_ids}
+    #[arg(long)]
+    pub json: bool,
+    /// Where outcomes, spool and logs go [default: data/demo-TIME]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The configuration file [default: mesh.toml in this folder]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show every process's log here instead of writing it to DATA/logs/NAME.log
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// The command.
+pub(crate) async fn demo(args: DemoArgs) -> Result<()> {
+    let mut config = MeshConfig::load(args.config.as_deref())?.config;
+    if !config.specialist.values().any(|s| s.folder.is_some()) {
+        return Err(Failure::usage(
+            "no specialist with a folder is configured: run the demo where mesh.toml is, or give --config FILE",
+        ));
+    }
+    let data = args.data.clone().unwrap_or_else(fresh_folder);
+    config.feedback.store = data.join("outcomes.sqlite");
+    config.gateway.spool = data.join("spool");
+    let _telemetry = client::quiet_telemetry("demo", &config)?;
+    let stop = shutdown::signal(false);
+    let since = Instant::now();
+    let options = Options {
+        free_ports: true,
+        verbose: args.verbose,
+        data: Some(data),
+    };
+    let mesh = supervise::Mesh::start(config, options, stop.clone()).await?;
+    if !args.json {
+        output::line(format!(
+            "{} processes healthy after {:.1?}\n",
+            mesh.addresses.len(),
+            since.elapsed()
+        ));
+        supervise::show(&mesh).await;
+    }
+    let summary = all(&mesh, &args, &stop).await;
+    let store = mesh.config.feedback.store.clone();
+    let otlp = mesh.config.telemetry.otlp_endpoint.clone();
+    mesh.stop().await;
+    let summary = summary?;
+    if args.json {
+        output::line(summary.to_json().to_string());
+    } else {
+        summary.lines(&store, otlp.as_deref()).iter().for_each(output::line);
+    }
+    summary.verdict()
+}
+
+fn fresh_folder() -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    PathBuf::from("data").join(format!("demo-{}", now.as_secs()))
+}
+
+/// Every goal, then the count of the store.
+async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) -> Result<Summary> {
+    let client = Mesh::at(&mesh.gateway())?;
+    let mut summary = Summary::default();
+    for goal in goals::joined().into_iter().chain(goals::trips()) {
+        summary.add(one(&client, goal, args.json, stop).await?);
+    }
+    // One request after the other, as people made them, until the specialist hands one on.
+    let larger = |ran: &Ran| {
+        ran.plan
+            .nodes
+            .iter()
+            .any(|n| mesh.config.endpoint.contains_key(&n.target))
+    };
+    if mesh.config.endpoint.is_empty() {
+        output_note(
+            args.json,
+            "no [endpoint] is configured: nothing can go to a larger model",
+        );
+    } else {
+        let mut handed_on = false;
+        for goal in goals::single() {
+            let ran = one(&client, goal, args.json, stop).await?;
+            handed_on = larger(&ran);
+            summary.add(ran);
+            if handed_on {
+                break;
+            }
+        }
+        if !handed_on {
+            output_note(
+                args.json,
+                "the specialist was sure of every request: none went to the larger model",
+            );
+        }
+    }
+    if !mesh.config.gateway.feedback.is_empty() {
+        summary.outcomes_acknowledged = acknowledged(&Mesh::at(&mesh.feedback())?, &summary).await?;
+    }
+    Ok(summary)
+}
+
+fn output_note(json: bool, note: &str) {
+    if json {
+        eprintln!("shoal: {note}")
+    } else {
+        output::line(note)
+    }
+}
+
+/// One goal through the gateway, shown as it runs, judged.
+async fn one(client: &Mesh, goal: Goal, json: bool, stop: &CancellationToken) -> Result<Ran> {
+    if !json {
+        output::line(format!("\n{}", goal.title()));
+    }
+    let span = tracing::info_span!("shoal demo", otel.kind = "client", goal = goal.id());
+    let ran = async {
+        let stream = client.execute(goal.request.clone()).await?;
+        run::follow(stream, json, Some(client), stop).await
+    }
+    .instrument(span)
+    .await;
+    if stop.is_cancelled() {
+        return Err(Failure::refused("interrupted"));
+    }
+    let (plan, fault) = match ran {
+        Ok(plan) => {
+            let fault = judge::fault(&goal, &plan);
+            (plan, fault)
+        }
+        Err(status) if judge::garbled(&status) => {
+            (PlanView::default(), Some(Fault::Model(status.message().to_owned())))
+        }
+        Err(status) => return Err(Failure::from(status)),
+    };
+    let right = judge::right(&goal, &plan);
+    if !json {
+        output::line(if right {
+            "right".to_owned()
+        } else {
+            format!("wrong; people wrote: {}", goal.target())
+        });
+    }
+    Ok(Ran {
+        kind: goal.kind,
+        plan,
+        right,
+        fault,
+    })
+}
+
+/// Counts the plans' outcomes in the store, once the spool has had time to empty.
+async fn acknowledged(store: &Mesh, summary: &Summary) -> Result<usize> {
+    let wanted = summary.outcomes_sent();
+    let until = Instant::now() + SPOOL;
+    let mut before = None;
+    loop {
+        let mut stored = 0;
+        for plan_id in summary.plan_ids() {
+            let request = client::short(v1::ListOutcomesRequest {
+                plan_id: plan_id.to_owned(),
+            });
+            stored += store
+                .feedback()
+                .list_outcomes(request)
+                .await?
+                .into_inner()
+                .outcomes
+                .len();
+        }
+        // Planners' own calls are outcomes too, and no event counts them: two equal counts are the end.
+        if (stored >= wanted && before == Some(stored)) || Instant::now() >= until {
+            return Ok(stored);
+        }
+        before = Some(stored);
+        tokio::time::sleep(COUNT).await;
+    }
+}

@@ -1,0 +1,264 @@
+//! The demo's goals: rows of the task data's samples, taken by position, none picked to fit.
+use crate::{
+    eval::{
+        ask,
+        pyjson::{self, Value},
+        score::Task,
+    },
+    run,
+};
+use serde_json::Value as Json;
+use shoal_proto::v1::{self, ExecutePlanRequest, execute_plan_request::Source, node};
+
+const PLAN: &str = include_str!("../../../../tests/data/plan.sample.jsonl");
+const EPISODE: &str = include_str!("../../../../tests/data/episode.sample.jsonl");
+const TOOL_CALL: &str = include_str!("../../../../tests/data/tool_call.sample.jsonl");
+
+/// Joined requests: the first rows that join at least two.
+const JOINED: usize = 8;
+
+/// Conversations: the first row of each kind (the list of methods called) whose plan crosses services and refers back.
+const TRIPS: usize = 5;
+
+/// Single requests at most, in search of one that the specialist hands on: at the calibrated thresholds about one in ten is.
+const SINGLES: usize = 40;
+
+/// Which of the three kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Requests joined in one sentence: planner, then parallel calls.
+    Joined,
+    /// A conversation whose plan has edges across services.
+    Trip,
+    /// One request, perhaps too much for the specialist.
+    Single,
+}
+
+/// One goal.
+#[derive(Debug, Clone)]
+pub(super) struct Goal {
+    pub(super) kind: Kind,
+    pub(super) request: ExecutePlanRequest,
+    /// The row, for scoring.
+    pub(super) row: Value,
+    json: Json,
+}
+
+impl Goal {
+    /// The row's id.
+    pub(super) fn id(&self) -> &str {
+        self.json["id"].as_str().unwrap_or_default()
+    }
+
+    /// How the row is scored.
+    pub(super) fn task(&self) -> Task {
+        match self.kind {
+            Kind::Joined => Task::Plan,
+            Kind::Trip => Task::Episode,
+            Kind::Single => Task::ToolCall,
+        }
+    }
+
+    /// For people.
+    pub(super) fn title(&self) -> String {
+        match self.kind {
+            Kind::Joined => format!("joined requests: {}", self.json["input"].as_str().unwrap_or_default()),
+            Kind::Trip => {
+                let turns = self.json["input"]["turns"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Json::as_str);
+                format!("conversation: {}", turns.collect::<Vec<_>>().join(" / "))
+            }
+            Kind::Single => format!("one request: {}", self.json["input"].as_str().unwrap_or_default()),
+        }
+    }
+
+    /// What people wrote down as right.
+    pub(super) fn target(&self) -> &Json {
+        &self.json["target"]
+    }
+}
+
+fn rows(text: &str) -> impl Iterator<Item = (Value, Json)> {
+    text.lines()
+        .filter_map(|line| Some((pyjson::parse(line).ok()?, serde_json::from_str(line).ok()?)))
+}
+
+/// Requests joined in one sentence, as goals in words.
+pub(super) fn joined() -> Vec<Goal> {
+    let several = |json: &Json| json["target"].as_array().is_some_and(|t| t.len() > 1);
+    let goal = |(row, json): (Value, Json)| {
+        let text = json["input"].as_str().unwrap_or_default().to_owned();
+        let request = run::of_goal(v1::Goal {
+            text,
+            ..Default::default()
+        });
+        Goal {
+            kind: Kind::Joined,
+            request,
+            row,
+            json,
+        }
+    };
+    rows(PLAN)
+        .filter(|(_, json)| several(json))
+        .take(JOINED)
+        .map(goal)
+        .collect()
+}
+
+/// Single requests, as plans of one node.
+pub(super) fn single() -> Vec<Goal> {
+    let goal = |(row, json): (Value, Json)| {
+        let request = ask::one_node(Task::ToolCall, &json["input"]);
+        Goal {
+            kind: Kind::Single,
+            request,
+            row,
+            json,
+        }
+    };
+    rows(TOOL_CALL).take(SINGLES).map(goal).collect()
+}
+
+/// Conversations, by the plan that people wrote: by turns as plan text and as typed plans.
+pub(super) fn trips() -> Vec<Goal> {
+    let mut kinds: Vec<Vec<String>> = Vec::new();
+    let mut goals = Vec::new();
+    for (row, json) in
+        rows(EPISODE).filter(|(_, json)| json["cross"] == true && json["target"].to_string().contains("${"))
+    {
+        let calls = json["target"].as_array().cloned().unwrap_or_default();
+        let kind: Vec<String> = calls.iter().map(name).collect();
+        if goals.len() == TRIPS || kinds.contains(&kind) {
+            continue;
+        }
+        kinds.push(kind);
+        let source = if goals.len() % 2 == 0 {
+            Source::PlanText(plan_text(&calls))
+        } else {
+            Source::Plan(typed(&calls))
+        };
+        let request = ExecutePlanRequest {
+            source: Some(source),
+            ..Default::default()
+        };
+        goals.push(Goal {
+            kind: Kind::Trip,
+            request,
+            row,
+            json,
+        });
+    }
+    goals
+}
+
+fn name(call: &Json) -> String {
+    let part = |key: &str| call[key].as_str().unwrap_or_default();
+    format!("{}.{}", part("service"), part("method"))
+}
+
+fn parameters(call: &Json) -> impl Iterator<Item = (&String, &str)> {
+    call["parameters"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k, v.as_str().unwrap_or_default()))
+}
+
+/// Calls of the task data as plan text.
+fn plan_text(calls: &[Json]) -> String {
+    let step = |call: &Json| {
+        let arguments = parameters(call).map(|(name, value)| match whole_reference(value) {
+            Some(reference) => format!("{name}=${reference}"),
+            None => format!("{name}={}", Json::from(ask::escape(value))),
+        });
+        format!(
+            "{}. {}({})\n",
+            call["id"],
+            name(call),
+            arguments.collect::<Vec<_>>().join(", ")
+        )
+    };
+    calls.iter().map(step).collect()
+}
+
+/// Calls of the task data as a typed plan.
+fn typed(calls: &[Json]) -> v1::Plan {
+    let node = |call: &Json| {
+        let value = |v: &str| {
+            if whole_reference(v).is_some() {
+                v.to_owned()
+            } else {
+                ask::escape(v)
+            }
+        };
+        let arguments: serde_json::Map<String, Json> = parameters(call)
+            .map(|(name, v)| (name.clone(), Json::from(value(v))))
+            .collect();
+        let tool = v1::ToolCall {
+            name: name(call),
+            arguments_json: Json::from(arguments).to_string(),
+        };
+        v1::Node {
+            id: call["id"].to_string(),
+            kind: Some(node::Kind::Tool(tool)),
+            ..Default::default()
+        }
+    };
+    v1::Plan {
+        nodes: calls.iter().map(node).collect(),
+    }
+}
+
+/// "1.name" of "${1.name}".
+fn whole_reference(value: &str) -> Option<&str> {
+    let inner = value.strip_prefix("${")?.strip_suffix('}')?;
+    let (id, field) = inner.split_once('.')?;
+    let fits = !id.is_empty()
+        && id.bytes().all(|b| b.is_ascii_digit())
+        && field.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+    fits.then_some(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_enough_goals_and_edges_of_each_kind() {
+        assert!(
+            joined().len() + trips().len() >= 12,
+            "{} and {}",
+            joined().len(),
+            trips().len()
+        );
+        assert_eq!(single().len(), SINGLES);
+        let references: usize = trips()
+            .iter()
+            .map(|g| g.target().to_string().matches("${").count())
+            .sum();
+        assert!(references >= 4, "{references} references");
+    }
+
+    #[test]
+    fn a_conversation_is_written_as_plan_text_with_its_references_and_dollar_signs() {
+        let calls: Vec<Json> = serde_json::from_str(
+            r#"[{"id": 1, "service": "S_1", "method": "Find", "parameters": {"price": "$5", "say": "a \"b\""}},
+                {"id": 2, "service": "R_1", "method": "Ride", "parameters": {"to": "${1.address}", "note": "${1.x} or so"}}]"#,
+        )
+        .expect("calls");
+        assert_eq!(
+            plan_text(&calls),
+            "1. S_1.Find(price=\"$$5\", say=\"a \\\"b\\\"\")\n2. R_1.Ride(to=$1.address, note=\"$${1.x} or so\")\n"
+        );
+        let plan = typed(&calls);
+        let Some(node::Kind::Tool(tool)) = &plan.nodes[1].kind else {
+            panic!("a tool node")
+        };
+        assert_eq!(tool.arguments_json, r#"{"to":"${1.address}","note":"$${1.x} or so"}"#);
+        assert_eq!(plan.nodes[1].id, "2");
+    }
+}

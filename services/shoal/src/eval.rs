@@ -1,0 +1,170 @@
+//! `shoal eval`: rows of the task data through the running mesh, scored as score.py scores them.
+//!
+//! Rooms: [`rows`] reads files, [`ask`] puts one row to the mesh and brings the answer into the target's shape, [`score`] is
+//! the definition of every metric, [`confusion`] says what went wrong. [`pyjson`] and [`norm`] carry Python's meaning of JSON
+//! and of text, on which the definition stands.
+pub mod ask;
+mod confusion;
+pub mod norm;
+pub mod pyjson;
+mod rows;
+pub mod score;
+
+use crate::{
+    client::{ConnectArgs, Session},
+    exit::{Failure, Result},
+    output,
+};
+use ask::Answer;
+use clap::Args;
+use futures::{StreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use score::{Row, Task};
+use std::{collections::BTreeMap, path::PathBuf};
+use tracing::Instrument as _;
+
+/// What `shoal eval` takes.
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    /// tool_call, plan, route, extract, compose, summarize or episode
+    pub task: Task,
+    /// Rows of that task: {"id", "task", "input", "target"}, JSON lines, gzipped if the name ends in .gz
+    pub file: PathBuf,
+    /// One JSON object with score.py's keys instead of words
+    #[arg(long)]
+    pub json: bool,
+    /// Only the first N rows
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Rows in flight at once
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    /// Write {"id", "output"} a row to this file: what score.py takes
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
+    /// Score this file of {"id", "output"} rows and ask nobody
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["predictions", "local", "gateway"])]
+    pub from: Option<PathBuf>,
+    /// Which mesh.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+/// The command.
+pub(crate) async fn eval(args: EvalArgs) -> Result<()> {
+    let mut gold = rows::gold(&args.file)?;
+    gold.truncate(args.limit.unwrap_or(usize::MAX));
+    if gold.is_empty() {
+        return Err(Failure::usage(format!("{} has no rows", args.file.display())));
+    }
+    let outputs = match &args.from {
+        Some(file) => rows::predictions(file)?,
+        None => asked(&args, &gold).await?,
+    };
+    let rows: Vec<Row> = gold
+        .into_iter()
+        .map(|g| Row {
+            output: outputs.get(&g.id).cloned().unwrap_or(pyjson::Value::None),
+            gold: g.row,
+        })
+        .collect();
+    let report =
+        score::report(args.task, &rows).map_err(|e| Failure::usage(format!("{}: {e}", args.file.display())))?;
+    if args.json {
+        output::line(report.to_string());
+        return Ok(());
+    }
+    words(&report).iter().for_each(output::line);
+    confusion::lines(args.task, &rows).iter().for_each(output::line);
+    Ok(())
+}
+
+/// Puts every row to the mesh; answers by id.
+async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, pyjson::Value>> {
+    let asks = gold
+        .iter()
+        .map(|g| Ok((g.id.clone(), g.json()?)))
+        .collect::<Result<Vec<_>>>()?;
+    let session = Session::open(&args.connect, "eval").await?;
+    let bar = ProgressBar::new(gold.len() as u64)
+        .with_style(style())
+        .with_message(args.task.name());
+    let each = stream::iter(asks).map(|(id, row)| {
+        let span = tracing::info_span!("shoal eval", otel.kind = "client", row = id);
+        let (mesh, bar, task) = (&session.mesh, &bar, args.task);
+        async move {
+            let answer = ask::ask(mesh, task, &row).await;
+            bar.inc(1);
+            answer.map(|a| (id, a))
+        }
+        .instrument(span)
+    });
+    let mut each = each.buffer_unordered(usize::from(args.concurrency));
+    let (mut lines, mut trouble) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
+    let stopped = loop {
+        let next = tokio::select! {
+            next = each.next() => next,
+            () = session.stop.cancelled() => break Some(Failure::refused("interrupted: nothing is scored")),
+        };
+        match next {
+            None => break None,
+            Some(Ok((id, Answer { output, trouble: why }))) => {
+                if let Some(why) = why {
+                    *trouble.entry(why).or_default() += 1;
+                }
+                lines.insert(id.clone(), serde_json::json!({"id": id, "output": output}).to_string());
+            }
+            // A mesh that is away gives no figures: those of half a file would look like all of it.
+            Some(Err(status)) => break Some(Failure::from(status)),
+        }
+    };
+    drop(each);
+    bar.finish_and_clear();
+    session.close().await;
+    if let Some(failure) = stopped {
+        return Err(failure);
+    }
+    for (why, rows) in &trouble {
+        eprintln!("shoal: {rows} rows got no whole answer: {why}");
+    }
+    if let Some(file) = &args.predictions {
+        let text: String = gold
+            .iter()
+            .filter_map(|g| lines.get(&g.id))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        std::fs::write(file, text).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
+    }
+    // Scored from the very lines that score.py would read.
+    rows::outputs(lines.values().map(String::as_str))
+}
+
+fn words(report: &score::Report) -> Vec<String> {
+    let figures = |figures: &score::Figures| {
+        let each = figures
+            .iter()
+            .map(|(name, v)| format!("  {name:<20} {}", v.map_or("-".into(), |v| format!("{v:.4}"))));
+        each.collect::<Vec<_>>()
+    };
+    let mut lines = vec![format!(
+        "{}: {} rows, {} without an answer",
+        report.task.name(),
+        report.rows,
+        report.missing
+    )];
+    lines.extend(figures(&report.figures));
+    if let Some((rows, unseen)) = &report.unseen {
+        lines.push(format!("services never seen in training: {rows} rows"));
+        lines.extend(figures(unseen));
+    }
+    lines
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{msg} [{bar:40.cyan/dim}] {pos}/{len} {per_sec} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! What a command's end means to the shell.
+use shoal_kit::{config, status};
+use std::{fmt, process::ExitCode};
+
+/// Exit codes. 64 to 70 are those of BSD's sysexits.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 1: the plan failed, or the mesh refused the request. Change the request.
+    Refused,
+    /// 64: the command line, a file or the configuration is wrong; nothing was started. Change what the message names.
+    Usage,
+    /// 69: the mesh, or a part of it, cannot be reached or did not come up. Try again later, or look at its log.
+    Unavailable,
+    /// 70: a fault of ours or of the machine.
+    Internal,
+}
+
+impl Exit {
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Refused => 1,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::Internal => 70,
+        }
+    }
+
+    /// The meaning of a child's exit code, if it has one of ours.
+    #[must_use]
+    pub fn of_code(code: i32) -> Option<Exit> {
+        [Exit::Refused, Exit::Usage, Exit::Unavailable, Exit::Internal]
+            .into_iter()
+            .find(|e| i32::from(e.code()) == code)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// Why a command did not do what it was asked, in words that say what to do.
+#[derive(Debug)]
+pub struct Failure {
+    /// For the shell.
+    pub exit: Exit,
+    /// For people.
+    pub message: String,
+}
+
+impl Failure {
+    /// 1.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Refused,
+            message: message.into(),
+        }
+    }
+
+    /// 64.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+
+    /// 69.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Unavailable,
+            message: message.into(),
+        }
+    }
+
+    /// 70.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Internal,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::internal(format!("{error:#}"))
+    }
+}
+
+impl From<tonic::Status> for Failure {
+    /// A refusal carries the server's words; a mesh that is not there gets advice on how to start one.
+    fn from(status: tonic::Status) -> Self {
+        let code = status::code_name(status.code().into());
+        match status.code() {
+            tonic::Code::Unavailable => Self::unavailable(format!(
+                "the mesh does not answer ({}): start it with `shoal up`, name another with --gateway, or use --local",
+                status.message()
+            )),
+            tonic::Code::Internal | tonic::Code::Unknown | tonic::Code::DataLoss => {
+                Self::internal(format!("{code}: {}", status.message()))
+            }
+            _ => {
+                let wait = status::retry_after(&status)
+                    .map(|d| format!(" (retry after {d:.1?})"))
+                    .unwrap_or_default();
+                Self::refused(format!("{code}: {}{wait}", status.message()))
+            }
+        }
+    }
+}
+
+/// The result of a command.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_exit_has_the_code_that_the_manual_names_and_is_found_by_it() {
+        for (exit, code) in [
+            (Exit::Refused, 1),
+            (Exit::Usage, 64),
+            (Exit::Unavailable, 69),
+            (Exit::Internal, 70),
+        ] {
+            assert_eq!(i32::from(exit.code()), code);
+            assert_eq!(Exit::of_code(code), Some(exit));
+        }
+        assert_eq!(Exit::of_code(2), None);
+    }
+
+    #[test]
+    fn a_mesh_that_is_away_is_told_apart_from_one_that_refuses() {
+        let away = status::Reason::Unavailable {
+            message: "connection refused".into(),
+            retry_after: std::time::Duration::ZERO,
+        };
+        let failure = Failure::from(tonic::Status::from(away));
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.message.contains("shoal up"), "{failure}");
+        let refused = Failure::from(tonic::Status::from(status::invalid("plan.nodes", "names no node")));
+        assert_eq!(refused.exit, Exit::Refused);
+        assert!(refused.message.contains("INVALID_ARGUMENT"), "{refused}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The one binary: `shoal up`, `run`, `demo`, `gateway`, `specialist`, `feedback`, `concierge`, `eval` and the rest.
+//!
+//! Reading order: [`cli`] is the table of contents (every command, its help, and the module that does it); [`exit`] says what
+//! the exit codes mean. [`process`] runs one service of the mesh; [`supervise`] runs all of them, each as a child process
+//! of this very binary. The other commands are clients: [`client`] is their connection, [`view`] shows a plan as it
+//! runs, [`why`] draws one that has run, [`eval`] scores task data, [`demo`] puts it all together.
+
+pub mod cli;
+pub mod client;
+mod config_check;
+mod decompose;
+pub mod demo;
+pub mod eval;
+pub mod exit;
+mod feedback;
+mod health;
+mod json;
+mod onnxruntime;
+mod output;
+mod plan_file;
+pub mod process;
+mod run;
+mod status;
+pub mod supervise;
+pub mod view;
+pub mod why;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+/// Parses the command line, runs the command, says what went wrong. Everything `main` does.
+#[must_use]
+pub fn main_entry() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; clap knows which stream is whose.
+            let _ = error.print();
+            return if error.use_stderr() {
+                exit::Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("shoal: cannot start the runtime: {error}");
+            return exit::Exit::Internal.into();
+        }
+    };
+    let result = runtime.block_on(Box::pin(cli::dispatch(cli)));
+    // What still runs is a reader of standard input or a lookup that nobody waits for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("shoal: {failure}");
+            failure.exit.into()
+        }
+    }
+}

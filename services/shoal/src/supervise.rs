@@ -1,0 +1,225 @@
+//! The whole mesh on one machine: every process started, watched, restarted, and ended, as children of this one.
+//!
+//! Order of starting: feedback, concierge and specialists together; once each has said where it is and is healthy, the
+//! gateway, whose configuration then names their addresses. Order of ending: the gateway first (running plans still have
+//! their specialists), feedback last (the spool can still empty).
+//!
+//! Rooms: [`layout`] decides what runs and rewrites the configuration, [`keeper`] keeps one process alive, [`backoff`] says
+//! when to try again, [`ready`] asks for health. A child never outlives us: its standard input is a pipe that closes with us.
+mod backoff;
+mod keeper;
+mod layout;
+mod ready;
+mod up;
+
+pub use backoff::Backoff;
+pub use layout::{Addresses, Kind, Process, processes};
+pub(crate) use ready::check;
+pub use up::UpArgs;
+pub(crate) use up::{show, up};
+
+use crate::exit::{Failure, Result};
+use futures::future;
+use keeper::{Keeper, Logs, Outside};
+use shoal_kit::config::MeshConfig;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a process may take from its start to its first healthy answer. Loading the largest model that one machine runs
+/// from a cold disk takes tens of seconds; a process that needs longer than this is stuck.
+const START: Duration = Duration::from_secs(120);
+
+/// What decides how a mesh is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Take free ports instead of the configured ones.
+    pub free_ports: bool,
+    /// Logs go to standard error instead of files.
+    pub verbose: bool,
+    /// Where logs, announcements and the generated configuration go. Default: the folder of the feedback store.
+    pub data: Option<PathBuf>,
+}
+
+/// A mesh that runs. End it with [`Mesh::stop`]; if it is dropped instead, its processes are told to end and not waited for.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The configuration that the gateway runs by: every address is a real one.
+    pub config: MeshConfig,
+    /// Where each process listens, by name, in order of starting.
+    pub addresses: Vec<(String, Addresses)>,
+    /// Where the children's logs are.
+    pub logs: PathBuf,
+    keepers: Vec<(Kind, Keeper)>,
+    run: PathBuf,
+}
+
+impl Mesh {
+    /// Starts everything and returns once every process is healthy. If one is not, all are ended again.
+    ///
+    /// # Errors
+    /// A process ended or did not become healthy: its last words are in the message.
+    pub async fn start(config: MeshConfig, options: Options, cancel: CancellationToken) -> Result<Self> {
+        let mut config = layout::absolute(config)?;
+        let needs_models = layout::processes(&config)
+            .iter()
+            .any(|p| matches!(p.kind, Kind::Specialist));
+        if needs_models {
+            config.onnxruntime.path = Some(crate::onnxruntime::locate(&config.onnxruntime).await?.path);
+        }
+        if options.free_ports {
+            layout::free_ports(&mut config);
+        }
+        let store = config.feedback.store.parent().map(Path::to_owned).unwrap_or_default();
+        let data = std::path::absolute(options.data.unwrap_or(store)).map_err(|e| Failure::usage(e.to_string()))?;
+        let (run, logs) = (data.join(format!("run-{}", std::process::id())), data.join("logs"));
+        sweep(&data);
+        for folder in [&run, &logs] {
+            std::fs::create_dir_all(folder).map_err(|e| {
+                Failure::usage(format!(
+                    "cannot write {}: {e}; give another folder with --data",
+                    folder.display()
+                ))
+            })?;
+        }
+        let mesh = Self {
+            config,
+            addresses: Vec::new(),
+            logs,
+            keepers: Vec::new(),
+            run,
+        };
+        mesh.bring_up(options.verbose, cancel).await
+    }
+
+    async fn bring_up(mut self, verbose: bool, cancel: CancellationToken) -> Result<Self> {
+        let started = tokio::select! {
+            started = tokio::time::timeout(START, self.start_all(verbose)) => started,
+            () = cancel.cancelled() => Ok(Err(Failure::refused("stopped before every process was healthy"))),
+        };
+        let failure = match started {
+            Ok(Ok(())) => return Ok(self),
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::unavailable(format!(
+                "not every process was healthy after {START:?}; see the logs in {}",
+                self.logs.display()
+            )),
+        };
+        self.stop().await;
+        Err(failure)
+    }
+
+    async fn start_all(&mut self, verbose: bool) -> Result<()> {
+        let processes = layout::processes(&self.config);
+        let (gateway, others): (Vec<Process>, Vec<Process>) =
+            processes.into_iter().partition(|p| p.kind == Kind::Gateway);
+        let before: BTreeMap<String, Addresses> = others
+            .iter()
+            .chain(&gateway)
+            .map(|p| (p.name.clone(), p.addresses))
+            .collect();
+
+        let file = self.write_config("backends.toml")?;
+        let outside = self.outside(verbose)?;
+        let starts = others
+            .into_iter()
+            .map(|p| Keeper::start(p, file.clone(), outside.clone()));
+        // All are awaited, so that those which did start are in `keepers` and are ended again.
+        let mut failed = None;
+        for (kind, started) in future::join_all(starts).await {
+            match started {
+                Ok(keeper) => self.keepers.push((kind, keeper)),
+                Err(failure) => failed = failed.or(Some(failure)),
+            }
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        let known = self.keepers.iter().map(|(_, k)| (k.name().to_owned(), k.addresses()));
+        self.addresses = known.collect();
+        for (name, now) in &self.addresses {
+            layout::rewire(&mut self.config, name, before.get(name).copied(), *now);
+        }
+        let file = self.write_config("mesh.toml")?;
+        for process in gateway {
+            let (kind, started) = Keeper::start(process, file.clone(), outside.clone()).await;
+            let keeper = started?;
+            layout::rewire(&mut self.config, "gateway", None, keeper.addresses());
+            self.addresses.push(("gateway".into(), keeper.addresses()));
+            self.keepers.push((kind, keeper));
+        }
+        // For people, and for clients: `shoal --config` with this file finds the mesh.
+        self.write_config("mesh.toml").map(drop)
+    }
+
+    fn outside(&self, verbose: bool) -> Result<Outside> {
+        let program = std::env::current_exe().map_err(|e| Failure::internal(format!("where is this program? {e}")))?;
+        let logs = if verbose {
+            Logs::Inherit
+        } else {
+            Logs::Folder(self.logs.clone())
+        };
+        Ok(Outside {
+            program,
+            run: self.run.clone(),
+            logs,
+        })
+    }
+
+    fn write_config(&self, name: &str) -> Result<PathBuf> {
+        let path = self.run.join(name);
+        let text = toml::to_string(&self.config).map_err(|e| Failure::internal(format!("configuration: {e}")))?;
+        let text = format!("# Written by `shoal` for the processes that it runs; not to be edited.\n{text}");
+        std::fs::write(&path, text).map_err(|e| Failure::usage(format!("cannot write {}: {e}", path.display())))?;
+        Ok(path)
+    }
+
+    /// The gateway's gRPC address as a URL.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        format!("http://{}", self.config.gateway.listen)
+    }
+
+    /// The feedback service's gRPC address as a URL.
+    #[must_use]
+    pub fn feedback(&self) -> String {
+        format!("http://{}", self.config.feedback.listen)
+    }
+
+    /// The configuration file that the gateway runs by.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.run.join("mesh.toml")
+    }
+
+    /// Ends every process: gateway, then the rest, feedback last. Each has its own drain time, then it is killed.
+    pub async fn stop(mut self) {
+        for stage in [Kind::Gateway, Kind::Specialist, Kind::Concierge, Kind::Feedback] {
+            let (now, later) = std::mem::take(&mut self.keepers)
+                .into_iter()
+                .partition(|(kind, _)| *kind == stage);
+            self.keepers = later;
+            let now: Vec<(Kind, Keeper)> = now;
+            future::join_all(now.into_iter().map(|(_, keeper)| keeper.stop())).await;
+        }
+        // The generated configuration is of no use any more; logs and outcomes stay.
+        let _ = std::fs::remove_dir_all(&self.run);
+    }
+}
+
+/// Removes what meshes that were killed have left: generated configurations of processes that are gone.
+fn sweep(data: &Path) {
+    for entry in std::fs::read_dir(data).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("run-"))
+            .filter(|p| p.bytes().all(|b| b.is_ascii_digit()));
+        if pid.is_some_and(|pid| Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `shoal up`: all of it, until Ctrl-C.
+use super::{Mesh, Options, layout};
+use crate::{client, exit::Result, output, status};
+use clap::Args;
+use shoal_kit::{config::MeshConfig, environment, shutdown, telemetry};
+use std::path::PathBuf;
+
+/// What `shoal up` takes.
+#[derive(Args, Debug, Clone)]
+pub struct UpArgs {
+    /// The configuration file [default: mesh.toml in this folder, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Take free ports instead of the configured ones
+    #[arg(long)]
+    pub free_ports: bool,
+    /// Where logs and generated files go [default: the folder of the feedback store]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Show every process's log here instead of writing it to DATA/logs/NAME.log
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// End when standard input ends
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// Starts the mesh, shows what runs where, and stays until told to stop.
+pub(crate) async fn up(args: UpArgs) -> Result<()> {
+    let config = MeshConfig::load(args.config.as_deref())?.config;
+    let _telemetry = telemetry::init("up", &config.telemetry)?;
+    let stop = shutdown::signal(args.exit_with_parent);
+    let options = Options {
+        free_ports: args.free_ports,
+        verbose: args.verbose,
+        data: args.data,
+    };
+    let mesh = Mesh::start(config, options, stop.clone()).await?;
+    show(&mesh).await;
+    stop.cancelled().await;
+    output::line("stopping");
+    mesh.stop().await;
+    Ok(())
+}
+
+/// A table of what runs where, and where to look.
+pub(crate) async fn show(mesh: &Mesh) {
+    match client::Mesh::at(&mesh.gateway()) {
+        Ok(client) => match client.status().await {
+            Ok(processes) => status::table(&processes).iter().for_each(output::line),
+            Err(status) => output::line(format!("the gateway does not say what runs: {}", status.message())),
+        },
+        Err(failure) => output::line(failure.to_string()),
+    }
+    output::line("");
+    let http = mesh.config.gateway.http_listen;
+    output::line(format!("gateway    {}", mesh.gateway()));
+    output::line(format!("OpenAI API http://{http}/v1"));
+    for (name, addresses) in &mesh.addresses {
+        output::line(format!("metrics    http://{}/metrics ({name})", addresses.http));
+    }
+    let standard = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let endpoint = standard
+        .into_iter()
+        .find_map(environment::var)
+        .or_else(|| mesh.config.telemetry.otlp_endpoint.clone());
+    output::line(match endpoint {
+        Some(endpoint) => format!("traces     go to {endpoint} (OTLP over gRPC)"),
+        None => {
+            "traces     stay here; set [telemetry] otlp_endpoint or OTEL_EXPORTER_OTLP_ENDPOINT to send them".into()
+        }
+    });
+    output::line(format!("outcomes   {}", mesh.config.feedback.store.display()));
+    output::line(format!("logs       {}", mesh.logs.display()));
+    let count = layout::processes(&mesh.config).len();
+    output::line(format!("\n{count} processes are healthy; Ctrl-C ends them"));
+}

@@ -1,0 +1,220 @@
+//! A specialist's folder, checked before ONNX Runtime opens a byte of it.
+//!
+//! A malformed model can crash the process or read files that are not its own (external data with `..`, a symlink, a hard
+//! link to somebody else's file). So [`Folder::open`] reads `specialist.toml` and `N/card.toml`, proves that every file lies
+//! inside the version's folder and has the sha256 that the card lists, walks the ONNX file for external data, and checks
+//! `genai_config.json`. Only what has passed is handed on. Not covered: somebody who changes the files between the check
+//! and the load, and has write access to the folder.
+//!
+//! Reading order: [`manifest`] (the two TOML files), `inspect` (one file), `onnx` (external data), [`genai`] (the decoder's
+//! shape), here (all together).
+
+mod error;
+pub mod genai;
+mod inspect;
+pub mod manifest;
+mod onnx;
+
+pub use error::Error;
+use genai::Genai;
+use manifest::{Card, Kind, Manifest, Output};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Bytes of a text file that is read into memory. The largest is tokenizer.json: a 250,000-token vocabulary takes 34 MB.
+const TEXT_BYTES: u64 = 64 << 20;
+
+/// What a task's output is held to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Form {
+    /// Anything.
+    Free,
+    /// A JSON Schema.
+    Schema(Value),
+    /// An llguidance Lark grammar.
+    Lark(String),
+}
+
+/// One task of the specialist, with what its card says of it.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its name.
+    pub name: String,
+    /// The form of its output.
+    pub form: Form,
+    /// JSON Schema of a JSON prompt, if it takes one.
+    pub input_schema: Option<Value>,
+    /// Under this confidence score an answer should go to a larger model; 0: never.
+    pub confidence_threshold: f64,
+    /// Which split `scores` were taken on; empty if there are none.
+    pub scores_split: String,
+    /// Metrics by name.
+    pub scores: BTreeMap<String, f64>,
+}
+
+/// A checked folder.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    /// `specialist.toml`.
+    pub manifest: Manifest,
+    /// `N/card.toml`.
+    pub card: Card,
+    /// The tasks, in the manifest's order.
+    pub tasks: Vec<Task>,
+    /// `genai_config.json`; of a generating model only.
+    pub genai: Option<Genai>,
+    /// The ONNX file.
+    pub model: PathBuf,
+    texts: BTreeMap<String, String>,
+}
+
+impl Folder {
+    /// Reads and checks `path` (the folder that holds `specialist.toml`).
+    ///
+    /// # Errors
+    /// The first fault found; each says what to do about it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let manifest: Manifest = manifest::read(path, "specialist.toml")?;
+        manifest.check(&path.join("specialist.toml"))?;
+        let version = inspect::directory(path, &manifest.active_version.to_string())?;
+        let card: Card = manifest::read(&version, "card.toml")?;
+        card.check(&manifest, &version.join("card.toml"))?;
+
+        let mut checked = Checked {
+            root: &version,
+            card: &card,
+            texts: BTreeMap::new(),
+        };
+        let genai = match card.kind {
+            Kind::Generate => Some(Genai::parse(
+                &checked.text("genai_config.json")?,
+                &version.join("genai_config.json"),
+                &card,
+            )?),
+            Kind::Classify | Kind::Embed => None,
+        };
+        let onnx = genai.as_ref().map_or("model.onnx", |g| g.filename.as_str()).to_owned();
+        let required = match card.kind {
+            Kind::Generate => vec!["tokenizer.json"],
+            Kind::Classify | Kind::Embed => vec!["tokenizer.json", onnx.as_str()],
+        };
+        for name in required {
+            checked.listed(name)?;
+        }
+        checked.listed(&onnx)?;
+        // Every listed file, needed or not: a card that lists what is not there, or is not what it says, is not to be trusted.
+        for (name, sha256) in &card.files {
+            inspect::matches(&version, name, sha256)?;
+        }
+        onnx::check(&version, &onnx, &card)?;
+        let tasks = manifest
+            .tasks
+            .iter()
+            .map(|task| checked.task(task))
+            .collect::<Result<Vec<_>, _>>()?;
+        for optional in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+            if card.files.contains_key(optional) {
+                checked.text(optional)?;
+            } else if version.join(optional).symlink_metadata().is_ok() {
+                return Err(Error::Unlisted {
+                    path: version.join(optional),
+                });
+            }
+        }
+        let model = version.join(&onnx);
+        let texts = checked.texts;
+        Ok(Self {
+            manifest,
+            card,
+            tasks,
+            genai,
+            model,
+            texts,
+        })
+    }
+
+    /// The content of a small file that was there and matched its checksum.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts.get(name).map(String::as_str)
+    }
+
+    /// "name@version".
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("{}@{}", self.card.name, self.card.version)
+    }
+}
+
+/// Text files are read once: what was hashed is what is used.
+struct Checked<'a> {
+    root: &'a Path,
+    card: &'a Card,
+    texts: BTreeMap<String, String>,
+}
+
+impl Checked<'_> {
+    fn listed(&self, name: &str) -> Result<&str, Error> {
+        let sha256 = self.card.files.get(name);
+        if let Some(sha256) = sha256 {
+            return Ok(sha256);
+        }
+        // A location such as `../x` is named for what it is, not for being unlisted.
+        let path = inspect::inside(self.root, name)?;
+        Err(Error::Unlisted { path })
+    }
+
+    fn text(&mut self, name: &str) -> Result<String, Error> {
+        if let Some(text) = self.texts.get(name) {
+            return Ok(text.clone());
+        }
+        let text = inspect::text(self.root, name, self.listed(name)?, TEXT_BYTES)?;
+        self.texts.insert(name.to_owned(), text.clone());
+        Ok(text)
+    }
+
+    fn json(&mut self, name: &str) -> Result<Value, Error> {
+        let text = self.text(name)?;
+        serde_json::from_str(&text).map_err(|e| Error::Syntax {
+            path: self.root.join(name),
+            message: e.to_string(),
+        })
+    }
+
+    fn task(&mut self, name: &str) -> Result<Task, Error> {
+        let form = match self.card.output.get(name).cloned() {
+            None => Form::Free,
+            Some(Output {
+                schema: Some(file),
+                grammar: None,
+            }) => Form::Schema(self.json(&file)?),
+            Some(Output {
+                schema: None,
+                grammar: Some(file),
+            }) => Form::Lark(self.text(&file)?),
+            Some(_) => {
+                let message = format!("[output.{name}] names both a schema and a grammar, or neither: name one");
+                return Err(Error::Card {
+                    path: self.root.join("card.toml"),
+                    message,
+                });
+            }
+        };
+        let input_schema = match self.card.input.get(name).map(|i| i.schema.clone()) {
+            Some(file) => Some(self.json(&file)?),
+            None => None,
+        };
+        let scores = self.card.scores.get(name);
+        Ok(Task {
+            name: name.to_owned(),
+            form,
+            input_schema,
+            confidence_threshold: self.card.calibration.get(name).map_or(0.0, |c| c.confidence_threshold),
+            scores_split: scores.map(|s| s.split.clone()).unwrap_or_default(),
+            scores: scores.map(|s| s.metrics()).unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! Walks an ONNX file for external data without loading its weights.
+//!
+//! A reader of protobuf's wire format, no more: it knows the path from ModelProto to every TensorProto (graphs inside
+//! attributes, functions and training info included), skips everything else by seeking, and bounds depth and sizes. Field
+//! numbers: onnx.proto3 of the ONNX project.
+use super::{Error, inspect, manifest::Card};
+use std::{
+    fs::File,
+    io::{BufReader, Read as _},
+    path::Path,
+};
+
+/// Messages between ModelProto and a tensor: a graph in an attribute of a node takes three. Ten graphs deep is more than any
+/// exporter nests.
+const DEPTH: u32 = 32;
+
+/// Bytes of a string that is looked at: names and locations.
+const STRING_BYTES: u64 = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Model,
+    Training,
+    Function,
+    Graph,
+    Node,
+    Attribute,
+    Sparse,
+    Tensor,
+}
+
+fn child(of: Message, field: u64) -> Option<Message> {
+    Some(match (of, field) {
+        (Message::Model, 7) | (Message::Training, 1 | 2) | (Message::Attribute, 6 | 11) => Message::Graph,
+        (Message::Model, 20) => Message::Training,
+        (Message::Model, 25) => Message::Function,
+        (Message::Graph, 1) | (Message::Function, 7) => Message::Node,
+        (Message::Node, 5) | (Message::Function, 11) => Message::Attribute,
+        (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Message::Sparse,
+        (Message::Graph, 5) | (Message::Attribute, 5 | 10) | (Message::Sparse, 1 | 2) => Message::Tensor,
+        _ => return None,
+    })
+}
+
+/// A tensor whose data lies in another file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct External {
+    tensor: String,
+    location: Option<String>,
+    offset: Option<String>,
+    length: Option<String>,
+    is_external: bool,
+}
+
+/// Refuses `name` unless every external tensor lies within a listed file of the folder.
+pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<(), Error> {
+    let path = inspect::inside(root, name)?;
+    let fault = |message: String| Error::Onnx {
+        path: path.clone(),
+        message,
+    };
+    let file = File::open(&path).map_err(|source| Error::Unreadable {
+        path: path.clone(),
+        source,
+    })?;
+    let end = file
+        .metadata()
+        .map_err(|source| Error::Unreadable {
+            path: path.clone(),
+            source,
+        })?
+        .len();
+    let mut walk = Walk {
+        file: BufReader::new(file),
+        position: 0,
+        found: Vec::new(),
+    };
+    walk.message(Message::Model, end, 0).map_err(fault)?;
+    for external in walk.found {
+        within(root, &path, card, external)?;
+    }
+    Ok(())
+}
+
+fn within(root: &Path, path: &Path, card: &Card, external: External) -> Result<(), Error> {
+    let External {
+        tensor,
+        location,
+        offset,
+        length,
+        ..
+    } = external;
+    let fault = |message: String| Error::Onnx {
+        path: path.to_owned(),
+        message,
+    };
+    let Some(location) = location.filter(|l| !l.is_empty()) else {
+        return Err(fault(format!(
+            "tensor `{tensor}` is external but names no file: export the model again"
+        )));
+    };
+    let bytes = inspect::size(root, &location)?;
+    if !card.files.contains_key(&location) {
+        return Err(Error::Unlisted {
+            path: root.join(&location),
+        });
+    }
+    let number = |what: &str, text: Option<String>| match text {
+        None => Ok(None),
+        Some(t) => t.parse::<u64>().map(Some).map_err(|_| {
+            fault(format!(
+                "tensor `{tensor}` has {what} `{t}`, which is no number of bytes"
+            ))
+        }),
+    };
+    let offset = number("offset", offset)?.unwrap_or(0);
+    let length = number("length", length)?.unwrap_or_else(|| bytes.saturating_sub(offset));
+    match offset.checked_add(length) {
+        Some(end) if end <= bytes && offset <= bytes => Ok(()),
+        end => Err(Error::Range {
+            path: path.to_owned(),
+            tensor,
+            location,
+            offset,
+            end: end.unwrap_or(u64::MAX),
+            bytes,
+        }),
+    }
+}
+
+struct Walk {
+    file: BufReader<File>,
+    position: u64,
+    found: Vec<External>,
+}
+
+/// One field's key and, for length-delimited ones, where it ends.
+enum Field {
+    Varint(u64, u64),
+    Bytes(u64, u64),
+    Fixed,
+}
+
+impl Walk {
+    fn message(&mut self, kind: Message, end: u64, depth: u32) -> Result<(), String> {
+        if depth > DEPTH {
+            return Err(format!(
+                "graphs are nested over {DEPTH} messages deep: this is no exporter's work"
+            ));
+        }
+        let mut external = External::default();
+        while self.position < end {
+            match self.field(end)? {
+                Field::Bytes(field, to) => {
+                    match (kind, field, child(kind, field)) {
+                        (_, _, Some(inner)) => self.message(inner, to, depth + 1)?,
+                        (Message::Tensor, 8, _) => external.tensor = self.string(to)?,
+                        (Message::Tensor, 13, _) => self.entry(to, &mut external)?,
+                        (Message::Node, 4, _) if to - self.position == 9 => {
+                            // Such a node names a compiled binary by path, which the provider would open.
+                            if self.string(to)? == "EPContext" {
+                                return Err("the graph has an EPContext node, which names files of its own: export it without one".into());
+                            }
+                        }
+                        _ => self.skip(to)?,
+                    }
+                }
+                Field::Varint(14, 1) if kind == Message::Tensor => external.is_external = true,
+                Field::Varint(..) | Field::Fixed => {}
+            }
+        }
+        // ONNX Runtime goes by data_location; a location without it is refused all the same if it is out of bounds.
+        if external.is_external || external.location.is_some() {
+            self.found.push(external);
+        }
+        Ok(())
+    }
+
+    /// StringStringEntryProto.
+    fn entry(&mut self, end: u64, external: &mut External) -> Result<(), String> {
+        let (mut key, mut value) = (String::new(), String::new());
+        while self.position < end {
+            match self.field(end)? {
+                Field::Bytes(1, to) => key = self.string(to)?,
+                Field::Bytes(2, to) => value = self.string(to)?,
+                Field::Bytes(_, to) => self.skip(to)?,
+                _ => {}
+            }
+        }
+        // A key that occurs twice could mean one thing here and another to ONNX Runtime.
+        let slot = match key.as_str() {
+            "location" => &mut external.location,
+            "offset" => &mut external.offset,
+            "length" => &mut external.length,
+            _ => return Ok(()),
+        };
+        match slot.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(format!(
+                "tensor `{}` gives its external {key} twice: export the model again",
+                external.tensor
+            )),
+        }
+    }
+
+    fn field(&mut self, end: u64) -> Result<Field, String> {
+        let key = self.varint()?;
+        let field = match key & 7 {
+            0 => Field::Varint(key >> 3, self.varint()?),
+            1 => {
+                self.skip(self.position.saturating_add(8))?;
+                Field::Fixed
+            }
+            2 => {
+                let length = self.varint()?;
+                Field::Bytes(key >> 3, self.position.saturating_add(length))
+            }
+            5 => {
+                self.skip(self.position.saturating_add(4))?;
+                Field::Fixed
+            }
+            other => {
+                return Err(format!(
+                    "wire type {other} at byte {}: this is no ONNX file",
+                    self.position
+                ));
+            }
+        };
+        let to = if let Field::Bytes(_, to) = field {
+            to
+        } else {
+            self.position
+        };
+        if to > end {
+            return Err(format!(
+                "a field at byte {} runs past its message: the file is cut short or no ONNX file",
+                self.position
+            ));
+        }
+        Ok(field)
+    }
+
+    fn varint(&mut self) -> Result<u64, String> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let mut byte = [0u8];
+            self.file
+                .read_exact(&mut byte)
+                .map_err(|e| format!("byte {}: {e}: the file is cut short", self.position))?;
+            self.position += 1;
+            value |= u64::from(byte[0] & 0x7f).checked_shl(shift).unwrap_or(0);
+            if byte[0] & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(format!(
+            "a number over ten bytes at byte {}: this is no ONNX file",
+            self.position
+        ))
+    }
+
+    fn string(&mut self, end: u64) -> Result<String, String> {
+        let length = end - self.position;
+        if length > STRING_BYTES {
+            return Err(format!(
+                "a name of {length} bytes at byte {}: this is no exporter's work",
+                self.position
+            ));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.file
+            .read_exact(&mut bytes)
+            .map_err(|e| format!("byte {}: {e}: the file is cut short", self.position))?;
+        self.position = end;
+        String::from_utf8(bytes).map_err(|_| format!("a name before byte {end} is not UTF-8: this is no ONNX file"))
+    }
+
+    fn skip(&mut self, to: u64) -> Result<(), String> {
+        let by = i64::try_from(to - self.position).map_err(|_| "a field of absurd length".to_owned())?;
+        self.file
+            .seek_relative(by)
+            .map_err(|e| format!("byte {}: {e}", self.position))?;
+        self.position = to;
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! A request's prompt to token ids: checked, put through the model's chat template, encoded.
+
+pub mod python_json;
+mod template;
+
+pub use template::Template;
+
+use crate::error::Error;
+use serde_json::Value;
+use shoal_proto::v1;
+use tokenizers::Tokenizer;
+
+/// What a model is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// One user message.
+    Text(String),
+    /// One user message whose content the template sees as a mapping.
+    Json(serde_json::Map<String, Value>),
+    /// (role, content), oldest first.
+    Messages(Vec<(String, String)>),
+}
+
+/// Roles that a template knows.
+const ROLES: [&str; 3] = ["system", "user", "assistant"];
+
+/// Messages of a conversation.
+const MESSAGES: usize = 1024;
+
+impl Prompt {
+    /// Reads the contract's form.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field.
+    pub fn from_wire(prompt: Option<v1::Prompt>) -> Result<Self, Error> {
+        match prompt.and_then(|p| p.content) {
+            None => Err(Error::invalid("prompt", "set one of `text`, `json` and `messages`")),
+            Some(v1::prompt::Content::Text(text)) => Ok(Self::Text(text)),
+            Some(v1::prompt::Content::Json(json)) => match serde_json::from_str(&json) {
+                Ok(Value::Object(map)) => Ok(Self::Json(map)),
+                Ok(other) => Err(Error::invalid(
+                    "prompt.json",
+                    format!("it must be a JSON object, not {}", kind(&other)),
+                )),
+                Err(e) => Err(Error::invalid("prompt.json", format!("it is no JSON: {e}"))),
+            },
+            Some(v1::prompt::Content::Messages(list)) => {
+                let messages = list.messages.into_iter().map(|m| (m.role, m.content)).collect();
+                Self::messages(messages)
+            }
+        }
+    }
+
+    /// A conversation.
+    ///
+    /// # Errors
+    /// `Invalid` when it is empty, too long, or has a role that no template knows.
+    pub fn messages(messages: Vec<(String, String)>) -> Result<Self, Error> {
+        if messages.is_empty() || messages.len() > MESSAGES {
+            return Err(Error::invalid(
+                "prompt.messages",
+                format!("give 1 to {MESSAGES} messages, not {}", messages.len()),
+            ));
+        }
+        if let Some((i, (role, _))) = messages
+            .iter()
+            .enumerate()
+            .find(|(_, (role, _))| !ROLES.contains(&role.as_str()))
+        {
+            return Err(Error::invalid(
+                format!("prompt.messages[{i}].role"),
+                format!("`{role}` is none of {ROLES:?}"),
+            ));
+        }
+        Ok(Self::Messages(messages))
+    }
+}
+
+/// Ids of a rendered prompt. The template wrote the control tokens, so the tokenizer adds none.
+///
+/// # Errors
+/// `Invalid` when the tokenizer refuses.
+pub fn encode(tokenizer: &Tokenizer, rendered: &str) -> Result<Vec<u32>, Error> {
+    let encoding = tokenizer.encode(rendered, false);
+    Ok(encoding
+        .map_err(|e| Error::invalid("prompt", format!("the tokenizer refuses it: {e}")))?
+        .get_ids()
+        .to_vec())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,50 @@
+//! Sizes and names of what a decoder binds.
+use std::ffi::CString;
+
+/// Sizes of the buffer, in elements, rows or positions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Sequences.
+    pub slots: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Positions of a row.
+    pub positions: usize,
+    /// Numbers per head.
+    pub head_size: usize,
+    /// Logits per position.
+    pub vocabulary: usize,
+    /// Tokens of one prefill at most.
+    pub chunk: usize,
+    /// The graph gives logits of the last position only.
+    pub last_only: bool,
+}
+
+impl Layout {
+    /// Elements of one row of one cache.
+    pub(super) fn stride(&self) -> usize {
+        self.kv_heads * self.positions * self.head_size
+    }
+}
+
+/// Tensor names.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub ids: CString,
+    pub mask: CString,
+    /// Only if the graph has it.
+    pub positions: Option<CString>,
+    pub logits: CString,
+    /// (past, present) of each key cache and each value cache.
+    pub caches: Vec<(CString, CString)>,
+}
+
+/// What one run reads.
+pub(super) struct Inputs<'a> {
+    /// `[rows, columns]`.
+    pub ids: &'a mut [i64],
+    /// `[rows, total]`, right-padded with zeros.
+    pub mask: &'a mut [i64],
+    /// `[rows, columns]`.
+    pub positions: &'a mut [i64],
+}

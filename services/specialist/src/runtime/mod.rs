@@ -1,0 +1,160 @@
+//! ONNX Runtime: the only module that names `ort`.
+//!
+//! [`open`] loads the library and a checked model; [`decoder`] runs a decoder over the shared KV buffer ([`shared_kv`] holds
+//! every line of unsafe code of the crate, [`mover`] a graph that it needs on a device); [`encoder`] runs one batch of an encoder.
+
+mod decoder;
+mod encoder;
+mod layout;
+mod mover;
+#[expect(
+    unsafe_code,
+    reason = "the C API is the only way to bind rows of one buffer as past and present (see its docs)"
+)]
+mod shared_kv;
+
+pub(crate) use decoder::OrtDecoder;
+pub(crate) use encoder::{OrtEncoder, Output};
+
+use ort::{
+    environment::Environment,
+    ep::{self, ArenaExtendStrategy, ExecutionProvider as _},
+    session::{Session, builder::SessionBuilder},
+};
+use shoal_kit::config::Provider;
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// What can go wrong with ONNX Runtime. None is the caller's fault, and none can be retried with the same model.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The library does not load.
+    #[error("ONNX Runtime at {}: {message}: name a working libonnxruntime in [onnxruntime] path", path.display())]
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// CUDA was asked for and is not there.
+    #[error(
+        "provider = \"cuda\" was asked for, and {reason}: install the library of the onnxruntime-gpu wheel with its CUDA \
+         libraries and name it in [onnxruntime] path, or set provider = \"cpu\""
+    )]
+    NoCuda {
+        /// What is missing.
+        reason: String,
+    },
+    /// The model is not one that this engine can run.
+    #[error("{}: {message}", model.display())]
+    Model {
+        /// The ONNX file.
+        model: PathBuf,
+        /// What does not fit, and what would.
+        message: String,
+    },
+    /// A run failed.
+    #[error("onnx runtime failed: {0}")]
+    Run(String),
+}
+
+impl<R> From<ort::Error<R>> for Error {
+    fn from(error: ort::Error<R>) -> Self {
+        Self::Run(error.message().to_owned())
+    }
+}
+
+/// How a session is to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Where.
+    pub provider: Provider,
+    /// Threads inside one operator. The library's own default is every core, in every process.
+    pub intra_op_threads: usize,
+    /// Bytes that the CUDA arena may take; 0 leaves it to the library.
+    pub gpu_mem_limit_bytes: usize,
+}
+
+/// The one environment of the process (ONNX Runtime allows no second), and the library that it came from.
+static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+fn environment(library: &Path) -> Result<Environment, Error> {
+    let fault = |message: String| Error::Library {
+        path: library.to_owned(),
+        message,
+    };
+    let mut slot = ENVIRONMENT
+        .lock()
+        .map_err(|_| fault("an earlier load panicked".into()))?;
+    if let Some((loaded, environment)) = slot.as_ref() {
+        if loaded != library {
+            return Err(fault(format!(
+                "{} is loaded already, and a process can hold one",
+                loaded.display()
+            )));
+        }
+        return Ok(environment.clone());
+    }
+    let builder = ort::init_from(library).map_err(|e| fault(e.to_string()))?;
+    let environment = builder
+        .with_name("shoal")
+        .with_telemetry(false)
+        .build()
+        .map_err(|e| fault(e.message().to_owned()))?;
+    *slot = Some((library.to_owned(), environment.clone()));
+    Ok(environment)
+}
+
+/// Opens a model that [`crate::folder`] has checked.
+fn open(library: &Path, model: &Path, options: &Options) -> Result<Session, Error> {
+    let refused = |e: ort::Error| Error::Model {
+        model: model.to_owned(),
+        message: e.message().to_owned(),
+    };
+    builder(library, options)?.commit_from_file(model).map_err(refused)
+}
+
+/// A session's settings.
+fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
+    let environment = environment(library)?;
+    let mut builder = Session::builder(&environment)?
+        .with_intra_threads(options.intra_op_threads.max(1))?
+        .with_inter_threads(1)?
+        // Between two steps nothing is to be done: a spinning pool would take the cores of the process next door.
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        // Every step has other shapes: patterns would be learned and never reused.
+        .with_memory_pattern(false)?;
+    if options.provider == Provider::Cuda {
+        match ep::CUDA::is_available() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Error::NoCuda {
+                    reason: format!("{} was built without it", library.display()),
+                });
+            }
+            Err(e) => {
+                return Err(Error::NoCuda {
+                    reason: e.message().to_owned(),
+                });
+            }
+        }
+        let mut cuda = ep::CUDA::default().with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
+        if options.gpu_mem_limit_bytes > 0 {
+            cuda = cuda.with_memory_limit(options.gpu_mem_limit_bytes);
+        }
+        builder = builder
+            .with_execution_providers([cuda.build().error_on_failure()])
+            .map_err(|e| Error::NoCuda {
+                reason: e.message().to_owned(),
+            })?;
+    }
+    Ok(builder)
+}
+
+/// The session that moves rows of `caches` caches in device memory.
+fn open_mover(library: &Path, caches: usize, options: &Options) -> Result<Session, Error> {
+    Ok(builder(library, options)?.commit_from_memory(&mover::model(caches))?)
+}

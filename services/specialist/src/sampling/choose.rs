@@ -1,0 +1,290 @@
+//! One token from one row of logits.
+use super::Sampling;
+use std::cmp::Ordering;
+
+/// A chosen token and what the model thought of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// The token.
+    pub token: u32,
+    /// Its natural-log probability over the whole vocabulary, before penalty, mask and temperature.
+    pub logprob: f64,
+    /// `logprob` less that of the best other token.
+    pub margin: f64,
+}
+
+/// One request's sampler. Its draws depend on its seed and on how many it has made, on nothing that runs beside it.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    seed: u64,
+    penalty: f32,
+    draws: u64,
+    /// Tokens of the prompt and of the answer, as a set of bits.
+    seen: Vec<u64>,
+}
+
+impl Sampler {
+    /// A sampler that has seen `prompt`.
+    #[must_use]
+    pub fn new(sampling: &Sampling, prompt: &[u32]) -> Self {
+        let Sampling {
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            repetition_penalty: penalty,
+            ..
+        } = *sampling;
+        let mut sampler = Self {
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            penalty,
+            draws: 0,
+            seen: Vec::new(),
+        };
+        prompt.iter().for_each(|token| sampler.note(*token));
+        sampler
+    }
+
+    /// Chooses from `logits: [vocabulary]`. `allowed` is a bit per token, least significant first; `None` allows all.
+    /// `None` comes back when no allowed token has a finite logit: the model is broken.
+    pub fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<Choice> {
+        let is_allowed =
+            |i: usize| allowed.is_none_or(|mask| mask.get(i / 32).is_some_and(|word| word >> (i % 32) & 1 == 1));
+        let token = if self.temperature <= 0.0 {
+            let candidates = (0..logits.len())
+                .filter(|i| is_allowed(*i))
+                .map(|i| (i, self.penalised(i, logits[i])));
+            // `max_by` would keep the last of equals: the first is what argmax means everywhere else.
+            candidates
+                .filter(|(_, l)| l.is_finite())
+                .fold(None, |best: Option<(usize, f32)>, (i, l)| match best {
+                    Some((_, b)) if b >= l => best,
+                    _ => Some((i, l)),
+                })?
+                .0
+        } else {
+            self.draw(logits, is_allowed)?
+        };
+        self.note(token as u32);
+        let (logprob, margin) = sureness(logits, token)?;
+        Some(Choice {
+            token: token as u32,
+            logprob,
+            margin,
+        })
+    }
+
+    fn draw(&mut self, logits: &[f32], is_allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        let scaled = |i: usize| self.penalised(i, logits[i]) / self.temperature;
+        let mut candidates: Vec<(usize, f32)> = (0..logits.len())
+            .filter(|i| is_allowed(*i))
+            .map(|i| (i, scaled(i)))
+            .filter(|(_, l)| l.is_finite())
+            .collect();
+        // Ties by id, so that the order is total and the draw reproducible.
+        let likelier =
+            |a: &(usize, f32), b: &(usize, f32)| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0));
+        if self.top_k > 0 && self.top_k < candidates.len() {
+            candidates.select_nth_unstable_by(self.top_k - 1, likelier);
+            candidates.truncate(self.top_k);
+        }
+        candidates.sort_unstable_by(likelier);
+        let best = candidates.first()?.1;
+        let weights: Vec<f64> = candidates.iter().map(|(_, l)| f64::from(l - best).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut kept = weights.len();
+        if self.top_p < 1.0 {
+            let mut sum = 0.0;
+            for (i, weight) in weights.iter().enumerate() {
+                sum += weight / total;
+                if sum >= f64::from(self.top_p) {
+                    kept = i + 1;
+                    break;
+                }
+            }
+        }
+        let mut left = uniform(self.seed, self.draws) * weights[..kept].iter().sum::<f64>();
+        self.draws += 1;
+        for (i, weight) in weights[..kept].iter().enumerate() {
+            left -= weight;
+            if left < 0.0 {
+                return Some(candidates[i].0);
+            }
+        }
+        Some(candidates[kept - 1].0)
+    }
+
+    /// As in CTRL (arXiv 1909.05858): a seen token's logit is divided if positive, multiplied if negative.
+    fn penalised(&self, token: usize, logit: f32) -> f32 {
+        let seen = self.penalty != 1.0
+            && self
+                .seen
+                .get(token / 64)
+                .is_some_and(|word| word >> (token % 64) & 1 == 1);
+        match (seen, logit > 0.0) {
+            (false, _) => logit,
+            (true, true) => logit / self.penalty,
+            (true, false) => logit * self.penalty,
+        }
+    }
+
+    fn note(&mut self, token: u32) {
+        let word = token as usize / 64;
+        if self.seen.len() <= word {
+            self.seen.resize(word + 1, 0);
+        }
+        self.seen[word] |= 1 << (token % 64);
+    }
+}
+
+/// Log probability of `token`, and its distance to the best other one.
+fn sureness(logits: &[f32], token: usize) -> Option<(f64, f64)> {
+    let chosen = *logits.get(token)?;
+    let mut best = f32::NEG_INFINITY;
+    let mut best_other = f32::NEG_INFINITY;
+    for (i, logit) in logits.iter().enumerate() {
+        best = best.max(*logit);
+        if i != token {
+            best_other = best_other.max(*logit);
+        }
+    }
+    let sum: f64 = logits.iter().map(|l| f64::from(l - best).exp()).sum();
+    let logprob = f64::from(chosen - best) - sum.ln();
+    // A vocabulary of one has no other token; its margin is as large as a margin can be told.
+    let margin = if best_other.is_finite() {
+        f64::from(chosen) - f64::from(best_other)
+    } else {
+        f64::MAX
+    };
+    logprob.is_finite().then_some((logprob, margin))
+}
+
+/// Number `counter` of the stream `seed`, in [0, 1): SplitMix64's output function (Steele, Lea, Flood, OOPSLA 2014).
+fn uniform(seed: u64, counter: u64) -> f64 {
+    let mix = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    // The seed is mixed before the counter is added: neighbouring seeds would otherwise be one stream, shifted.
+    let bits = mix(mix(seed).wrapping_add((counter + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sampled(temperature: f32, top_k: usize, top_p: f32, seed: u64) -> Sampling {
+        Sampling {
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            ..Sampling::greedy(8)
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_likeliest() {
+        let choice = Sampler::new(&Sampling::greedy(1), &[])
+            .choose(&[1.0, 3.0, 3.0, 2.0], None)
+            .expect("finite");
+        assert_eq!(choice.token, 1);
+        assert_eq!(choice.margin, 0.0);
+    }
+
+    #[test]
+    fn a_masked_token_is_never_chosen_and_confidence_is_of_the_whole_vocabulary() {
+        let logits = [0.0f32, 2.0, 1.0];
+        let choice = Sampler::new(&Sampling::greedy(1), &[])
+            .choose(&logits, Some(&[0b101]))
+            .expect("finite");
+        assert_eq!(choice.token, 2);
+        let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+        assert!((choice.logprob - (1.0 - total.ln())).abs() < 1e-9);
+        assert!((choice.margin + 1.0).abs() < 1e-9, "another was likelier by one");
+    }
+
+    #[test]
+    fn the_penalty_is_on_prompt_and_answer_alike_and_not_in_the_confidence() {
+        let sampling = Sampling {
+            repetition_penalty: 2.0,
+            ..Sampling::greedy(4)
+        };
+        let mut sampler = Sampler::new(&sampling, &[0]);
+        let logits = [3.0, 2.0, -1.0];
+        let first = sampler.choose(&logits, None).expect("finite");
+        assert_eq!(first.token, 1, "3.0 / 2 < 2.0");
+        assert_eq!(sampler.choose(&logits, None).expect("finite").token, 0, "both halved");
+        assert!((first.margin + 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_model_without_a_finite_logit_is_noticed() {
+        assert_eq!(
+            Sampler::new(&Sampling::greedy(1), &[]).choose(&[f32::NAN, f32::NAN], None),
+            None
+        );
+        assert_eq!(
+            Sampler::new(&sampled(1.0, 0, 1.0, 1), &[]).choose(&[f32::NAN], None),
+            None
+        );
+        assert_eq!(
+            Sampler::new(&Sampling::greedy(1), &[]).choose(&[1.0, 2.0], Some(&[0])),
+            None
+        );
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let mut sampler = Sampler::new(&sampled(1.0, 0, 1.0, 7), &[]);
+        let logits = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
+        let mut counts = [0u32; 3];
+        for _ in 0..20_000 {
+            counts[sampler.choose(&logits, None).expect("finite").token as usize] += 1;
+        }
+        for (count, wanted) in counts.iter().zip([10_000.0f64, 6_000.0, 4_000.0]) {
+            assert!((f64::from(*count) - wanted).abs() < 400.0, "{counts:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_k_likeliest_and_the_p_nucleus_are_drawn(
+            logits in prop::collection::vec(-4.0f32..4.0, 2..40), k in 1usize..8, p in 0.05f32..1.0, seed: u64,
+        ) {
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+            let mut sampler = Sampler::new(&sampled(1.0, k, 1.0, seed), &[]);
+            for _ in 0..20 {
+                let token = sampler.choose(&logits, None).expect("finite").token as usize;
+                prop_assert!(order[..k.min(order.len())].contains(&token));
+            }
+            let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+            let mut sum = 0.0;
+            let nucleus = 1 + order.iter().take_while(|i| { sum += f64::from(logits[**i]).exp() / total; sum < f64::from(p) - 1e-9 }).count();
+            let mut sampler = Sampler::new(&sampled(1.0, 0, p, seed), &[]);
+            for _ in 0..20 {
+                let token = sampler.choose(&logits, None).expect("finite").token as usize;
+                prop_assert!(order[..(nucleus + 1).min(order.len())].contains(&token));
+            }
+        }
+
+        #[test]
+        fn the_same_seed_draws_the_same_tokens(logits in prop::collection::vec(-4.0f32..4.0, 2..40), seed: u64) {
+            let draw = |seed| {
+                let mut sampler = Sampler::new(&sampled(0.9, 0, 0.95, seed), &[]);
+                (0..16).map(|_| sampler.choose(&logits, None).expect("finite").token).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(draw(seed), draw(seed));
+        }
+    }
+}

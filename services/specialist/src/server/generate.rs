@@ -1,0 +1,148 @@
+//! One generation as a stream, its deadline and its span held to the end.
+use crate::{
+    engine::{Done, Event, Finish, Ticket},
+    error::Error,
+    specialist::Specialist,
+};
+use futures::Stream;
+use shoal_kit::telemetry::names;
+use shoal_proto::{time::duration, v1};
+use std::{sync::Arc, time::Instant};
+use tokio::time::timeout_at;
+use tracing::{Span, field};
+
+/// The span of one call. Set the caller's context on it before anything else.
+macro_rules! call_span {
+    ($name:literal, $method:literal) => {
+        tracing::info_span!(
+            $name,
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+            openinference.span.kind = "LLM",
+            rpc.system.name = "grpc",
+            rpc.method = $method,
+            rpc.response.status_code = tracing::field::Empty,
+            gen_ai.operation.name = "chat",
+            gen_ai.provider.name = shoal_kit::telemetry::names::PROVIDER,
+            gen_ai.request.model = tracing::field::Empty,
+            gen_ai.response.model = tracing::field::Empty,
+            gen_ai.usage.input_tokens = tracing::field::Empty,
+            gen_ai.usage.output_tokens = tracing::field::Empty,
+            shoal.confidence.score = tracing::field::Empty,
+        )
+    };
+}
+pub(super) use call_span;
+
+/// A running generation.
+pub(super) struct Generation {
+    ticket: Ticket,
+    deadline: Option<Instant>,
+    deltas: usize,
+    span: Span,
+}
+
+impl Generation {
+    pub(super) fn new(ticket: Ticket, deadline: Option<Instant>, span: Span) -> Self {
+        Self {
+            ticket,
+            deadline,
+            deltas: 0,
+            span,
+        }
+    }
+
+    /// The next event. The deadline holds through the whole stream, whatever the engine is busy with: tonic's own timer
+    /// stops at the headers.
+    pub(super) async fn next(&mut self) -> Event {
+        let event = match self.deadline {
+            None => self.ticket.next().await,
+            Some(deadline) => match timeout_at(deadline.into(), self.ticket.next()).await {
+                Ok(event) => event,
+                // A delta is a token, or a few held back: near enough for a message.
+                Err(_) => Event::Failed(Error::Expired { generated: self.deltas }),
+            },
+        };
+        match &event {
+            Event::Delta(_) => self.deltas += 1,
+            Event::Done(done) => {
+                self.span.record(names::RPC_STATUS, "OK");
+                self.span.record(names::GEN_AI_INPUT_TOKENS, done.input_tokens);
+                self.span.record(names::GEN_AI_OUTPUT_TOKENS, done.tokens.len());
+                self.span.record("shoal.confidence.score", done.confidence.score());
+            }
+            Event::Failed(error) => failed(&self.span, error),
+        }
+        event
+    }
+
+    /// The whole answer.
+    pub(super) async fn complete(mut self) -> Result<Done, Error> {
+        loop {
+            match self.next().await {
+                Event::Delta(_) => {}
+                Event::Done(done) => return Ok(*done),
+                Event::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As the contract streams it: deltas, then one end.
+    pub(super) fn stream(
+        self,
+        specialist: Arc<Specialist>,
+    ) -> impl Stream<Item = Result<v1::GenerateResponse, Error>> + Send + 'static {
+        futures::stream::unfold(Some((self, specialist)), async |state| {
+            let (mut generation, specialist) = state?;
+            let respond = |event| Ok(v1::GenerateResponse { event: Some(event) });
+            Some(match generation.next().await {
+                Event::Delta(text) => (
+                    respond(v1::generate_response::Event::Delta(text)),
+                    Some((generation, specialist)),
+                ),
+                Event::Done(done) => (
+                    respond(v1::generate_response::Event::Done(to_wire(*done, &specialist))),
+                    None,
+                ),
+                Event::Failed(error) => (Err(error), None),
+            })
+        })
+    }
+}
+
+/// Marks a call's span as failed.
+pub(super) fn failed(span: &Span, error: &Error) {
+    let code = shoal_kit::status::Reason::from(error.clone()).code() as i32;
+    span.record(names::RPC_STATUS, shoal_kit::status::code_name(code));
+    span.record("otel.status_code", field::display("ERROR"));
+}
+
+fn to_wire(done: Done, specialist: &Specialist) -> v1::GenerateDone {
+    let finish = match done.finish {
+        Finish::Stop => v1::generate_done::FinishReason::Stop,
+        Finish::Length => v1::generate_done::FinishReason::Length,
+    };
+    let (input, output) = (done.input_tokens, done.tokens.len());
+    v1::GenerateDone {
+        usage: Some(usage(input, output, specialist)),
+        timings: Some(v1::Timings {
+            tokenize: Some(duration(done.timings.tokenize)),
+            queue: Some(duration(done.timings.queue)),
+            prefill: Some(duration(done.timings.prefill)),
+            decode: Some(duration(done.timings.decode)),
+        }),
+        confidence: Some(done.confidence.to_wire()),
+        finish_reason: finish as i32,
+        model: specialist.identity(),
+        text: done.text,
+    }
+}
+
+/// Tokens and what they cost.
+pub(super) fn usage(input: usize, output: usize, specialist: &Specialist) -> v1::Usage {
+    v1::Usage {
+        input_tokens: input as u64,
+        output_tokens: output as u64,
+        cost_usd: specialist.cost_usd(input, output),
+    }
+}

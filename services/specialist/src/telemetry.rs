@@ -1,0 +1,117 @@
+//! Names of this crate's metrics, their units, and what feeds them.
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram},
+};
+use shoal_kit::telemetry::meter;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Gauge: slots that hold a sequence.
+pub const LIVE_SLOTS: &str = "shoal.specialist.slots.live";
+/// Gauge: prompt tokens waiting for a slot.
+pub const QUEUE_TOKENS: &str = "shoal.specialist.queue.tokens";
+/// Counter: tokens sampled, end-of-sequence included.
+pub const TOKENS: &str = "shoal.specialist.tokens";
+/// Counter: prompt tokens read.
+pub const PROMPT_TOKENS: &str = "shoal.specialist.prompt_tokens";
+/// Histogram, seconds: one decode step of all rows.
+pub const STEP_SECONDS: &str = "shoal.specialist.step.duration";
+/// Counter: requests ended, by `outcome`: "stop", "length", "expired", "cancelled", "failed".
+pub const REQUESTS: &str = "shoal.specialist.requests";
+
+/// What the engine did so far. Read by `/metrics` and by tests; relaxed, for none of it orders anything else.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Slots that hold a sequence now.
+    pub live_slots: AtomicU64,
+    /// Prompt tokens waiting now.
+    pub queue_tokens: AtomicU64,
+    /// Tokens sampled.
+    pub tokens: AtomicU64,
+    /// Prompt tokens read.
+    pub prompt_tokens: AtomicU64,
+    /// Decode steps taken.
+    pub steps: AtomicU64,
+    /// Rows decoded, summed over the steps.
+    pub rows: AtomicU64,
+    /// Requests that ended because nobody waited for them any more.
+    pub cancelled: AtomicU64,
+}
+
+/// The instruments of one engine.
+pub(crate) struct Instruments {
+    pub(crate) counters: Arc<Counters>,
+    step: Histogram<f64>,
+    tokens: Counter<u64>,
+    prompt_tokens: Counter<u64>,
+    requests: Counter<u64>,
+    model: KeyValue,
+}
+
+impl Instruments {
+    pub(crate) fn new(model: &str) -> Self {
+        let counters = Arc::new(Counters::default());
+        let model = KeyValue::new("model", model.to_owned());
+        let meter = meter();
+        let observe = |name: &'static str, what: &'static str, read: fn(&Counters) -> u64| {
+            let (counters, model) = (Arc::downgrade(&counters), model.clone());
+            let _gauge = meter
+                .u64_observable_gauge(name)
+                .with_description(what)
+                .with_callback(move |observer| {
+                    if let Some(counters) = counters.upgrade() {
+                        observer.observe(read(&counters), std::slice::from_ref(&model));
+                    }
+                });
+            let _gauge = _gauge.build();
+        };
+        observe(LIVE_SLOTS, "slots that hold a sequence", |c| {
+            c.live_slots.load(Ordering::Relaxed)
+        });
+        observe(QUEUE_TOKENS, "prompt tokens waiting for a slot", |c| {
+            c.queue_tokens.load(Ordering::Relaxed)
+        });
+        Self {
+            counters,
+            step: meter
+                .f64_histogram(STEP_SECONDS)
+                .with_unit("s")
+                .with_description("one decode step of all rows")
+                .build(),
+            tokens: meter.u64_counter(TOKENS).with_description("tokens sampled").build(),
+            prompt_tokens: meter
+                .u64_counter(PROMPT_TOKENS)
+                .with_description("prompt tokens read")
+                .build(),
+            requests: meter.u64_counter(REQUESTS).with_description("requests ended").build(),
+            model,
+        }
+    }
+
+    pub(crate) fn prefilled(&self, tokens: usize) {
+        self.counters.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        self.prompt_tokens.add(tokens as u64, std::slice::from_ref(&self.model));
+    }
+
+    pub(crate) fn stepped(&self, rows: usize, seconds: f64) {
+        self.counters.steps.fetch_add(1, Ordering::Relaxed);
+        self.counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.step.record(seconds, std::slice::from_ref(&self.model));
+    }
+
+    pub(crate) fn sampled(&self) {
+        self.counters.tokens.fetch_add(1, Ordering::Relaxed);
+        self.tokens.add(1, std::slice::from_ref(&self.model));
+    }
+
+    pub(crate) fn ended(&self, outcome: &'static str) {
+        if outcome == "cancelled" {
+            self.counters.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+        self.requests
+            .add(1, &[self.model.clone(), KeyValue::new("outcome", outcome)]);
+    }
+}

@@ -1,0 +1,107 @@
+//! Classify and embed.
+use crate::world::{Served, load};
+use shoal_proto::v1;
+use shoal_specialist::{Error, encoder::Answer, folder::manifest::Kind};
+use tonic::Code;
+
+#[tokio::test]
+async fn a_text_has_the_same_labels_alone_and_in_a_batch_of_longer_ones() {
+    let specialist = load("tiny_classifier", 1);
+    let encoder = specialist.encoder(Kind::Classify).expect("classifies");
+    let texts: Vec<String> = ["play jazz", "book a table for two please, tomorrow at noon", "x"]
+        .map(String::from)
+        .into();
+    let together = encoder.encode(&texts, None).await.expect("encodes").answers;
+    for (text, beside) in texts.iter().zip(together) {
+        let alone = encoder
+            .encode(std::slice::from_ref(text), None)
+            .await
+            .expect("encodes")
+            .answers;
+        let (Answer::Labels(alone), Answer::Labels(beside)) = (&alone[0], &beside) else {
+            panic!("labels")
+        };
+        for (a, b) in alone.iter().zip(beside) {
+            assert!(
+                a.0 == b.0 && (a.1 - b.1).abs() < 1e-5,
+                "{text:?}: {alone:?} and {beside:?}"
+            );
+        }
+        assert!((alone.iter().map(|l| l.1).sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+}
+
+#[tokio::test]
+async fn vectors_have_the_cards_length_and_do_not_depend_on_the_batch() {
+    let specialist = load("tiny_embedder", 1);
+    let encoder = specialist.encoder(Kind::Embed).expect("embeds");
+    let texts: Vec<String> = [
+        "play jazz",
+        "a much longer text that pads the other one with many tokens",
+    ]
+    .map(String::from)
+    .into();
+    let together = encoder.encode(&texts, None).await.expect("encodes");
+    let alone = encoder.encode(&texts[..1], None).await.expect("encodes");
+    let (Answer::Vector(beside), Answer::Vector(alone)) = (&together.answers[0], &alone.answers[0]) else {
+        panic!("vectors")
+    };
+    assert_eq!(alone.len(), 32);
+    assert!((alone.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-4);
+    assert!(alone.iter().zip(beside).all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+#[tokio::test]
+async fn too_many_texts_none_and_one_too_long_are_refused_by_field() {
+    let specialist = load("tiny_embedder", 1);
+    let encoder = specialist.encoder(Kind::Embed).expect("embeds");
+    let long = ["fine".to_owned(), "word ".repeat(400)];
+    for (texts, wanted) in [
+        (vec![], "texts"),
+        (vec!["x".to_owned(); 65], "texts"),
+        (long.to_vec(), "texts[1]"),
+    ] {
+        match encoder.encode(&texts, None).await {
+            Err(Error::Invalid { field, .. }) => assert_eq!(field, wanted),
+            other => panic!("{other:?}"),
+        }
+    }
+    let past = std::time::Instant::now();
+    assert!(matches!(
+        encoder.encode(&["x".to_owned()], Some(past)).await,
+        Err(Error::Expired { .. })
+    ));
+}
+
+#[tokio::test]
+async fn an_encoder_classifies_over_the_wire_and_says_that_it_does_not_generate() {
+    let served = Served::start("tiny_classifier", 1, |_| {}).await;
+    let mut client = served.client();
+    let request = v1::ClassifyRequest {
+        texts: vec!["play jazz".into(), "rain?".into()],
+        top_k: 2,
+        task: String::new(),
+    };
+    let response = client.classify(request).await.expect("classifies").into_inner();
+    assert_eq!(response.model, "tiny_classifier@1");
+    assert_eq!(
+        response.results.iter().map(|r| r.labels.len()).collect::<Vec<_>>(),
+        [2, 2]
+    );
+    assert!(response.results[0].labels[0].score >= response.results[0].labels[1].score);
+    assert!(response.usage.expect("usage").input_tokens > 0);
+    let refused = client.generate(v1::GenerateRequest {
+        prompt: Some(v1::Prompt {
+            content: Some(v1::prompt::Content::Text("x".into())),
+        }),
+        ..Default::default()
+    });
+    assert_eq!(refused.await.expect_err("refused").code(), Code::FailedPrecondition);
+    let refused = client
+        .embed(v1::EmbedRequest {
+            texts: vec!["x".into()],
+        })
+        .await
+        .expect_err("refused");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}

@@ -1,0 +1,360 @@
+//! Folders that lie: each refused with its own message, before ONNX Runtime is touched (the library here does not even exist).
+use crate::world::{config, fixture};
+use shoal_specialist::specialist::Specialist;
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+struct Copy {
+    root: TempDir,
+}
+
+impl Copy {
+    fn of(name: &str) -> Self {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).expect("created");
+            for entry in fs::read_dir(from).expect("readable") {
+                let entry = entry.expect("readable");
+                let to = to.join(entry.file_name());
+                if entry.path().is_dir() {
+                    copy(&entry.path(), &to);
+                } else {
+                    fs::copy(entry.path(), to).expect("copied");
+                }
+            }
+        }
+        let root = TempDir::new().expect("a folder");
+        copy(&fixture(name), root.path());
+        Self { root }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).expect("readable");
+        assert!(text.contains(from), "{name} has no {from:?}");
+        fs::write(self.path(name), text.replacen(from, to, 1)).expect("written");
+    }
+
+    /// Writes a file and lists its true sum.
+    fn write(&self, name: &str, content: &[u8]) {
+        use sha2::Digest as _;
+        fs::write(self.path("1").join(name), content).expect("written");
+        let sum: String = sha2::Sha256::digest(content)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let card = fs::read_to_string(self.path("1/card.toml")).expect("readable");
+        let kept: Vec<&str> = card
+            .lines()
+            .filter(|l| !l.starts_with(&format!("\"{name}\" =")))
+            .collect();
+        let files = kept
+            .join("\n")
+            .replacen("[files]", &format!("[files]\n\"{name}\" = \"{sum}\""), 1);
+        fs::write(self.path("1/card.toml"), files).expect("written");
+    }
+
+    fn refused(&self) -> String {
+        let nowhere = Path::new("/nonexistent/libonnxruntime.so");
+        match Specialist::load(self.root.path(), &config(1), nowhere) {
+            Ok(_) => panic!("loaded"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// `bytes` as a length-delimited field.
+fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for mut n in [number << 3 | 2, bytes.len() as u64] {
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    }
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// A model with one external tensor.
+fn external(entries: &[(&str, &str)], wrap: fn(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
+    let entries = entries
+        .iter()
+        .flat_map(|(k, v)| field(13, &[field(1, k.as_bytes()), field(2, v.as_bytes())].concat()));
+    let tensor: Vec<u8> = field(8, b"w").into_iter().chain(entries).chain([14 << 3, 1]).collect();
+    wrap(tensor)
+}
+
+fn initializer(tensor: Vec<u8>) -> Vec<u8> {
+    field(7, &field(5, &tensor))
+}
+
+/// Inside a graph inside an attribute of a node.
+fn nested(tensor: Vec<u8>) -> Vec<u8> {
+    field(
+        7,
+        &field(1, &field(5, &field(6, &field(1, &field(5, &field(5, &tensor)))))),
+    )
+}
+
+fn has(words: &str, parts: &[&str]) {
+    assert!(
+        parts.iter().all(|p| words.contains(p)),
+        "{words:?} lacks one of {parts:?}"
+    );
+}
+
+#[test]
+fn an_honest_copy_passes_every_check_and_only_then_is_the_library_asked_for() {
+    has(
+        &Copy::of("tiny_decoder").refused(),
+        &["ONNX Runtime at /nonexistent", "[onnxruntime] path"],
+    );
+    has(&Copy::of("tiny_embedder").refused(), &["ONNX Runtime at /nonexistent"]);
+}
+
+#[test]
+fn files_that_are_not_the_folders_own_are_refused() {
+    let copy = Copy::of("tiny_decoder");
+    fs::rename(copy.path("1/model.onnx.data"), copy.path("elsewhere")).expect("moved");
+    symlink(copy.path("elsewhere"), copy.path("1/model.onnx.data")).expect("linked");
+    has(
+        &copy.refused(),
+        &["model.onnx.data is a symbolic link", "put the file itself"],
+    );
+
+    let copy = Copy::of("tiny_decoder");
+    fs::hard_link(copy.path("1/tokenizer.json"), copy.path("other")).expect("linked");
+    has(&copy.refused(), &["tokenizer.json has 2 hard links", "cp -l"]);
+
+    let copy = Copy::of("tiny_decoder");
+    fs::rename(copy.path("1"), copy.path("real")).expect("moved");
+    symlink(copy.path("real"), copy.path("1")).expect("linked");
+    has(&copy.refused(), &["is a symbolic link"]);
+
+    let copy = Copy::of("tiny_decoder");
+    fs::remove_file(copy.path("1/tokenizer.json")).expect("removed");
+    fs::create_dir(copy.path("1/tokenizer.json")).expect("created");
+    has(&copy.refused(), &["tokenizer.json is not a regular file"]);
+}
+
+#[test]
+fn files_that_are_missing_changed_or_not_listed_are_refused() {
+    let copy = Copy::of("tiny_decoder");
+    fs::remove_file(copy.path("1/model.onnx.data")).expect("removed");
+    has(&copy.refused(), &["model.onnx.data is missing"]);
+
+    let copy = Copy::of("tiny_decoder");
+    let mut data = fs::read(copy.path("1/model.onnx.data")).expect("readable");
+    data[1000] ^= 1;
+    fs::write(copy.path("1/model.onnx.data"), data).expect("written");
+    has(
+        &copy.refused(),
+        &["model.onnx.data has sha256", "card.toml lists", "restore"],
+    );
+
+    let copy = Copy::of("tiny_decoder");
+    copy.edit("1/card.toml", "\"model.onnx.data\" =", "\"card.toml\" =");
+    assert!(!copy.refused().contains("/nonexistent"));
+
+    let copy = Copy::of("tiny_decoder");
+    copy.edit("1/card.toml", "\"chat_template.jinja\" = \"0e", "# \"0e");
+    has(
+        &copy.refused(),
+        &["chat_template.jinja is not listed", "add its name and sha256"],
+    );
+
+    has(
+        &{
+            let copy = Copy::of("tiny_decoder");
+            copy.edit("1/card.toml", "\"model.onnx\" =", "\"../model.onnx\" =");
+            copy.refused()
+        },
+        &["model.onnx"],
+    );
+
+    let copy = Copy::of("tiny_decoder");
+    fs::remove_file(copy.path("specialist.toml")).expect("removed");
+    has(&copy.refused(), &["specialist.toml is missing"]);
+}
+
+#[test]
+fn a_listed_name_that_leaves_the_folder_is_refused() {
+    for bad in ["../../etc/passwd", "/etc/passwd", "a/../b", "a\\\\b"] {
+        let copy = Copy::of("tiny_decoder");
+        copy.edit(
+            "1/card.toml",
+            "[files]",
+            &format!("[files]\n\"{bad}\" = \"{}\"", "0".repeat(64)),
+        );
+        let words = copy.refused();
+        assert!(words.contains("leaves") || words.contains("missing"), "{bad}: {words}");
+        assert!(!words.contains("/nonexistent"), "{words}");
+    }
+}
+
+#[test]
+fn external_data_is_held_to_the_folder_wherever_the_tensor_hides() {
+    let long = "9".repeat(30);
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: [Case<'_>; 9] = [
+        (&[("location", "../../secret")], &["`../../secret` leaves"]),
+        (&[("location", "/etc/passwd")], &["`/etc/passwd` leaves"]),
+        (&[("location", "nowhere.data")], &["nowhere.data is missing"]),
+        (&[("location", "card.toml")], &["card.toml is not listed"]),
+        (&[("location", "*/_ORT_MEM_ADDR_/*")], &["is missing"]),
+        (
+            &[("location", "model.onnx.data"), ("offset", "398000"), ("length", "81")],
+            &["wants bytes 398000..398081", "which has 398080"],
+        ),
+        (
+            &[
+                ("location", "model.onnx.data"),
+                ("offset", "18446744073709551615"),
+                ("length", "2"),
+            ],
+            &["wants bytes"],
+        ),
+        (
+            &[("location", "model.onnx.data"), ("length", &long)],
+            &["is no number of bytes"],
+        ),
+        (
+            &[("location", "model.onnx.data"), ("location", "/etc/passwd")],
+            &["location twice"],
+        ),
+    ];
+    for (entries, wanted) in cases {
+        for wrap in [initializer as fn(Vec<u8>) -> Vec<u8>, nested] {
+            let copy = Copy::of("tiny_decoder");
+            copy.write("model.onnx", &external(entries, wrap));
+            has(&copy.refused(), wanted);
+        }
+    }
+    let copy = Copy::of("tiny_decoder");
+    copy.write("model.onnx", &external(&[], initializer));
+    has(&copy.refused(), &["is external but names no file"]);
+}
+
+#[test]
+fn a_file_that_is_no_onnx_and_a_graph_that_names_files_are_refused() {
+    let deep = (0..100).fold(field(8, b"w"), |inner, _| {
+        field(7, &field(1, &field(5, &field(6, &inner))))
+    });
+    let wrapped = (0..40).fold(Vec::new(), |inner: Vec<u8>, _| field(1, &field(5, &field(6, &inner))));
+    let cases: [(Vec<u8>, &str); 6] = [
+        (b"not a model at all".to_vec(), "ONNX file"),
+        (vec![0xff; 64], "ONNX file"),
+        (field(7, &[0; 100])[..50].to_vec(), "cut short"),
+        (field(7, &wrapped), "nested over"),
+        (deep, ""),
+        (field(7, &field(1, &field(4, b"EPContext"))), "EPContext"),
+    ];
+    for (bytes, wanted) in cases {
+        let copy = Copy::of("tiny_decoder");
+        copy.write("model.onnx", &bytes);
+        let words = copy.refused();
+        assert!(words.contains(wanted), "{words}");
+    }
+}
+
+#[test]
+fn insane_configurations_are_refused() {
+    let genai = fs::read_to_string(fixture("tiny_decoder").join("1/genai_config.json")).expect("readable");
+    for (from, to, wanted) in [
+        (
+            "\"context_length\": 256",
+            "\"context_length\": 128",
+            "lower [limits] context_tokens",
+        ),
+        ("\"eos_token_id\": 0", "\"eos_token_id\": []", "eos_token_id"),
+        ("\"eos_token_id\": 0", "\"eos_token_id\": [0, 9999]", "eos_token_id"),
+        (
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 0",
+            "num_hidden_layers is 0",
+        ),
+        (
+            "\"num_key_value_heads\": 2",
+            "\"num_key_value_heads\": 3",
+            "cannot share",
+        ),
+        ("\"head_size\": 16", "\"head_size\": 99999999", "head_size"),
+        (
+            "\"filename\": \"model.onnx\"",
+            "\"filename\": \"../model.onnx\"",
+            "leaves",
+        ),
+        ("\"filename\": \"model.onnx\"", "\"filename\": ", "does not parse"),
+    ] {
+        let copy = Copy::of("tiny_decoder");
+        assert!(genai.contains(from));
+        copy.write("genai_config.json", genai.replacen(from, to, 1).as_bytes());
+        has(&copy.refused(), &[wanted]);
+    }
+    for (file, from, to, wanted) in [
+        ("specialist.toml", "tasks", "taskz", "unknown field `taskz`"),
+        (
+            "specialist.toml",
+            "active_version = 1",
+            "active_version = 2",
+            "is missing",
+        ),
+        ("specialist.toml", "\"echo\"", "\"no spaces\"", "is no name"),
+        ("1/card.toml", "[limits]", "[limitz]", "unknown field `limitz`"),
+        (
+            "1/card.toml",
+            "version = 1",
+            "version = 3",
+            "make `name` and `version` agree",
+        ),
+        (
+            "1/card.toml",
+            "max_new_tokens = 64",
+            "max_new_tokens = 256",
+            "max_new_tokens",
+        ),
+        (
+            "1/card.toml",
+            "[output.call]",
+            "[output.other]",
+            "which specialist.toml does not serve",
+        ),
+        (
+            "1/card.toml",
+            "confidence_threshold = 0.5",
+            "confidence_threshold = 5",
+            "between 0 and 1",
+        ),
+        (
+            "1/card.toml",
+            "kind = \"generate\"",
+            "kind = \"embed\"",
+            "kind is \"embed\"",
+        ),
+    ] {
+        let copy = Copy::of("tiny_decoder");
+        copy.edit(file, from, to);
+        has(&copy.refused(), &[wanted]);
+    }
+}
+
+#[test]
+fn text_files_of_other_families_are_refused_by_name() {
+    let copy = Copy::of("tiny_decoder");
+    copy.write("tokenizer.json", b"{}");
+    has(&copy.refused(), &["tokenizer.json of tiny_decoder@1"]);
+    let copy = Copy::of("tiny_decoder");
+    copy.write("chat_template.jinja", b"{% for x in %}");
+    has(&copy.refused(), &["chat_template.jinja", "does not compile"]);
+    let copy = Copy::of("tiny_decoder");
+    copy.write("output.schema.json", br#"{"type": "nonsense"}"#);
+    has(&copy.refused(), &["output form", "task call"]);
+}

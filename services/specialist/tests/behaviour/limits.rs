@@ -1,0 +1,175 @@
+//! Cancellation, deadlines, queues, slow callers: the engine's own limits, with each step held still.
+use crate::stub::{self, Stub, alone, request, until};
+use shoal_specialist::{Error, engine::Event};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+const WAIT: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn a_cancelled_row_is_not_decoded_again() {
+    let (decoder, permits, steps) = Stub::held(4);
+    let engine = stub::engine(decoder, 1000);
+    let mut stays = engine.submit(request(&[1, 2], 8, None)).expect("admitted");
+    let leaves = engine.submit(request(&[3, 4, 5], 50, None)).expect("admitted");
+    permits.send(()).expect("engine waits");
+    until("one step of both", || {
+        steps.lock().expect("whole").last().is_some_and(|rows| rows.len() == 2)
+    })
+    .await;
+    drop(leaves);
+    // The step that was being asked for when the caller left may still run; none after it has that row.
+    let before = steps.lock().expect("whole").len();
+    (0..20).for_each(|_| permits.send(()).unwrap_or_default());
+    while !matches!(stays.next().await, Event::Done(_)) {}
+    let after: Vec<usize> = steps.lock().expect("whole")[before..].iter().map(Vec::len).collect();
+    assert!(
+        after.iter().skip(1).all(|rows| *rows == 1),
+        "rows by step after the caller left: {after:?}"
+    );
+    assert_eq!(engine.counters().cancelled.load(Ordering::Relaxed), 1);
+    assert_eq!(engine.counters().live_slots.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_row_before_the_next_step_and_frees_its_slot() {
+    let (decoder, permits, steps) = Stub::held(1);
+    let engine = stub::engine(decoder, 1000);
+    let mut late = engine
+        .submit(request(&[1, 2], 50, Some(Instant::now() + WAIT)))
+        .expect("admitted");
+    assert!(matches!(late.next().await, Event::Delta(_)), "the prefill's token");
+    tokio::time::sleep(WAIT * 2).await;
+    permits.send(()).expect("engine waits");
+    let end = loop {
+        match late.next().await {
+            Event::Delta(_) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Event::Failed(Error::Expired { .. })), "{end:?}");
+    assert!(steps.lock().expect("whole").len() <= 1, "no step after the deadline");
+    let next = engine.submit(request(&[5], 1, None)).expect("the slot is free");
+    assert_eq!(next.complete().await.expect("answered").tokens, alone(&[5], 1));
+}
+
+#[tokio::test]
+async fn what_waits_in_the_queue_is_dropped_with_its_caller_or_its_deadline_and_gives_its_tokens_back() {
+    let (decoder, permits, _) = Stub::held(1);
+    let engine = stub::engine(decoder, 20);
+    let running = engine.submit(request(&[1], 3, None)).expect("admitted");
+    until("it runs", || engine.counters().live_slots.load(Ordering::Relaxed) == 1).await;
+    let mut expires = engine
+        .submit(request(&[2; 10], 3, Some(Instant::now() + WAIT)))
+        .expect("waits");
+    let leaves = engine.submit(request(&[3; 10], 3, None)).expect("waits");
+    let Err(Error::Busy {
+        waiting_tokens: 20,
+        queue_tokens: 20,
+        retry_after,
+    }) = engine.submit(request(&[4], 3, None))
+    else {
+        panic!("the queue is full");
+    };
+    assert!(retry_after > Duration::ZERO);
+    drop(leaves);
+    tokio::time::sleep(WAIT * 2).await;
+    permits.send(()).expect("engine waits");
+    assert!(matches!(
+        expires.next().await,
+        Event::Failed(Error::Expired { generated: 0 })
+    ));
+    until("the queue is empty", || {
+        engine.counters().queue_tokens.load(Ordering::Relaxed) == 0
+    })
+    .await;
+    (0..8).for_each(|_| permits.send(()).unwrap_or_default());
+    assert_eq!(running.complete().await.expect("answered").tokens, alone(&[1], 3));
+}
+
+#[tokio::test]
+async fn a_caller_that_never_reads_stalls_nobody() {
+    let engine = stub::engine(Stub::new(2), 1000);
+    let slow = engine.submit(request(&[1, 2, 3], 50, None)).expect("admitted");
+    for prompt in [[7u32], [8], [9]] {
+        let done = engine
+            .submit(request(&prompt, 40, None))
+            .expect("admitted")
+            .complete()
+            .await
+            .expect("answered");
+        assert_eq!(done.tokens, alone(&prompt, 40));
+    }
+    assert_eq!(
+        slow.complete().await.expect("all of it was kept").tokens,
+        alone(&[1, 2, 3], 50)
+    );
+}
+
+#[tokio::test]
+async fn a_prompt_that_fills_the_context_or_leaves_the_vocabulary_is_refused_before_the_queue() {
+    let engine = stub::engine(Stub::new(1), 1000);
+    for bad in [vec![], vec![1; 64], vec![99]] {
+        assert!(
+            matches!(engine.submit(request(&bad, 3, None)), Err(Error::Invalid { .. })),
+            "{bad:?}"
+        );
+    }
+    let full = engine
+        .submit(request(&[1; 60], 50, None))
+        .expect("fits")
+        .complete()
+        .await
+        .expect("answered");
+    assert_eq!(full.tokens, alone(&[1; 60], 4), "the context ends it");
+}
+
+#[tokio::test]
+async fn closing_fails_what_is_open_and_refuses_what_comes() {
+    let (decoder, permits, _) = Stub::held(1);
+    let mut engine = stub::engine(decoder, 1000);
+    let (running, waiting) = (
+        engine.submit(request(&[1], 50, None)),
+        engine.submit(request(&[2], 50, None)),
+    );
+    until("one runs", || engine.counters().live_slots.load(Ordering::Relaxed) == 1).await;
+    drop(permits);
+    engine.close();
+    for ticket in [running, waiting] {
+        assert!(ticket.expect("admitted").complete().await.is_err());
+    }
+    assert!(engine.submit(request(&[1], 1, None)).is_err());
+}
+
+#[tokio::test]
+async fn timings_add_up_and_usage_counts_tokens() {
+    let engine = stub::engine(Stub::new(1), 1000);
+    let started = Instant::now();
+    let done = engine
+        .submit(request(&[1, 2, 3], 10, None))
+        .expect("admitted")
+        .complete()
+        .await
+        .expect("answered");
+    let parts = done.timings.tokenize + done.timings.queue + done.timings.prefill + done.timings.decode;
+    assert!(parts <= started.elapsed());
+    assert!(done.timings.decode > Duration::ZERO);
+    assert_eq!((done.input_tokens, done.tokens.len(), done.text.len()), (3, 10, 10));
+}
+
+#[tokio::test]
+async fn an_engine_that_panics_leaves_nobody_waiting() {
+    let (mut decoder, permits, _) = Stub::held(1);
+    decoder.breaks = true;
+    let engine = stub::engine(decoder, 1000);
+    let running = engine.submit(request(&[1], 50, None)).expect("admitted");
+    until("it runs", || engine.counters().live_slots.load(Ordering::Relaxed) == 1).await;
+    let waiting = engine.submit(request(&[2], 50, None)).expect("admitted");
+    permits.send(()).expect("engine waits");
+    assert!(matches!(running.complete().await, Err(Error::Broken { .. })));
+    assert!(waiting.complete().await.is_err());
+    engine.stopped().cancelled().await;
+    assert!(engine.submit(request(&[1], 1, None)).is_err());
+}

@@ -1,0 +1,114 @@
+//! What the tests stand on: the library, the fixtures, and a served specialist.
+use shoal_kit::{config, onnxruntime, serve, task};
+use shoal_proto::v1::specialist_service_client::SpecialistServiceClient;
+use shoal_specialist::{
+    engine::{Done, queue::Class},
+    prompt::Prompt,
+    sampling::Sampling,
+    specialist::{Ask, Specialist},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// ONNX Runtime, found or fetched as the binary does it. A machine where neither works fails the tests: nothing passes silently.
+pub(crate) fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let found = onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {});
+        found
+            .unwrap_or_else(|e| panic!("these tests need ONNX Runtime: {e}"))
+            .path
+    })
+}
+
+/// A fixture's folder.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/models")
+        .join(name)
+}
+
+/// Defaults, with so many slots.
+pub(crate) fn config(slots: usize) -> config::Specialist {
+    config::Specialist {
+        slots,
+        ..config::Specialist::default()
+    }
+}
+
+/// A fixture, loaded.
+pub(crate) fn load(name: &str, slots: usize) -> Specialist {
+    Specialist::load(&fixture(name), &config(slots), library()).expect("the fixture loads")
+}
+
+/// An unhurried request for free text.
+pub(crate) fn ask(task: &str, text: &str, sampling: Sampling) -> Ask {
+    Ask {
+        task: task.to_owned(),
+        prompt: Prompt::Text(text.to_owned()),
+        sampling,
+        form: None,
+        class: Class::Normal,
+        deadline: None,
+        span: tracing::Span::none(),
+    }
+}
+
+/// The answer to a request that has one.
+pub(crate) async fn answer(specialist: &Specialist, ask: Ask) -> Done {
+    specialist
+        .generate(ask)
+        .expect("admitted")
+        .complete()
+        .await
+        .expect("answered")
+}
+
+/// A served specialist; it stops when this is dropped.
+pub(crate) struct Served {
+    pub(crate) grpc: String,
+    pub(crate) http: String,
+    shutdown: CancellationToken,
+}
+
+impl Served {
+    /// Serves a fixture on free ports.
+    pub(crate) async fn start(name: &'static str, slots: usize, change: fn(&mut config::Specialist)) -> Self {
+        let bound = serve::bind(([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into())
+            .await
+            .expect("binds");
+        let (grpc, http) = (bound.grpc_addr().expect("bound"), bound.http_addr().expect("bound"));
+        let shutdown = CancellationToken::new();
+        let mut config = config::Specialist {
+            folder: Some(fixture(name)),
+            ..config(slots)
+        };
+        change(&mut config);
+        let (library, stop) = (library(), shutdown.clone());
+        task::spawn("served specialist", async move {
+            shoal_specialist::run(name, &config, library, bound, stop)
+                .await
+                .expect("serves")
+        });
+        Self {
+            grpc: format!("http://{grpc}"),
+            http: format!("{http}"),
+            shutdown,
+        }
+    }
+
+    /// A client; the first call waits until the specialist is up.
+    pub(crate) fn client(&self) -> SpecialistServiceClient<Channel> {
+        SpecialistServiceClient::new(shoal_kit::channel::connect_lazy(&self.grpc).expect("a URI"))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}

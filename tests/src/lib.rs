@@ -1,0 +1,1 @@
+//! The whole mesh under test, faults, and the house rules as tests.

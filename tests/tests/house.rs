@@ -1,0 +1,192 @@
+//! The house rules of ARCHITECTURE.md as tests over the manifests and the sources.
+use anyhow::{Context as _, Result};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Who may import whom. `shoal` and `shoal-tests` may import every service; nothing imports `shoal-tests`.
+const EDGES: [(&str, &[&str]); 11] = [
+    ("shoal-proto", &[]),
+    ("shoal-plan", &[]),
+    ("shoal-kit", &["shoal-proto"]),
+    ("shoal-stack", &["shoal-proto", "shoal-kit"]),
+    ("shoal-specialist", &["shoal-proto", "shoal-kit"]),
+    ("shoal-feedback", &["shoal-proto", "shoal-kit"]),
+    ("shoal-concierge", &["shoal-proto", "shoal-kit"]),
+    ("shoal-loadtest", &["shoal-proto", "shoal-kit", "shoal-specialist"]),
+    ("shoal-gateway", &["shoal-proto", "shoal-kit", "shoal-stack", "shoal-plan"]),
+    (
+        "shoal",
+        &["shoal-proto", "shoal-kit", "shoal-plan", "shoal-gateway", "shoal-specialist", "shoal-feedback", "shoal-concierge"],
+    ),
+    (
+        "shoal-tests",
+        &[
+            "shoal",
+            "shoal-proto",
+            "shoal-kit",
+            "shoal-plan",
+            "shoal-stack",
+            "shoal-gateway",
+            "shoal-specialist",
+            "shoal-feedback",
+            "shoal-concierge",
+        ],
+    ),
+];
+
+/// Lines of a file at most. STYLE says 250 and tolerates 400; past that a file is two files.
+const LINES: usize = 400;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every .rs file of the workspace's packages, by path relative to the root.
+fn sources() -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut folders: Vec<PathBuf> = ["proto", "services", "gateway", "loadtest", "tests"].iter().map(|f| root().join(f)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(root())?.to_string_lossy().into_owned();
+                found.insert(name, fs::read_to_string(&path)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The part of a source that is neither a comment nor a test module at its end.
+fn code(text: &str) -> String {
+    let body = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn is_test(path: &str) -> bool {
+    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("tests.rs") || path.contains("/examples/")
+}
+
+/// Files outside `allowed` whose code names one of `words`.
+fn named_outside(words: &[&str], allowed: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let hits = sources()?.into_iter().filter(|(path, _)| !is_test(path) && !allowed(path)).filter_map(|(path, text)| {
+        let code = code(&text);
+        words.iter().find(|word| code.contains(**word)).map(|word| format!("{path} names `{word}`"))
+    });
+    Ok(hits.collect())
+}
+
+#[test]
+fn crates_import_only_along_the_allowed_edges() -> Result<()> {
+    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec()?;
+    let names: BTreeSet<String> = metadata.packages.iter().map(|p| p.name.to_string()).collect();
+    let allowed: BTreeMap<&str, &[&str]> = EDGES.into_iter().collect();
+    for package in &metadata.packages {
+        let may = allowed.get(package.name.as_str()).with_context(|| format!("{} has no line in EDGES", package.name))?;
+        for dependency in package.dependencies.iter().filter(|d| names.contains(&d.name)) {
+            assert!(may.contains(&dependency.name.as_str()), "{} must not import {}", package.name, dependency.name);
+        }
+    }
+    assert_eq!(names.len(), EDGES.len(), "a package left the workspace: mend EDGES");
+    Ok(())
+}
+
+#[test]
+fn onnx_runtime_is_named_in_one_module() -> Result<()> {
+    let hits = named_outside(&["ort::", "ort_sys::", "use ort"], |path| {
+        path.starts_with("services/specialist/src/runtime/") || path == "services/specialist/src/runtime.rs"
+    })?;
+    assert!(hits.is_empty(), "{hits:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_status_is_built_in_one_table() -> Result<()> {
+    let makers = [
+        "Status::new(",
+        "Status::invalid_argument(",
+        "Status::internal(",
+        "Status::not_found(",
+        "Status::unavailable(",
+        "Status::unimplemented(",
+        "Status::resource_exhausted(",
+        "Status::failed_precondition(",
+        "Status::deadline_exceeded(",
+        "Status::cancelled(",
+        "Status::aborted(",
+        "Status::unknown(",
+        "Status::with_error_details(",
+    ];
+    let hits = named_outside(&makers, |path| path == "services/kit/src/status.rs")?;
+    assert!(hits.is_empty(), "{hits:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_environment_is_read_in_one_place() -> Result<()> {
+    let hits = named_outside(&["env::var(", "env::vars(", "env::var_os(", "env::vars_os("], |path| {
+        path == "services/kit/src/environment.rs" || path.ends_with("build.rs")
+    })?;
+    assert!(hits.is_empty(), "{hits:#?}");
+    Ok(())
+}
+
+#[test]
+fn every_task_and_thread_has_a_name() -> Result<()> {
+    let hits = named_outside(&["tokio::spawn(", "thread::spawn(", "task::spawn_blocking("], |path| path == "services/kit/src/task.rs")?;
+    assert!(hits.is_empty(), "{hits:#?}");
+    Ok(())
+}
+
+#[test]
+fn unsafe_code_stands_in_the_runtime_alone_and_argues_for_itself() -> Result<()> {
+    for (path, text) in sources()?.into_iter().filter(|(path, _)| !is_test(path)) {
+        let blocks = code(&text).matches("unsafe {").count();
+        if blocks == 0 {
+            continue;
+        }
+        assert!(path.starts_with("services/specialist/src/runtime"), "{path} holds unsafe code");
+        let argued = text.matches("// SAFETY:").count();
+        assert!(argued >= blocks, "{path}: {blocks} unsafe blocks, {argued} `// SAFETY:` comments");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_file_is_a_drawer_or_too_long() -> Result<()> {
+    for (path, text) in sources()? {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        assert!(!["utils.rs", "common.rs", "types.rs", "helpers.rs"].contains(&name), "{path}: name it for what it does");
+        let lines = text.lines().count();
+        assert!(lines <= LINES, "{path} has {lines} lines; past {LINES} a file is two files");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lint_is_expected_with_a_reason_and_never_just_allowed() -> Result<()> {
+    let hits: Vec<_> = sources()?.into_iter().filter(|(path, text)| path != "tests/tests/house.rs" && text.contains("#[allow(")).map(|(path, _)| path).collect();
+    assert!(hits.is_empty(), "write #[expect(.., reason = \"..\")]: {hits:#?}");
+    Ok(())
+}
+
+#[test]
+fn every_message_field_and_rpc_of_the_contract_is_documented() -> Result<()> {
+    for file in ["common", "plan", "specialist", "tool", "feedback", "mesh"] {
+        let text = fs::read_to_string(root().join(format!("proto/shoal/v1/{file}.proto")))?;
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (i, line) in lines.iter().enumerate() {
+            let declares = ["message ", "enum ", "service ", "rpc ", "oneof "].iter().any(|word| line.starts_with(word));
+            let is_field = line.ends_with(';') && line.contains(" = ") && !line.starts_with("//") && !line.starts_with("syntax");
+            if declares || is_field {
+                assert!(i > 0 && lines[i - 1].starts_with("//"), "proto/shoal/v1/{file}.proto:{}: `{line}` has no comment", i + 1);
+            }
+        }
+    }
+    Ok(())
+}
