@@ -127,6 +127,17 @@ impl Template {
         })
     }
 
+    /// Bytes that [`Template::fill`] would write at most. Ask before filling: a text of many references to a large output is a
+    /// thousand times its own size.
+    #[must_use]
+    pub fn filled_bytes<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> usize {
+        let part = |part: &Part| match part {
+            Part::Text(plain) => plain.len(),
+            Part::Reference(reference) => look_up(reference, output).map_or(0, bytes),
+        };
+        self.0.iter().map(part).fold(0, usize::saturating_add)
+    }
+
     /// The text with its references filled: the value itself for a lone reference, else text.
     ///
     /// # Errors
@@ -202,6 +213,17 @@ fn look_up<'a>(reference: &Reference, output: &impl Fn(&str) -> Option<&'a Value
     Ok(value)
 }
 
+/// About the bytes of a value as text, without writing it.
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 24,
+        Value::String(text) => text.len() + 2,
+        Value::Array(list) => list.iter().map(|v| bytes(v) + 1).sum::<usize>() + 2,
+        Value::Object(object) => object.iter().map(|(k, v)| k.len() + bytes(v) + 4).sum::<usize>() + 2,
+    }
+}
+
 /// A JSON value whose strings are templates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json {
@@ -245,6 +267,23 @@ impl Json {
         }
     }
 
+    /// As [`Template::filled_bytes`], for every string of the value.
+    #[must_use]
+    pub fn filled_bytes<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> usize {
+        match self {
+            Self::Plain(value) => bytes(value),
+            Self::Text(template) => template.filled_bytes(output),
+            Self::List(list) => list
+                .iter()
+                .map(|v| v.filled_bytes(output))
+                .fold(0, usize::saturating_add),
+            Self::Object(object) => {
+                let field = |(k, v): &(String, Self)| k.len().saturating_add(v.filled_bytes(output));
+                object.iter().map(field).fold(0, usize::saturating_add)
+            }
+        }
+    }
+
     /// The value with its references filled.
     ///
     /// # Errors
@@ -274,73 +313,4 @@ impl Json {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn fill(text: &str, outputs: &Value) -> Result<Value, Missing> {
-        Template::parse(text).expect("template").fill(&|id| outputs.get(id))
-    }
-
-    #[test]
-    fn a_lone_reference_takes_the_value_with_its_type() {
-        let outputs = json!({"find": {"seats": 4, "rows": [{"name": "Ada"}]}});
-        assert_eq!(fill("${find.seats}", &outputs), Ok(json!(4)));
-        assert_eq!(fill("${find}", &outputs), Ok(outputs["find"].clone()));
-        assert_eq!(fill("${find.rows.0.name}", &outputs), Ok(json!("Ada")));
-    }
-
-    #[test]
-    fn several_references_in_one_text_are_all_filled() {
-        let outputs = json!({"a": {"x": "Newark", "n": 2}, "b": "noon"});
-        assert_eq!(
-            fill("to ${a.x} at ${b} for ${a.n}, $$5, $6", &outputs),
-            Ok(json!("to Newark at noon for 2, $5, $6"))
-        );
-    }
-
-    #[test]
-    fn a_missing_field_is_named_with_those_that_are_there() {
-        let said = fill("${a.street}", &json!({"a": {"address": 1, "city": 2}}))
-            .expect_err("missing")
-            .to_string();
-        assert_eq!(
-            said,
-            "${a.street}: the output of `a` has no `street`; it has address, city"
-        );
-        assert!(matches!(fill("${b}", &json!({})), Err(Missing::Node { .. })));
-    }
-
-    #[test]
-    fn what_is_no_reference_is_refused() {
-        assert_eq!(Template::parse("x ${a"), Err(Malformed::Open { at: 2 }));
-        for bad in ["${}", "${a b}", "${a.}", "${.a}", "${a..b}"] {
-            assert!(matches!(Template::parse(bad), Err(Malformed::Inner { .. })), "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_read_or_refused_and_never_panics(text in "\\PC{0,60}") {
-            if let Ok(template) = Template::parse(&text) {
-                prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
-            }
-        }
-
-        #[test]
-        fn text_without_references_comes_out_as_it_went_in(text in "[^$]{0,40}") {
-            let filled = Template::parse(&text).expect("no dollar").fill(&|_| None);
-            prop_assert_eq!(filled, Ok(Value::String(text)));
-        }
-
-        #[test]
-        fn references_in_nested_json_are_all_found(names in prop::collection::vec("[a-z]{1,8}", 1..6)) {
-            let value = json!({"l": names.iter().map(|n| json!({"k": format!("x${{{n}.f}}y")})).collect::<Vec<_>>()});
-            let json = Json::parse(&value).expect("templates");
-            let found: Vec<_> = json.references().into_iter().map(|r| r.node.clone()).collect();
-            prop_assert_eq!(found, names);
-            prop_assert_eq!(json.written(), value);
-        }
-    }
-}
+mod tests;

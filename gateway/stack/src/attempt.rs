@@ -26,7 +26,10 @@ impl AttemptTimeoutLayer {
 impl<S> Layer<S> for AttemptTimeoutLayer {
     type Service = AttemptTimeout<S>;
     fn layer(&self, inner: S) -> AttemptTimeout<S> {
-        AttemptTimeout { inner, address: self.address.clone() }
+        AttemptTimeout {
+            inner,
+            address: self.address.clone(),
+        }
     }
 }
 
@@ -59,7 +62,11 @@ where
         call.deadline = Instant::now() + bound;
         let (address, answer) = (self.address.clone(), self.inner.call(call));
         Box::pin(async move {
-            let expired = if last { Error::Expired } else { Error::Attempt { address, after: bound } };
+            let expired = if last {
+                Error::Expired
+            } else {
+                Error::Attempt { address, after: bound }
+            };
             tokio::time::timeout(bound, answer).await.unwrap_or(Err(expired))
         })
     }

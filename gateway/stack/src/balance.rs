@@ -69,7 +69,10 @@ pub struct Endpoints<S> {
 
 impl<S> Clone for Endpoints<S> {
     fn clone(&self) -> Self {
-        Self { target: self.target.clone(), all: self.all.clone() }
+        Self {
+            target: self.target.clone(),
+            all: self.all.clone(),
+        }
     }
 }
 
@@ -77,7 +80,10 @@ impl<S> Endpoints<S> {
     /// None yet.
     #[must_use]
     pub fn new(target: Arc<str>) -> Self {
-        Self { target, all: Arc::default() }
+        Self {
+            target,
+            all: Arc::default(),
+        }
     }
 
     /// Makes the set these addresses: new ones are built, gone ones are no longer picked, the rest stay as they are.
@@ -89,7 +95,13 @@ impl<S> Endpoints<S> {
                 let breaker = Breaker::default();
                 let service = build(address, &breaker);
                 let latency = Mutex::new((Duration::ZERO, Instant::now()));
-                all.push(Arc::new(Endpoint { address: address.clone(), breaker, service, in_flight: AtomicUsize::new(0), latency }));
+                all.push(Arc::new(Endpoint {
+                    address: address.clone(),
+                    breaker,
+                    service,
+                    in_flight: AtomicUsize::new(0),
+                    latency,
+                }));
             }
         }
     }
@@ -105,11 +117,18 @@ impl<S> Endpoints<S> {
         let all = self.list();
         let known = all.len();
         let ready: Vec<_> = all.into_iter().filter(|endpoint| endpoint.breaker.ready()).collect();
-        let fresh: Vec<_> = ready.iter().filter(|endpoint| !tried.contains(&endpoint.address)).cloned().collect();
+        let fresh: Vec<_> = ready
+            .iter()
+            .filter(|endpoint| !tried.contains(&endpoint.address))
+            .cloned()
+            .collect();
         let mut from = if fresh.is_empty() { ready } else { fresh };
         let mut random = rand::rng();
         match from.len() {
-            0 => Err(Error::NoEndpoint { target: self.target.clone(), known }),
+            0 => Err(Error::NoEndpoint {
+                target: self.target.clone(),
+                known,
+            }),
             1 => Ok(from.swap_remove(0)),
             n => {
                 let first = from.swap_remove(random.random_range(0..n));
@@ -194,13 +213,23 @@ mod tests {
         let endpoints = Endpoints::new("t".into());
         let addresses: Vec<Arc<str>> = fakes.iter().map(|f| f.0.into()).collect();
         endpoints.update(&addresses, |address, _| {
-            let (address, fake) = (address.clone(), fakes.iter().find(|f| *f.0 == **address).expect("known"));
+            let (address, fake) = (
+                address.clone(),
+                fakes.iter().find(|f| *f.0 == **address).expect("known"),
+            );
             tower::util::BoxCloneSyncService::new(service_fn(move |_: Call<()>| {
                 let address = address.clone();
                 async move {
                     tokio::time::sleep(Duration::from_millis(fake.1)).await;
-                    let reason = shoal_kit::status::Reason::Unavailable { message: "down".into(), retry_after: Duration::ZERO };
-                    if fake.2 { Err(Error::call(&address, reason.into())) } else { Ok(()) }
+                    let reason = shoal_kit::status::Reason::Unavailable {
+                        message: "down".into(),
+                        retry_after: Duration::ZERO,
+                    };
+                    if fake.2 {
+                        Err(Error::call(&address, reason.into()))
+                    } else {
+                        Ok(())
+                    }
                 }
             }))
         });
@@ -231,7 +260,10 @@ mod tests {
         let equal = counts(&endpoints(&[("a", 10, false), ("b", 10, false), ("c", 10, false)]), 300).await;
         assert!(equal.values().all(|&n| n > 30), "{equal:?}");
         let skewed = counts(&endpoints(&[("fast", 5, false), ("slow", 100, false)]), 300).await;
-        assert!(skewed["fast"] > 3 * skewed.get("slow").copied().unwrap_or(0), "{skewed:?}");
+        assert!(
+            skewed["fast"] > 3 * skewed.get("slow").copied().unwrap_or(0),
+            "{skewed:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,7 +273,10 @@ mod tests {
             assert_eq!(&*endpoints.pick(&["a".into()]).expect("b").address, "b");
         }
         assert!(endpoints.pick(&["a".into(), "b".into()]).is_ok());
-        assert!(matches!(Endpoints::<Fake>::new("t".into()).pick(&[]), Err(Error::NoEndpoint { known: 0, .. })));
+        assert!(matches!(
+            Endpoints::<Fake>::new("t".into()).pick(&[]),
+            Err(Error::NoEndpoint { known: 0, .. })
+        ));
     }
 
     #[tokio::test(start_paused = true)]

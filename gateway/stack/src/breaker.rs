@@ -71,10 +71,16 @@ impl Breaker {
             && Instant::now() >= until
         {
             *state = State::HalfOpen { pause };
-            return Probe { breaker: self.clone(), ended: false };
+            return Probe {
+                breaker: self.clone(),
+                ended: false,
+            };
         }
         // A call that was picked before it opened goes through: its answer counts as any.
-        Probe { breaker: self.clone(), ended: false }
+        Probe {
+            breaker: self.clone(),
+            ended: false,
+        }
     }
 
     fn end(&self, failed: bool) {
@@ -82,10 +88,16 @@ impl Breaker {
         *state = match (*state, failed) {
             (_, false) => State::Closed { failures: 0 },
             (State::Closed { failures }, true) if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
-            (State::Closed { .. }, true) => State::Open { until: Instant::now() + PAUSE.0, pause: PAUSE.0 },
+            (State::Closed { .. }, true) => State::Open {
+                until: Instant::now() + PAUSE.0,
+                pause: PAUSE.0,
+            },
             (State::HalfOpen { pause }, true) => {
                 let pause = (pause * 2).min(PAUSE.1);
-                State::Open { until: Instant::now() + pause, pause }
+                State::Open {
+                    until: Instant::now() + pause,
+                    pause,
+                }
             }
             (open @ State::Open { .. }, true) => open,
         };
@@ -102,7 +114,10 @@ impl Drop for Probe {
     fn drop(&mut self) {
         let mut state = self.breaker.state();
         if let (false, State::HalfOpen { pause }) = (self.ended, *state) {
-            *state = State::Open { until: Instant::now(), pause };
+            *state = State::Open {
+                until: Instant::now(),
+                pause,
+            };
         }
     }
 }
@@ -122,7 +137,10 @@ impl BreakerLayer {
 impl<S> Layer<S> for BreakerLayer {
     type Service = Broken<S>;
     fn layer(&self, inner: S) -> Broken<S> {
-        Broken { inner, breaker: self.0.clone() }
+        Broken {
+            inner,
+            breaker: self.0.clone(),
+        }
     }
 }
 
@@ -147,8 +165,9 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let (mut probe, answer) = (self.breaker.begin(), self.inner.call(call));
+        let (probe, answer) = (self.breaker.begin(), self.inner.call(call));
         Box::pin(async move {
+            let mut probe = probe;
             let answer = answer.await;
             probe.ended = true;
             probe.breaker.end(answer.as_ref().is_err_and(Error::endpoint_fault));

@@ -39,6 +39,10 @@ where
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let deadline = call.deadline;
         let answer = self.inner.call(call);
-        Box::pin(async move { tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(Error::Expired)) })
+        Box::pin(async move {
+            tokio::time::timeout_at(deadline, answer)
+                .await
+                .unwrap_or(Err(Error::Expired))
+        })
     }
 }

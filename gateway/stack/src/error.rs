@@ -44,7 +44,10 @@ impl Error {
     /// A callee's answer.
     #[must_use]
     pub fn call(address: &Arc<str>, status: tonic::Status) -> Self {
-        Self::Call { address: address.clone(), status: Arc::new(status) }
+        Self::Call {
+            address: address.clone(),
+            status: Arc::new(status),
+        }
     }
 
     /// Whether another attempt, perhaps elsewhere, may succeed.
@@ -52,7 +55,9 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Attempt { .. } | Self::NoEndpoint { .. } => true,
-            Self::Call { status, .. } => matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) || transport(status),
+            Self::Call { status, .. } => {
+                matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) || transport(status)
+            }
             Self::Shed { .. } | Self::Expired => false,
         }
     }
@@ -64,7 +69,10 @@ impl Error {
         match self {
             Self::Attempt { .. } => true,
             Self::Call { status, .. } => {
-                matches!(status.code(), Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) || transport(status)
+                matches!(
+                    status.code(),
+                    Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss
+                ) || transport(status)
             }
             Self::Shed { .. } | Self::Expired | Self::NoEndpoint { .. } => false,
         }

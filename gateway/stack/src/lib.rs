@@ -43,6 +43,12 @@ impl<R> Call<R> {
     /// A first attempt.
     #[must_use]
     pub fn new(request: R, deadline: Instant, max_attempts: u32) -> Self {
-        Self { request, deadline, max_attempts, tried: Vec::new(), attempt: 0 }
+        Self {
+            request,
+            deadline,
+            max_attempts,
+            tried: Vec::new(),
+            attempt: 0,
+        }
     }
 }

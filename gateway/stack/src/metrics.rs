@@ -24,7 +24,10 @@ impl MetricsLayer {
     /// For one target.
     #[must_use]
     pub fn new(target: Arc<str>) -> Self {
-        let seconds = shoal_kit::telemetry::meter().f64_histogram(CALL_SECONDS).with_description("one call to a target, retries included").build();
+        let seconds = shoal_kit::telemetry::meter()
+            .f64_histogram(CALL_SECONDS)
+            .with_description("one call to a target, retries included")
+            .build();
         Self { target, seconds }
     }
 }
@@ -32,7 +35,10 @@ impl MetricsLayer {
 impl<S> Layer<S> for MetricsLayer {
     type Service = Metrics<S>;
     fn layer(&self, inner: S) -> Metrics<S> {
-        Metrics { inner, layer: self.clone() }
+        Metrics {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -52,7 +58,10 @@ struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let labels = [KeyValue::new("target", self.layer.target.to_string()), KeyValue::new("outcome", self.outcome)];
+        let labels = [
+            KeyValue::new("target", self.layer.target.to_string()),
+            KeyValue::new("outcome", self.outcome),
+        ];
         self.layer.seconds.record(self.began.elapsed().as_secs_f64(), &labels);
     }
 }
@@ -72,9 +81,15 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let mut record = Record { layer: self.layer.clone(), began: Instant::now(), outcome: "cancelled" };
+        let record = Record {
+            layer: self.layer.clone(),
+            began: Instant::now(),
+            outcome: "cancelled",
+        };
         let answer = self.inner.call(call);
         Box::pin(async move {
+            // All of it moves in here: naming a field alone would move that field, and record the call as it begins.
+            let mut record = record;
             let answer = answer.await;
             record.outcome = match &answer {
                 Ok(_) => "ok",
@@ -84,5 +99,49 @@ where
             };
             answer
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_kit::{config, telemetry};
+    use std::time::Duration;
+    use tower::{ServiceExt as _, service_fn};
+
+    // The only test of this crate that sets telemetry up: it may be done once a process.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_counts_by_its_end_and_as_cancelled_if_it_had_none() {
+        let quiet = config::Telemetry {
+            log: "off".into(),
+            ..config::Telemetry::default()
+        };
+        let guard = telemetry::init("metrics-test", &quiet).expect("telemetry");
+        let takes = |millis: u64, answer: Result<(), Error>| {
+            let slow = service_fn(move |_: Call<()>| {
+                let answer = answer.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    answer
+                }
+            });
+            MetricsLayer::new("t".into()).layer(slow)
+        };
+        let call = || Call::new((), Instant::now() + Duration::from_secs(60), 1);
+        takes(1, Ok(())).oneshot(call()).await.expect("ok");
+        takes(1, Err(Error::Expired))
+            .oneshot(call())
+            .await
+            .expect_err("expired");
+        let dropped = takes(1000, Ok(())).oneshot(call());
+        drop(tokio::time::timeout(Duration::from_millis(5), dropped).await);
+        let text = telemetry::render_metrics();
+        for outcome in ["ok", "expired", "cancelled"] {
+            let line = text
+                .lines()
+                .find(|l| l.starts_with("shoal_call_seconds_count") && l.contains(&format!("outcome=\"{outcome}\"")));
+            assert!(line.is_some_and(|l| l.ends_with(" 1")), "{outcome}: {text}");
+        }
+        drop(guard);
     }
 }

@@ -29,14 +29,19 @@ pub struct RetryLayer {
 
 impl Default for RetryLayer {
     fn default() -> Self {
-        Self { budget: Arc::new(TpsBudget::new(BUDGET.0, BUDGET.1, BUDGET.2)) }
+        Self {
+            budget: Arc::new(TpsBudget::new(BUDGET.0, BUDGET.1, BUDGET.2)),
+        }
     }
 }
 
 impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
     fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, budget: self.budget.clone() }
+        Retry {
+            inner,
+            budget: self.budget.clone(),
+        }
     }
 }
 
@@ -91,14 +96,24 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use tower::service_fn;
 
-    fn failing(error: Error, takes: Duration) -> (Arc<AtomicU32>, impl Service<Call<()>, Response = (Arc<str>, ()), Error = (Option<Arc<str>>, Error), Future: Send> + Clone) {
+    fn failing(
+        error: Error,
+        takes: Duration,
+    ) -> (
+        Arc<AtomicU32>,
+        impl Service<Call<()>, Response = (Arc<str>, ()), Error = (Option<Arc<str>>, Error), Future: Send> + Clone,
+    ) {
         let calls = Arc::new(AtomicU32::new(0));
         let seen = calls.clone();
         let service = service_fn(move |call: Call<()>| {
             let (seen, error) = (seen.clone(), error.clone());
             async move {
                 let n = seen.fetch_add(1, Ordering::SeqCst);
-                assert_eq!(call.tried.len() as u32, n, "every address tried is named to the next attempt");
+                assert_eq!(
+                    call.tried.len() as u32,
+                    n,
+                    "every address tried is named to the next attempt"
+                );
                 tokio::time::sleep(takes).await;
                 Err((Some(format!("a{n}").into()), error))
             }
@@ -107,13 +122,20 @@ mod tests {
     }
 
     fn down() -> Error {
-        Error::Attempt { address: "a".into(), after: Duration::ZERO }
+        Error::Attempt {
+            address: "a".into(),
+            after: Duration::ZERO,
+        }
     }
 
     async fn run(error: Error, takes: Duration, left: Duration, attempts: u32) -> u32 {
         let (calls, service) = failing(error, takes);
         let call = Call::new((), Instant::now() + left, attempts);
-        RetryLayer::default().layer(service).oneshot(call).await.expect_err("it always fails");
+        RetryLayer::default()
+            .layer(service)
+            .oneshot(call)
+            .await
+            .expect_err("it always fails");
         calls.load(Ordering::SeqCst)
     }
 
@@ -122,7 +144,10 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(run(down(), Duration::ZERO, second * 60, 3).await, 3);
         // Each attempt takes 40 ms and 100 ms are left: the third would start at 120 ms.
-        assert_eq!(run(down(), Duration::from_millis(40), Duration::from_millis(100), 5).await, 2);
+        assert_eq!(
+            run(down(), Duration::from_millis(40), Duration::from_millis(100), 5).await,
+            2
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -144,7 +169,10 @@ mod tests {
         assert!((1..120).contains(&retries), "{retries} retries for 200 calls");
     }
 
-    fn failing_any() -> (Arc<AtomicU32>, impl Service<Call<()>, Response = (Arc<str>, ()), Error = (Option<Arc<str>>, Error), Future: Send> + Clone) {
+    fn failing_any() -> (
+        Arc<AtomicU32>,
+        impl Service<Call<()>, Response = (Arc<str>, ()), Error = (Option<Arc<str>>, Error), Future: Send> + Clone,
+    ) {
         let calls = Arc::new(AtomicU32::new(0));
         let seen = calls.clone();
         let service = service_fn(move |_: Call<()>| {

@@ -27,7 +27,10 @@ impl TraceLayer {
 impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
     fn layer(&self, inner: S) -> Trace<S> {
-        Trace { inner, layer: self.clone() }
+        Trace {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 

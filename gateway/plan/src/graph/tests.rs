@@ -1,4 +1,5 @@
 use super::*;
+use crate::reference::Template;
 
 const LIMITS: Limits = Limits {
     max_nodes: 256,

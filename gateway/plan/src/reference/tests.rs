@@ -1,0 +1,81 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn fill(text: &str, outputs: &Value) -> Result<Value, Missing> {
+    Template::parse(text).expect("template").fill(&|id| outputs.get(id))
+}
+
+#[test]
+fn a_lone_reference_takes_the_value_with_its_type() {
+    let outputs = json!({"find": {"seats": 4, "rows": [{"name": "Ada"}]}});
+    assert_eq!(fill("${find.seats}", &outputs), Ok(json!(4)));
+    assert_eq!(fill("${find}", &outputs), Ok(outputs["find"].clone()));
+    assert_eq!(fill("${find.rows.0.name}", &outputs), Ok(json!("Ada")));
+}
+
+#[test]
+fn several_references_in_one_text_are_all_filled() {
+    let outputs = json!({"a": {"x": "Newark", "n": 2}, "b": "noon"});
+    assert_eq!(
+        fill("to ${a.x} at ${b} for ${a.n}, $$5, $6", &outputs),
+        Ok(json!("to Newark at noon for 2, $5, $6"))
+    );
+}
+
+#[test]
+fn a_missing_field_is_named_with_those_that_are_there() {
+    let said = fill("${a.street}", &json!({"a": {"address": 1, "city": 2}}))
+        .expect_err("missing")
+        .to_string();
+    assert_eq!(
+        said,
+        "${a.street}: the output of `a` has no `street`; it has address, city"
+    );
+    assert!(matches!(fill("${b}", &json!({})), Err(Missing::Node { .. })));
+}
+
+#[test]
+fn what_is_no_reference_is_refused() {
+    assert_eq!(Template::parse("x ${a"), Err(Malformed::Open { at: 2 }));
+    for bad in ["${}", "${a b}", "${a.}", "${.a}", "${a..b}"] {
+        assert!(matches!(Template::parse(bad), Err(Malformed::Inner { .. })), "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_and_never_panics(text in "\\PC{0,60}") {
+        if let Ok(template) = Template::parse(&text) {
+            prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
+        }
+    }
+
+    #[test]
+    fn text_without_references_comes_out_as_it_went_in(text in "[^$]{0,40}") {
+        let filled = Template::parse(&text).expect("no dollar").fill(&|_| None);
+        prop_assert_eq!(filled, Ok(Value::String(text)));
+    }
+
+    #[test]
+    fn references_in_nested_json_are_all_found(names in prop::collection::vec("[a-z]{1,8}", 1..6)) {
+        let value = json!({"l": names.iter().map(|n| json!({"k": format!("x${{{n}.f}}y")})).collect::<Vec<_>>()});
+        let json = Json::parse(&value).expect("templates");
+        let found: Vec<_> = json.references().into_iter().map(|r| r.node.clone()).collect();
+        prop_assert_eq!(found, names);
+        prop_assert_eq!(json.written(), value);
+    }
+}
+
+#[test]
+fn the_size_is_known_before_anything_is_filled() {
+    let large = json!({"a": {"x": "y".repeat(1000)}, "b": [1, true, null, "z"]});
+    let get = |id: &str| large.get(id);
+    let bomb = Template::parse(&"${a.x}".repeat(1000)).expect("template");
+    assert!((1_000_000..1_010_000).contains(&bomb.filled_bytes(&get)));
+    let call = Json::parse(&json!({"k": ["${a.x} and ${b}", 7], "m": {"n": "${gone}"}})).expect("templates");
+    let without_gone = Json::parse(&json!({"k": ["${a.x} and ${b}", 7]})).expect("templates");
+    let filled = without_gone.fill(&get).expect("filled").to_string();
+    assert!(without_gone.filled_bytes(&get) + 32 >= filled.len(), "{}", filled.len());
+    assert!(call.filled_bytes(&get) < 1200, "what is missing weighs nothing");
+}
