@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Iterator
 
-from .tasks import Task
-
-Row = dict[str, Any]
+from .tasks import Row, Task
 
 
 class DataError(Exception):
@@ -65,6 +63,9 @@ def check(row: Any, task: Task, where: str) -> None:
         raise DataError(f"{where}: missing field `target`")
     if row["task"] != task.name:
         raise DataError(f"{where}: task is `{row['task']}`, this run trains `{task.name}`")
+    fault = task.input_fault(row["input"])
+    if fault:
+        raise DataError(f"{where}: input breaks the task's schema: {fault}")
     fault = task.fault(row["target"])
     if fault:
         raise DataError(f"{where}: target breaks the task's schema: {fault}")

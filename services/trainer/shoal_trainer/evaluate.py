@@ -1,49 +1,51 @@
-"""Dev scores of an exported folder, by the definitions of `score.py`, with each answer's confidence."""
+"""Dev scores of an exported folder, by the definitions of `score.py`, with what calibration needs of each answer."""
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from . import score
+from .constrain import grammar_of
 from .runtime import Folder
-from .tasks import Task, ToolCall
-
-Row = dict[str, Any]
+from .tasks import Row, Task
 
 
-@dataclass
+@dataclass(frozen=True)
 class Judged:
-    """One answer: its row, what was said, how sure, and whether it is exactly right."""
+    """One answer: its row, what was said, how sure, and whether it is right."""
 
     row: Row
     text: str
     output: Any
-    confidence: float
+    statistics: dict[str, float]
     right: bool
 
 
-def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192) -> list[Judged]:
-    """Greedy answers to every row; a prompt that does not fit the context is answered by nothing."""
+def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dict[str, Any] | None = None) -> list[Judged]:
+    """Greedy answers to every row, held to the task's form as in serving; a prompt that does not fit is answered by nothing."""
     opened = Folder(folder)
-    out = []
-    for row in tqdm(rows, desc=f"dev {task.name}", mininterval=2):
-        ids = opened.prompt.ask(task.name, row["input"])
-        text, confidence = opened.greedy(ids, limit) if len(ids) < opened.context else ("", 0.0)
-        said = task.read(text)
-        out.append(Judged(row, text, said, confidence, said is not None and score.norm(task.read(task.say(row["target"]))) == score.norm(said)))
-    return out
+    about = card if card is not None else tomllib.loads((folder / "card.toml").read_text())
+    grammar = grammar_of(folder, about, task.name)
+    judged = []
+    for row in tqdm(rows, desc=f"dev {task.name}", mininterval=5):
+        answer = opened.greedy(task.name, row["input"], limit, grammar)
+        if answer is None:
+            judged.append(Judged(row, "", None, {name: -100.0 for name in ("mean_logprob", "sum_logprob", "min_logprob")}, False))
+            continue
+        said = task.read(answer.text)
+        judged.append(Judged(row, answer.text, said, answer.statistics, task.right(row, said)))
+    return judged
 
 
 def metrics(task: Task, judged: list[Judged]) -> dict[str, float | int | str]:
-    """score.py's metrics on seen rows. For `plan`, only `splits`: the whole score needs tool_call behind the planner, and is `shoal eval plan`'s."""
-    rows = [(j.row, j.row["target"], j.output) for j in judged if j.row.get("seen", True)]
-    if isinstance(task, ToolCall):
-        found = score.tool_call(rows)
-    elif task.name == "plan":
-        found = {"splits": score.plan(rows)["splits"]}
-    else:
-        found = score.episode(rows)
-    return {"split": "dev", "rows": len(rows), **{k: round(v, 4) for k, v in found.items() if v is not None}}
+    """score.py's metrics on services seen in training, and on the rest by the same names with `unseen_` before them."""
+    found: dict[str, float | int | str] = {"split": "dev"}
+    for prefix, seen in (("", True), ("unseen_", False)):
+        rows = [(j.row, j.row["target"], j.output) for j in judged if j.row.get("seen", True) is seen]
+        if rows:
+            found[f"{prefix}rows"] = len(rows)
+            found |= {prefix + k: round(v, 4) for k, v in task.metrics(rows).items() if v is not None}
+    return found

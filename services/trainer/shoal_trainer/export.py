@@ -1,4 +1,4 @@
-"""A checkpoint to one version of a model folder: ONNX by the genai builder, tokenizer, template, form. The card comes after parity."""
+"""A checkpoint to one version of a model folder: ONNX by the genai builder, tokenizer, template, forms. The card comes after parity."""
 from __future__ import annotations
 
 import shutil
@@ -7,8 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .prompt import template_text
+from .prompt import Prompt
 from .tasks import Task
+
+PRECISIONS = ("fp32", "int8", "int4")
 
 
 class ExportError(Exception):
@@ -16,7 +18,7 @@ class ExportError(Exception):
 
 
 def export(weights: Path, folder: Path, tasks: list[Task], precision: str = "fp32") -> None:
-    """Writes model.onnx and what belongs to it. `precision`: fp32, int8 or int4, as the builder names them."""
+    """Writes model.onnx and what belongs to it. `precision` is the builder's; embeddings and norms stay fp32."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
@@ -29,7 +31,7 @@ def export(weights: Path, folder: Path, tasks: list[Task], precision: str = "fp3
                 shutil.copyfile(out / name, folder / name)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(weights / name, folder / name)
-    (folder / "chat_template.jinja").write_text(template_text())
+    (folder / "chat_template.jinja").write_text(Prompt.load(weights).template)
     for task in tasks:
-        name, content = task.form()
-        (folder / name).write_text(content)
+        for name, content in task.files().items():
+            (folder / name).write_text(content)

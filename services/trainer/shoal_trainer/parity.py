@@ -1,4 +1,4 @@
-"""The exported folder must be the checkpoint: greedy answers compared on dev rows, and refused under 99 %."""
+"""The exported folder must be the checkpoint: free greedy answers compared on dev rows, and refused under 99 %."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -19,10 +19,10 @@ def check(weights: Path, folder: Path, rows: list[dict[str, Any]], limit: int = 
     """Share of `rows` (the first 200) on which both give the same text; raises under `least`."""
     model, prompt = checkpoint.load(weights)
     exported = Folder(folder)
-    asked = [prompt.ask(row["task"], row["input"]) for row in rows[:ROWS]]
-    asked = [ids for ids in asked if len(ids) < exported.context]
-    expected = checkpoint.greedy(model, prompt, asked, limit)
-    same = sum(exported.greedy(ids, limit)[0] == text for ids, text in zip(asked, expected)) / len(asked)
+    fits = [row for row in rows[:ROWS] if len(prompt.ask(row["task"], row["input"])) < exported.context]
+    expected = checkpoint.greedy(model, prompt, [prompt.ask(row["task"], row["input"]) for row in fits], limit)
+    found = (exported.greedy(row["task"], row["input"], limit) for row in fits)
+    same = sum(answer is not None and answer.text == text for answer, text in zip(found, expected)) / max(1, len(fits))
     if same < least:
-        raise ParityError(f"{folder}: {same:.1%} of {len(asked)} answers equal the checkpoint's, {least:.0%} are needed; export at a higher precision")
+        raise ParityError(f"{folder}: {same:.1%} of {len(fits)} answers equal the checkpoint's, {least:.0%} are needed; export at a higher precision")
     return same

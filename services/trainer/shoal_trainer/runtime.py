@@ -2,12 +2,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from .constrain import Constraint
 from .prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and the log probabilities (full vocabulary, before any mask) of the tokens that it said, end included."""
+
+    text: str
+    logprobs: tuple[float, ...]
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What a card may calibrate on, by the names that it uses."""
+        found = self.logprobs or (-100.0,)
+        return {"mean_logprob": float(np.mean(found)), "sum_logprob": float(np.sum(found)), "min_logprob": float(np.min(found))}
 
 
 class Folder:
@@ -20,28 +37,35 @@ class Folder:
         self.prompt = Prompt.load(folder)
         settings = json.loads((folder / "genai_config.json").read_text())["model"]
         self.context = settings["context_length"]
+        self.constraint = Constraint(self.prompt, settings["vocab_size"])
         inputs = [i.name for i in self.session.get_inputs()]
         self._past = [name for name in inputs if name.startswith("past_key_values.")]
         self._positions = "position_ids" in inputs
         self._kv_heads, self._head = settings["decoder"]["num_key_value_heads"], settings["decoder"]["head_size"]
 
-    def greedy(self, ids: list[int], limit: int) -> tuple[str, float]:
-        """Answer and confidence: exp of the mean log probability of the generated tokens, end included."""
+    def greedy(self, task: str, content: Any, limit: int, grammar: str | None = None) -> Answer | None:
+        """The greedy answer, held to `grammar` if there is one; None if the prompt does not fit."""
+        ids = self.prompt.ask(task, content)
+        if len(ids) >= self.context:
+            return None
+        matcher = self.constraint.begin(grammar, task, content) if grammar else None
         past = {name: np.zeros((1, self._kv_heads, 0, self._head), np.float32) for name in self._past}
+        names = ["logits", *(name.replace("past_key_values", "present") for name in self._past)]
         step, out, logprobs = ids, [], []
         for _ in range(max(1, min(limit, self.context - len(ids)))):
             total = len(ids) + len(out)
             feed = {"input_ids": np.array([step], np.int64), "attention_mask": np.ones((1, total), np.int64), **past}
             if self._positions:
                 feed["position_ids"] = np.arange(total - len(step), total, dtype=np.int64)[None]
-            names = ["logits", *(name.replace("past_key_values", "present") for name in self._past)]
             logits, *present = self.session.run(names, feed)
             row = logits[0, -1].astype(np.float64)
-            best = int(row.argmax())
-            logprobs.append(row[best] - row.max() - np.log(np.exp(row - row.max()).sum()))
+            best = int((np.where(self.constraint.allowed(matcher), row, -np.inf) if matcher else row).argmax())
+            logprobs.append(float(row[best] - row.max() - np.log(np.exp(row - row.max()).sum())))
             past = dict(zip(self._past, present))
             if best == self.prompt.end:
                 break
+            if matcher:
+                matcher.consume_token(best)
             out.append(best)
             step = [best]
-        return self.prompt.text(out), float(np.exp(np.mean(logprobs)))
+        return Answer(self.prompt.text(out), tuple(logprobs))

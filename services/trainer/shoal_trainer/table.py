@@ -1,0 +1,40 @@
+"""models/README.md, made from the shipped folders alone and never typed."""
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+HEAD = """\
+# The shipped specialists
+
+Made by `python -m shoal_trainer table models > models/README.md` from the folders; not typed. Scores are on the dev split, answers held
+to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
+is at or over the threshold; `right of kept`: how many of those are right; `ECE`: expected calibration error of the confidence, on rows that
+it was not fitted on.
+
+| folder | task | version | parameters | size | score | other metrics | threshold | kept | right of kept | ECE | trained for |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def table(models: Path) -> str:
+    """The whole page."""
+    lines, examples = [], []
+    for manifest in sorted(models.glob("*/specialist.toml")):
+        about = tomllib.loads(manifest.read_text())
+        here = manifest.parent / str(about["active_version"])
+        card = tomllib.loads((here / "card.toml").read_text())
+        size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
+        for task, scores in card["scores"].items():
+            other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and k != "score")
+            kept = card.get("calibration", {}).get(task, {})
+            shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept", "expected_calibration_error")]
+            score = f"{scores['score']:.3f}" if "score" in scores else ""
+            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, *shown]
+            lines.append("| " + " | ".join(str(c) for c in [*cells, f"{card['training'].get('seconds', 0) / 60:.0f} min"]) + " |")
+        for sample in json.loads((here / "samples.json").read_text()):
+            verdict = "right" if sample["right"] else "WRONG"
+            said = sample["output"].replace("\n", "\n       ")
+            examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}")
+    return HEAD + "\n".join(lines) + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each.\n" + "\n".join(examples) + "\n"

@@ -1,0 +1,85 @@
+"""The shape of a task."""
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .. import score
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where a task's rows are from; every card cites it."""
+
+    name: str
+    source: str
+    licence: str
+
+
+SNIPS = Corpus("SNIPS custom intents", "sonos/nlu-benchmark", "CC0-1.0")
+SGD = Corpus("Schema-Guided Dialogue", "google-research-datasets/dstc8-schema-guided-dialogue", "CC-BY-SA-4.0")
+CLINC = Corpus("CLINC150", "clinc/oos-eval", "CC-BY-3.0")
+
+
+class Task:
+    """How one task's rows are checked, said, read back, varied and scored."""
+
+    name: ClassVar[str]
+    corpus: ClassVar[Corpus]
+    input_type: ClassVar[type] = str
+
+    def fault(self, target: Any) -> str | None:
+        """Why `target` is none of this task's, or None."""
+        raise NotImplementedError
+
+    def input_fault(self, given: Any) -> str | None:
+        """Why `given` is no input of this task, or None; its type has been checked."""
+        return None
+
+    def learn(self, rows: list[Row]) -> None:
+        """Takes from the training rows what the form and the variants need."""
+
+    def say(self, target: Any) -> str:
+        """The target as the text that the model learns."""
+        raise NotImplementedError
+
+    def read(self, text: str) -> Any:
+        """The model's text as a target; None if it is none."""
+        raise NotImplementedError
+
+    def files(self) -> dict[str, str]:
+        """File name to content of what a folder needs to hold this task's answers to their form."""
+        return {}
+
+    def output(self) -> dict[str, str] | None:
+        """The card's `[output.TASK]`: `schema` says what an answer is, `grammar` how it is decoded. None: free text."""
+        return None
+
+    def vary(self, row: Row, rng: random.Random) -> Row:
+        """A variant of the row that is as right as the row, or the row itself."""
+        return row
+
+    def right(self, row: Row, output: Any) -> bool:
+        """Whether an answer is right: exact, unless a task says otherwise."""
+        return output is not None and score.norm(self.read(self.say(row["target"]))) == score.norm(output)
+
+    def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
+        """score.py's metrics over (row, target, output)."""
+        return getattr(score, self.name)(judged)
+
+
+def parse(text: str) -> Any:
+    """JSON, or None."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def texts(value: Any) -> list[str]:
+    """The texts of a value that is a text or a list of texts."""
+    return [value] if isinstance(value, str) else list(value)

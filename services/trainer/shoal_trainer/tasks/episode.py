@@ -1,0 +1,135 @@
+"""`episode`: what a user said over a conversation to the DAG of calls that serves it, as plan text with references."""
+from __future__ import annotations
+
+import json
+import random
+import re
+from typing import Any
+
+from . import forms
+from .base import SGD, Row, Task
+from .vary import Pools, swap
+
+CALL = re.compile(r"(\d+)\. (\w+)\.(\w+)\((.*)\)")
+ARGUMENT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\$\d+\.\w+)(?:, |$)')
+REFERENCE = re.compile(r"\$\{(\d+)\.(\w+)\}")
+
+# Names of methods and parameters come from the request; a value is free, since people say "tomorrow" where a call wants a date.
+GRAMMAR = (
+    """\
+// Plan text; methods and parameters are the request's own.
+start: step ("\\n" step)*
+step: NUMBER ". " call
+value: STRING | REFERENCE
+NUMBER: /[1-9][0-9]?/
+REFERENCE: /\\$[1-9][0-9]?\\.[A-Za-z][A-Za-z0-9_]{0,63}/
+STRING: /"([^"\\\\\\n]|\\\\["\\\\\\/bfnrt])*"/
+"""
+    + forms.calls('(service ~ "." ~ method ~ "(")', '(parameter ~ "=")', ", ", ")")
+)
+
+
+def check_methods(given: Any) -> str | None:
+    """Why an input has no methods, or None."""
+    methods = given.get("methods")
+    if not isinstance(methods, dict) or not all(isinstance(m, dict) and all(isinstance(p, list) for p in m.values()) for m in methods.values()):
+        return "`methods` must be {service: {method: [parameter, ...]}}"
+    return None
+
+
+def shuffled(methods: dict[str, dict[str, list[str]]], rng: random.Random) -> dict[str, dict[str, list[str]]]:
+    """The same methods in another order: their order says nothing."""
+    services = list(methods)
+    rng.shuffle(services)
+    return {s: {m: rng.sample(methods[s][m], len(methods[s][m])) for m in rng.sample(list(methods[s]), len(methods[s]))} for s in services}
+
+
+class Episode(Task):
+    """A list of `{"id", "service", "method", "parameters"}`."""
+
+    name = "episode"
+    corpus = SGD
+    input_type = dict
+
+    VARIED = 0.6
+    SWAPPED = 0.5
+    INVENTED = 0.2
+
+    def __init__(self) -> None:
+        self.pools = Pools()
+
+    def input_fault(self, given: Any) -> str | None:
+        turns = given.get("turns")
+        if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+            return "`turns` must be a list of at least one text"
+        return check_methods(given)
+
+    def fault(self, target: Any) -> str | None:
+        if not isinstance(target, list) or not target:
+            return "must be a list of at least one call"
+        for i, call in enumerate(target):
+            if not isinstance(call, dict) or not all(isinstance(call.get(k), t) for k, t in (("service", str), ("method", str), ("parameters", dict))):
+                return f'call {i} must be {{"service", "method", "parameters"}}'
+            if not all(isinstance(v, str) for v in call["parameters"].values()):
+                return f"call {i}: every parameter must be text"
+        return None
+
+    def learn(self, rows: list[Row]) -> None:
+        for row in rows:
+            for kind, value in self._values(row):
+                self.pools.add(kind, [value])
+        self.pools.close()
+
+    @staticmethod
+    def _values(row: Row) -> list[tuple[str, str]]:
+        said = "\n".join(row["input"]["turns"])
+        found = [(key, v) for call in row["target"] for key, v in call["parameters"].items()]
+        return [(key, v) for key, v in found if len(v) > 2 and not REFERENCE.search(v) and v in said]
+
+    def say(self, target: Any) -> str:
+        def argument(key: str, value: str) -> str:
+            whole = REFERENCE.fullmatch(value)
+            return f"{key}=${whole[1]}.{whole[2]}" if whole else f"{key}={json.dumps(value.replace('$', '$$'), ensure_ascii=False)}"
+
+        lines = []
+        for i, call in enumerate(target, 1):
+            arguments = ", ".join(argument(k, v) for k, v in call["parameters"].items())
+            lines.append(f"{i}. {call['service']}.{call['method']}({arguments})")
+        return "\n".join(lines)
+
+    def read(self, text: str) -> Any:
+        calls = []
+        for line in text.split("\n"):
+            m = CALL.fullmatch(line)
+            if not m:
+                return None
+            parameters = {}
+            for key, value in ARGUMENT.findall(m[4]):
+                try:
+                    parameters[key] = json.loads(value).replace("$$", "$") if value.startswith('"') else "${" + value[1:] + "}"
+                except ValueError:
+                    return None
+            calls.append({"id": int(m[1]), "service": m[2], "method": m[3], "parameters": parameters})
+        return calls
+
+    def output(self) -> dict[str, str]:
+        return {"grammar": "episode.lark.jinja"}
+
+    def files(self) -> dict[str, str]:
+        return {"episode.lark.jinja": GRAMMAR}
+
+    def vary(self, row: Row, rng: random.Random) -> Row:
+        turns, target = row["input"]["turns"], row["target"]
+        if rng.random() < self.VARIED:
+            swapped = swap("\n".join(turns), self._values(row), self.pools, rng, self.SWAPPED, self.INVENTED)
+            if swapped and swapped[0].count("\n") == len(turns) - 1:
+                text, new = swapped
+                turns = text.split("\n")
+                target = [{**call, "parameters": {k: new(v) for k, v in call["parameters"].items()}} for call in target]
+        return {**row, "input": {**row["input"], "methods": shuffled(row["input"]["methods"], rng), "turns": turns}, "target": target}
+
+    def right(self, row: Row, output: Any) -> bool:
+        """Right if every call, with its references filled from what was recorded, is the recorded one: score.py's `score`."""
+        judged = dict(row)
+        judged["cross"] = row.get("cross", False)
+        return output is not None and self.metrics([(judged, row["target"], output)])["score"] == 1.0 if all("result" in c for c in row["target"]) else super().right(row, output)

@@ -1,0 +1,77 @@
+"""`extract`: a user's turn, with the turn before it, to the slot values that it says."""
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from . import forms
+from .base import SGD, Row, Task, parse
+from .vary import Pools, swap
+
+GRAMMAR = (
+    """\
+// An object of the request's slots; every value is a run of whole words of the user's turn.
+start: "{" [pair ("," pair)*] "}"
+pair: name "\\"" SPAN "\\""
+"""
+    + forms.span("SPAN", "messages[-1].content.user")
+    + forms.names("name", "messages[-1].content.slots", """('"' ~ x ~ '":')""")
+)
+
+
+class Extract(Task):
+    """`{slot: value}`, in the order in which the turn says them."""
+
+    name = "extract"
+    corpus = SGD
+    input_type = dict
+
+    VARIED = 0.6
+    SWAPPED = 0.6
+    INVENTED = 0.2
+
+    def __init__(self) -> None:
+        self.pools = Pools()
+
+    def input_fault(self, given: Any) -> str | None:
+        if not isinstance(given.get("slots"), list) or not given["slots"] or not all(isinstance(s, str) for s in given["slots"]):
+            return "`slots` must be a list of at least one name"
+        if not all(isinstance(given.get(k), str) for k in ("service", "system", "user")):
+            return "`service`, `system` and `user` must be text"
+        return None
+
+    def fault(self, target: Any) -> str | None:
+        ok = isinstance(target, dict) and all(isinstance(v, str) for v in target.values())
+        return None if ok else "must be {slot: text}"
+
+    def learn(self, rows: list[Row]) -> None:
+        for row in rows:
+            for slot, value in row["target"].items():
+                self.pools.add(slot, [value])
+        self.pools.close()
+
+    def say(self, target: Any) -> str:
+        return json.dumps(target, ensure_ascii=False, separators=(",", ":"))
+
+    def read(self, text: str) -> Any:
+        found = parse(text)
+        return found if isinstance(found, dict) else None
+
+    def output(self) -> dict[str, str]:
+        return {"schema": "extract.schema.json", "grammar": "extract.lark.jinja"}
+
+    def files(self) -> dict[str, str]:
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": {"type": "string"}}
+        return {"extract.schema.json": json.dumps(schema, indent=1) + "\n", "extract.lark.jinja": GRAMMAR}
+
+    def vary(self, row: Row, rng: random.Random) -> Row:
+        user, target = row["input"]["user"], row["target"]
+        target = dict(sorted(target.items(), key=lambda kv: user.find(kv[1])))
+        if target and rng.random() < self.VARIED:
+            swapped = swap(user, list(target.items()), self.pools, rng, self.SWAPPED, self.INVENTED)
+            if swapped:
+                user, new = swapped
+                target = {slot: new(value) for slot, value in target.items()}
+        slots = rng.sample(row["input"]["slots"], len(row["input"]["slots"]))
+        return {**row, "input": {**row["input"], "slots": slots, "user": user}, "target": target}

@@ -1,0 +1,86 @@
+"""`plan`: a goal of one to three requests to its steps, as plan text."""
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from . import forms
+from .base import SNIPS, Row, Task
+from .tool_call import ToolCall
+
+STEP = re.compile(r"(\d+)\. (\w+): (.+)")
+
+
+class Plan(Task):
+    """A list of `{"task", "input"}`; the calls that the steps lead to are the business of `tool_call`."""
+
+    name = "plan"
+    corpus = SNIPS
+
+    JOINED = 0.6  # Of rows, each time they are seen: a new goal of other rows' steps.
+
+    def __init__(self) -> None:
+        self._steps: list[Row] = []
+        self._joiners: list[str] = []
+        self._sizes: list[int] = []
+        self._call = ToolCall()
+
+    def fault(self, target: Any) -> str | None:
+        if not isinstance(target, list) or not target:
+            return "must be a list of at least one step"
+        for i, step in enumerate(target):
+            if not isinstance(step, dict) or not isinstance(step.get("task"), str) or not isinstance(step.get("input"), str):
+                return f'step {i} must be {{"task": text, "input": text}}'
+            if "\n" in step["input"] or not step["input"].strip():
+                return f"step {i}: `input` must be one line that is not empty"
+            if "output" in step and self._call.fault(step["output"]):
+                return f"step {i}: `output` {self._call.fault(step['output'])}"
+        return None
+
+    def learn(self, rows: list[Row]) -> None:
+        seen = set()
+        for row in rows:
+            self._sizes.append(len(row["target"]))
+            at = 0
+            for i, step in enumerate(row["target"]):
+                start = row["input"].find(step["input"], at)
+                if start < 0:
+                    break
+                if i:
+                    self._joiners.append(row["input"][at:start])
+                at = start + len(step["input"])
+                if step["input"] not in seen:
+                    seen.add(step["input"])
+                    self._steps.append(step)
+        self._call.learn([{"target": step["output"]} for step in self._steps if "output" in step])
+
+    def say(self, target: Any) -> str:
+        return "\n".join(f"{i}. {step['task']}: {step['input']}" for i, step in enumerate(target, 1))
+
+    def read(self, text: str) -> Any:
+        steps = [STEP.fullmatch(line) for line in text.split("\n")]
+        return [{"task": m[2], "input": m[3]} for m in steps if m] if all(steps) else None
+
+    def output(self) -> dict[str, str]:
+        return {"grammar": "plan.lark.jinja"}
+
+    def files(self) -> dict[str, str]:
+        text = '// Plan text; every step is a run of whole words of the goal.\nstart: step ("\\n" step)*\nstep: NUMBER ". tool_call: " SPAN\nNUMBER: /[1-9][0-9]?/\n'
+        return {"plan.lark.jinja": text + forms.span("SPAN", "messages[-1].content", escaped=False)}
+
+    def vary(self, row: Row, rng: random.Random) -> Row:
+        if not self._joiners or rng.random() >= self.JOINED:
+            return row
+        steps = []
+        for step in rng.choices(self._steps, k=rng.choice(self._sizes)):
+            new = self._call.vary({"input": step["input"], "target": step["output"]}, rng) if "output" in step else step
+            steps.append({**step, "input": new["input"]})
+        goal = steps[0]["input"]
+        for step in steps[1:]:
+            goal += rng.choice(self._joiners) + step["input"]
+        return {**row, "input": goal, "target": steps}
+
+    def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
+        """Only `splits`: the whole score needs tool_call behind the planner, and is `shoal eval plan`'s."""
+        return {"splits": super().metrics(judged)["splits"]}

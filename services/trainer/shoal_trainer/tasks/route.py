@@ -1,0 +1,35 @@
+"""`route`: an utterance to one of its labels, or `oos` (out of scope)."""
+from __future__ import annotations
+
+from typing import Any
+
+from . import forms
+from .base import CLINC, Row, Task
+
+
+class Route(Task):
+    """A label. A classifier answers it by index; a generator writes its name."""
+
+    name = "route"
+    corpus = CLINC
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def fault(self, target: Any) -> str | None:
+        return None if isinstance(target, str) and target else "must be a label"
+
+    def learn(self, rows: list[Row]) -> None:
+        self.labels = sorted({row["target"] for row in rows})
+
+    def say(self, target: Any) -> str:
+        return target
+
+    def read(self, text: str) -> Any:
+        return text
+
+    def output(self) -> dict[str, str]:
+        return {"grammar": "route.lark"}
+
+    def files(self) -> dict[str, str]:
+        return {"route.lark": "// One of the labels.\n" + forms.alternatives("start", [forms.quoted(label) for label in self.labels])}

@@ -1,0 +1,96 @@
+"""`summarize`: a whole dialogue to the calls that were made in it."""
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from .. import score
+from . import forms
+from .base import SGD, Row, Task, parse
+from .episode import check_methods, shuffled
+from .vary import Pools, swap
+
+GRAMMAR = (
+    """\
+// A list of calls; methods and parameters are the request's own.
+start: "[" call ("," call)* "]"
+value: /"([^"\\\\\\n]|\\\\["\\\\\\/bfnrt])*"/
+"""
+    + forms.calls("""('{"service":"' ~ service ~ '","method":"' ~ method ~ '","parameters":{')""", """('"' ~ parameter ~ '":')""", ",", "}}")
+)
+
+
+class Summarize(Task):
+    """A list of `{"service", "method", "parameters"}`."""
+
+    name = "summarize"
+    corpus = SGD
+    input_type = dict
+
+    VARIED = 0.5
+    SWAPPED = 0.5
+    INVENTED = 0.2
+    SAID = 6  # Times that a swapped value may stand in the dialogue.
+
+    def __init__(self) -> None:
+        self.pools = Pools()
+
+    def input_fault(self, given: Any) -> str | None:
+        turns = given.get("dialogue")
+        ok = isinstance(turns, list) and turns and all(isinstance(t, dict) and isinstance(t.get("text"), str) and t.get("speaker") in ("user", "system") for t in turns)
+        return check_methods(given) if ok else '`dialogue` must be a list of {"speaker": "user" or "system", "text"}'
+
+    def fault(self, target: Any) -> str | None:
+        if not isinstance(target, list) or not target:
+            return "must be a list of at least one call"
+        for i, call in enumerate(target):
+            if not isinstance(call, dict) or not all(isinstance(call.get(k), t) for k, t in (("service", str), ("method", str), ("parameters", dict))):
+                return f'call {i} must be {{"service", "method", "parameters"}}'
+        return None
+
+    def learn(self, rows: list[Row]) -> None:
+        for row in rows:
+            for kind, value in self._values(row):
+                self.pools.add(kind, [value])
+        self.pools.close()
+
+    @staticmethod
+    def _values(row: Row) -> list[tuple[str, str]]:
+        said = "\n".join(t["text"] for t in row["input"]["dialogue"])
+        return [(key, v) for call in row["target"] for key, v in call["parameters"].items() if len(v) > 2 and v in said]
+
+    def say(self, target: Any) -> str:
+        calls = [{"service": c["service"], "method": c["method"], "parameters": c["parameters"]} for c in target]
+        return json.dumps(calls, ensure_ascii=False, separators=(",", ":"))
+
+    def read(self, text: str) -> Any:
+        calls = parse(text)
+        return calls if isinstance(calls, list) else None
+
+    def output(self) -> dict[str, str]:
+        return {"schema": "summarize.schema.json", "grammar": "summarize.lark.jinja"}
+
+    def files(self) -> dict[str, str]:
+        call = {
+            "type": "object",
+            "properties": {"service": {"type": "string"}, "method": {"type": "string"}, "parameters": {"type": "object", "additionalProperties": {"type": "string"}}},
+            "required": ["service", "method", "parameters"],
+            "additionalProperties": False,
+        }
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array", "items": call, "minItems": 1}
+        return {"summarize.schema.json": json.dumps(schema, indent=1) + "\n", "summarize.lark.jinja": GRAMMAR}
+
+    def vary(self, row: Row, rng: random.Random) -> Row:
+        dialogue, target = row["input"]["dialogue"], row["target"]
+        if rng.random() < self.VARIED:
+            # A name is said again and again in a dialogue: swapped everywhere, if it is nowhere part of another word.
+            swapped = swap("\n".join(t["text"] for t in dialogue), self._values(row), self.pools, rng, self.SWAPPED, self.INVENTED, self.SAID)
+            if swapped and swapped[0].count("\n") == len(dialogue) - 1:
+                text, new = swapped
+                dialogue = [{**t, "text": line} for t, line in zip(dialogue, text.split("\n"))]
+                target = [{**call, "parameters": {k: new(v) for k, v in call["parameters"].items()}} for call in target]
+        return {**row, "input": {**row["input"], "methods": shuffled(row["input"]["methods"], rng), "dialogue": dialogue}, "target": target}
+
+    def right(self, row: Row, output: Any) -> bool:
+        return output is not None and score.calls(row["target"]) == score.calls(output)

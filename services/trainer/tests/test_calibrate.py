@@ -1,0 +1,37 @@
+"""Confidence: a map that keeps its promises, and the threshold."""
+import random
+
+from shoal_trainer import calibrate
+
+
+def answers(n: int, seed: int) -> tuple[list[dict[str, float]], list[bool]]:
+    """Answers that are right with the probability exp(sum_logprob)."""
+    rng = random.Random(seed)
+    sums = [-rng.random() ** 4 * 3 for _ in range(n)]
+    right = [rng.random() < 2.718281828**s for s in sums]
+    noise = [rng.gauss(0, 1) for _ in range(n)]
+    return [{"sum_logprob": s, "mean_logprob": x, "min_logprob": x} for s, x in zip(sums, noise)], right
+
+
+def test_the_statistic_that_tells_right_from_wrong_is_taken_and_its_map_is_calibrated_on_other_rows() -> None:
+    statistics, right = answers(2000, 1)
+    table = calibrate.table(statistics, right)
+    assert table["statistic"] == "sum_logprob" and table["expected_calibration_error"] <= 0.05
+    xs, ps = zip(*table["knots"])
+    assert list(xs) == sorted(set(xs)) and list(ps) == sorted(ps) and 0 <= ps[0] <= ps[-1] <= 1
+
+
+def test_what_is_kept_over_the_threshold_is_right_in_97_percent() -> None:
+    statistics, right = answers(2000, 2)
+    table = calibrate.table(statistics, right)
+    assert table["accuracy_kept"] >= 0.97 and table["coverage"] >= 0.2
+
+
+def test_where_97_percent_would_keep_too_little_the_knee_is_taken() -> None:
+    points = [(0.1, 1.0, 0.9), (0.5, 0.8, 0.7), (1.0, 0.5, 0.1)]
+    assert calibrate.threshold(points) == (0.5, 0.8, 0.7)
+
+
+def test_an_answer_that_is_always_right_is_always_sure() -> None:
+    table = calibrate.table([{s: -1.0 for s in calibrate.STATISTICS}] * 50, [True] * 50)
+    assert table["knots"] == [[0.0, 1.0]] and table["coverage"] == 1.0

@@ -1,0 +1,78 @@
+"""What is wrong with a dataset is said with its file and line, before any training."""
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shoal_trainer import data, tasks
+
+GOOD = json.dumps({"id": "a", "task": "tool_call", "input": "play jazz", "target": {"tool": "PlayMusic", "arguments": {"genre": "jazz"}}}).encode()
+
+
+def write(folder: Path, lines: list[bytes]) -> Path:
+    path = folder / "tool_call.train.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b'{"id": "b", "task": "tool_call", "input": "x"}', "missing field `target`"),
+        (b'{"task": "tool_call", "input": "x", "target": {}}', "missing field `id`"),
+        (b'{"id": "b", "task": "tool_call", "input": 7, "target": {}}', "`input` must be str, not int"),
+        (b'{"id": "b", "task": "plan", "input": "x", "target": []}', "task is `plan`"),
+        (b'{"id": "b", "task": "tool_call", "input": "x", "target": {"tool": "T", "arguments": {"a": 1}}}', "argument `a` must be text"),
+        (b'{"id": "b", "task": "tool_call", "input": "x", "target": {"tool": "T"}}', 'must be {"tool"'),
+        (b'{"id": "\xff"}', "not UTF-8"),
+        (b'{"id": ', "not JSON"),
+        (b"[1]", "must be an object, not list"),
+    ],
+)
+def test_a_broken_row_is_refused_with_its_file_and_line(tmp_path: Path, bad: bytes, said: str) -> None:
+    path = write(tmp_path, [GOOD, bad])
+    with pytest.raises(data.DataError) as error:
+        data.read(path, tasks.KNOWN["tool_call"]())
+    assert str(error.value).startswith(f"{path}:2: ") and said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "target", "said"),
+    [
+        ("episode", {"turns": []}, [], "`turns`"),
+        ("episode", {"turns": ["x"], "methods": {"S": []}}, [], "`methods`"),
+        ("extract", {"slots": ["a"], "service": "S", "system": "", "user": 1}, {}, "must be text"),
+        ("extract", {"slots": ["a"], "service": "S", "system": "", "user": "x"}, {"a": 1}, "must be {slot: text}"),
+        ("compose", {"service": "S", "acts": []}, "x", "`acts`"),
+        ("summarize", {"methods": {}, "dialogue": [{"speaker": "robot", "text": "x"}]}, [], "`dialogue`"),
+        ("route", "x", "", "must be a label"),
+        ("plan", "x", [{"task": "tool_call", "input": "a\nb"}], "one line"),
+    ],
+)
+def test_an_input_or_a_target_of_the_wrong_shape_is_refused_by_its_task(tmp_path: Path, task: str, given: object, target: object, said: str) -> None:
+    row = {"id": "a", "task": task, "input": given, "target": target}
+    with pytest.raises(data.DataError, match=said.replace("{", r"\{")):
+        data.check(row, tasks.KNOWN[task](), "x:1")
+
+
+@pytest.mark.parametrize("lines", [[], [GOOD]])
+def test_an_empty_file_and_a_single_row_are_refused(tmp_path: Path, lines: list[bytes]) -> None:
+    with pytest.raises(data.DataError, match="at least 2"):
+        data.read(write(tmp_path, lines), tasks.KNOWN["tool_call"]())
+
+
+def test_a_truncated_gzip_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tool_call.train.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD * 100)[:40])
+    with pytest.raises(data.DataError, match="cannot be read"):
+        data.read(path, tasks.KNOWN["tool_call"]())
+
+
+def test_a_data_error_ends_the_command_with_one_line_before_training(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD, b"{}"])
+    command = [sys.executable, "-m", "shoal_trainer", "train", "--task", "tool_call", "--data", str(tmp_path), "--from", "scratch", "--out", str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 65 and "tool_call.train.jsonl:2: missing field `id`" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,118 @@
+"""Each task's text form, its grammar as serving renders it, and its variants."""
+import random
+
+import pytest
+from conftest import learned, rows
+
+from shoal_trainer import score, tasks
+from shoal_trainer.constrain import Constraint
+from shoal_trainer.prompt import Prompt
+from shoal_trainer.tasks import vary
+
+ALL = list(tasks.KNOWN)
+
+
+def prompt_of(task: tasks.Task) -> Prompt:
+    untrained = Prompt.untrained()
+    return Prompt.learn((t for r in rows(task.name) for t in (untrained.render(task.name, r["input"]), task.say(r["target"]))), 800)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_target_is_said_and_read_back_the_same(name: str) -> None:
+    task = learned(name)
+    for row in rows(name):
+        assert task.right(row, task.read(task.say(row["target"]))), row["id"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_score_gives_full_marks_to_the_targets_and_none_to_nothing(name: str) -> None:
+    task = learned(name)
+    full = task.metrics([(r, r["target"], task.read(task.say(r["target"]))) for r in rows(name)])
+    none = task.metrics([(r, r["target"], None) for r in rows(name)])
+    main = "splits" if name == "plan" else "score"
+    assert full[main] >= (0.9 if name == "episode" else 1.0) and none[main] == 0
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "compose"])
+def test_the_grammar_that_serving_holds_answers_to_admits_the_targets(name: str) -> None:
+    task = learned(name)
+    prompt = prompt_of(task)
+    constraint = Constraint(prompt, prompt.tokenizer.get_vocab_size())
+    grammar = task.files()[task.output()["grammar"]]
+    part, refused = rows(name)[:80], []
+    for row in part:
+        matcher = constraint.begin(grammar, name, row["input"])
+        ids = prompt.answer(task.say(row["target"]))
+        if matcher.validate_tokens(ids) != len(ids):
+            refused.append(task.say(row["target"]))
+    # A value may end in the middle of a run of punctuation ("3 p.m." of "3 p.m.?"): one in two thousand of the corpora.
+    assert len(refused) <= 1, refused
+
+
+def test_the_grammar_of_tool_call_refuses_what_nobody_said() -> None:
+    task = learned("tool_call")
+    prompt = prompt_of(task)
+    constraint = Constraint(prompt, prompt.tokenizer.get_vocab_size())
+    matcher = constraint.begin(task.files()["tool_call.lark.jinja"], "tool_call", 'play "Blue Train" by Coltrane')
+    said = {"tool": "PlayMusic", "arguments": {"artist": "Coltrane"}}
+    invented = {"tool": "PlayMusic", "arguments": {"artist": "Miles Davis"}}
+    good, bad = (prompt.answer(task.say(t)) for t in (said, invented))
+    assert matcher.validate_tokens(good) == len(good) and matcher.validate_tokens(bad) < len(bad)
+
+
+@pytest.mark.parametrize("name", ["tool_call", "extract", "plan"])
+def test_a_variant_says_only_what_its_input_holds(name: str, rng: random.Random) -> None:
+    task, changed = learned(name), 0
+    for row in rows(name) * 3:
+        new = task.vary(row, rng)
+        assert task.fault(new["target"]) is None and task.input_fault(new["input"]) is None
+        changed += new["target"] != row["target"]
+        values = {
+            "tool_call": lambda t: [v for value in t["arguments"].values() for v in ([value] if isinstance(value, str) else value)],
+            "extract": lambda t: list(t.values()),
+            "plan": lambda t: [step["input"] for step in t],
+        }[name](new["target"])
+        text = new["input"]["user"] if name == "extract" else new["input"]
+        assert all(value in text for value in values), new
+    assert changed > 60
+
+
+@pytest.mark.parametrize("name", ["episode", "summarize", "compose"])
+def test_a_variant_is_a_row_of_its_task_and_its_grammar_names_the_same_methods(name: str, rng: random.Random) -> None:
+    task, changed = learned(name), 0
+    for row in rows(name):
+        new = task.vary(row, rng)
+        assert task.fault(new["target"]) is None and task.input_fault(new["input"]) is None
+        changed += new["target"] != row["target"]
+        if name != "compose":
+            sort = lambda methods: {s: {m: sorted(p) for m, p in ms.items()} for s, ms in methods.items()}  # noqa: E731
+            assert sort(new["input"]["methods"]) == sort(row["input"]["methods"])
+    assert changed > 20
+
+
+def test_a_swap_never_breaks_a_value_that_contains_another() -> None:
+    pools = vary.Pools()
+    pools.add("city", ["York", "Oslo", "Rome"])
+    pools.add("state", ["New York", "Ohio"])
+    pools.close()
+    for seed in range(200):
+        found = vary.swap("from New York to Rome", [("state", "New York"), ("city", "Rome")], pools, random.Random(seed), 0.9, 0.5)
+        if found:
+            text, new = found
+            assert all(new(value) in text for value in ("New York", "Rome"))
+
+
+def test_a_reply_is_right_if_it_says_every_value() -> None:
+    task = tasks.KNOWN["compose"]()
+    row = {"input": {"service": "S", "acts": [{"act": "OFFER", "slot": "city", "values": ["Oslo"]}]}, "target": "How about Oslo?"}
+    assert task.right(row, "There is one in oslo.") and not task.right(row, "There is one.") and not task.right(row, None)
+
+
+def test_names_of_tasks_are_checked() -> None:
+    assert [t.name for t in tasks.named("plan, episode")] == ["plan", "episode"] and len(tasks.named("all")) == len(ALL)
+    with pytest.raises(SystemExit, match="no task `chat`"):
+        tasks.named("chat")
+
+
+def test_our_score_is_the_definition_of_the_task_data() -> None:
+    assert score.tool_call([({}, {"tool": "A", "arguments": {"x": "One. "}}, {"tool": "a", "arguments": {"x": "one"}})])["score"] == 1.0

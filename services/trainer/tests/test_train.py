@@ -1,0 +1,72 @@
+"""The whole way from rows to a folder, on a small model, on the CPU."""
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import rows
+
+from shoal_trainer import data
+
+SMALL = "--hidden 64 --layers 1 --vocabulary 600 --context 320 --looks 2 --uncompiled --minutes 0.2 --answer-tokens 48 --dev-rows 20".split()
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "shoal_trainer", *map(str, args)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of two tasks."""
+    where = tmp_path_factory.mktemp("data")
+    for task in ("tool_call", "plan"):
+        for split, part in (("train", rows(task)[:160]), ("dev", rows(task)[160:])):
+            (where / f"{task}.{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
+    return where
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A first training of two tasks."""
+    out = tmp_path_factory.mktemp("models") / "both"
+    done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out, json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_a_first_training_ends_in_a_folder_whose_card_tells_the_truth(first: tuple[Path, dict]) -> None:
+    out, said = first
+    assert said["parity"] >= 0.99
+    card = tomllib.loads((out / "1" / "card.toml").read_text())
+    assert card["kind"] == "generate" and set(card["files"]) == {p.name for p in (out / "1").iterdir()} - {"card.toml"}
+    assert all(data.sha256(out / "1" / name) == digest for name, digest in card["files"].items())
+    assert set(card["scores"]) == {"tool_call", "plan"} == set(card["calibration"]) and card["training"]["steps"] > 0
+    manifest = tomllib.loads((out / "specialist.toml").read_text())
+    assert manifest == {"name": "both", "tasks": ["tool_call", "plan"], "active_version": 1}
+
+
+def test_a_training_goes_on_where_it_stopped(first: tuple[Path, dict], folder: Path) -> None:
+    out, _ = first
+    work = out.with_name("both.work")
+    before = json.loads((work / "training.json").read_text())
+    done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SMALL, "--minutes", "0.3", "--resume", "--no-export")
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = json.loads((work / "training.json").read_text())
+    assert after["steps"] > before["steps"] and after["seconds"] > before["seconds"]
+
+
+@pytest.mark.parametrize("how", [["--lora", "4"], []])
+def test_a_fine_tune_starts_from_a_checkpoint_with_or_without_adapters(first: tuple[Path, dict], folder: Path, tmp_path: Path, how: list[str]) -> None:
+    source = first[0].with_name("both.work")
+    done = run("train", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "tool_call", "--version", "2", *SMALL, *how)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = tomllib.loads((tmp_path / "tool_call" / "2" / "card.toml").read_text())
+    assert card["version"] == 2 and card["training"]["from"] == "checkpoint" and card["training"]["lora"] == (4 if how else 0)
+
+
+def test_an_export_that_says_something_else_than_its_checkpoint_is_refused(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
+    source = first[0].with_name("both.work")
+    done = run("export", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "m", "--parity", "1.1", "--dev-rows", "5")
+    assert done.returncode == 65 and "export at a higher precision" in done.stderr and not (tmp_path / "m" / "1" / "card.toml").exists()
