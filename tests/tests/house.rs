@@ -16,10 +16,21 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("shoal-feedback", &["shoal-proto", "shoal-kit"]),
     ("shoal-concierge", &["shoal-proto", "shoal-kit"]),
     ("shoal-loadtest", &["shoal-proto", "shoal-kit", "shoal-specialist"]),
-    ("shoal-gateway", &["shoal-proto", "shoal-kit", "shoal-stack", "shoal-plan"]),
+    (
+        "shoal-gateway",
+        &["shoal-proto", "shoal-kit", "shoal-stack", "shoal-plan"],
+    ),
     (
         "shoal",
-        &["shoal-proto", "shoal-kit", "shoal-plan", "shoal-gateway", "shoal-specialist", "shoal-feedback", "shoal-concierge"],
+        &[
+            "shoal-proto",
+            "shoal-kit",
+            "shoal-plan",
+            "shoal-gateway",
+            "shoal-specialist",
+            "shoal-feedback",
+            "shoal-concierge",
+        ],
     ),
     (
         "shoal-tests",
@@ -47,7 +58,10 @@ fn root() -> PathBuf {
 /// Every .rs file of the workspace's packages, by path relative to the root.
 fn sources() -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    let mut folders: Vec<PathBuf> = ["proto", "services", "gateway", "loadtest", "tests"].iter().map(|f| root().join(f)).collect();
+    let mut folders: Vec<PathBuf> = ["proto", "services", "gateway", "loadtest", "tests"]
+        .iter()
+        .map(|f| root().join(f))
+        .collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let path = entry?.path();
@@ -65,7 +79,10 @@ fn sources() -> Result<BTreeMap<String, String>> {
 /// The part of a source that is neither a comment nor a test module at its end.
 fn code(text: &str) -> String {
     let body = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
-    body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    body.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn is_test(path: &str) -> bool {
@@ -74,22 +91,38 @@ fn is_test(path: &str) -> bool {
 
 /// Files outside `allowed` whose code names one of `words`.
 fn named_outside(words: &[&str], allowed: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let hits = sources()?.into_iter().filter(|(path, _)| !is_test(path) && !allowed(path)).filter_map(|(path, text)| {
-        let code = code(&text);
-        words.iter().find(|word| code.contains(**word)).map(|word| format!("{path} names `{word}`"))
-    });
+    let hits = sources()?
+        .into_iter()
+        .filter(|(path, _)| !is_test(path) && !allowed(path))
+        .filter_map(|(path, text)| {
+            let code = code(&text);
+            words
+                .iter()
+                .find(|word| code.contains(**word))
+                .map(|word| format!("{path} names `{word}`"))
+        });
     Ok(hits.collect())
 }
 
 #[test]
 fn crates_import_only_along_the_allowed_edges() -> Result<()> {
-    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec()?;
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()?;
     let names: BTreeSet<String> = metadata.packages.iter().map(|p| p.name.to_string()).collect();
     let allowed: BTreeMap<&str, &[&str]> = EDGES.into_iter().collect();
     for package in &metadata.packages {
-        let may = allowed.get(package.name.as_str()).with_context(|| format!("{} has no line in EDGES", package.name))?;
+        let may = allowed
+            .get(package.name.as_str())
+            .with_context(|| format!("{} has no line in EDGES", package.name))?;
         for dependency in package.dependencies.iter().filter(|d| names.contains(&d.name)) {
-            assert!(may.contains(&dependency.name.as_str()), "{} must not import {}", package.name, dependency.name);
+            assert!(
+                may.contains(&dependency.name.as_str()),
+                "{} must not import {}",
+                package.name,
+                dependency.name
+            );
         }
     }
     assert_eq!(names.len(), EDGES.len(), "a package left the workspace: mend EDGES");
@@ -138,7 +171,9 @@ fn the_environment_is_read_in_one_place() -> Result<()> {
 
 #[test]
 fn every_task_and_thread_has_a_name() -> Result<()> {
-    let hits = named_outside(&["tokio::spawn(", "thread::spawn(", "task::spawn_blocking("], |path| path == "services/kit/src/task.rs")?;
+    let hits = named_outside(&["tokio::spawn(", "thread::spawn(", "task::spawn_blocking("], |path| {
+        path == "services/kit/src/task.rs"
+    })?;
     assert!(hits.is_empty(), "{hits:#?}");
     Ok(())
 }
@@ -150,9 +185,15 @@ fn unsafe_code_stands_in_the_runtime_alone_and_argues_for_itself() -> Result<()>
         if blocks == 0 {
             continue;
         }
-        assert!(path.starts_with("services/specialist/src/runtime"), "{path} holds unsafe code");
+        assert!(
+            path.starts_with("services/specialist/src/runtime"),
+            "{path} holds unsafe code"
+        );
         let argued = text.matches("// SAFETY:").count();
-        assert!(argued >= blocks, "{path}: {blocks} unsafe blocks, {argued} `// SAFETY:` comments");
+        assert!(
+            argued >= blocks,
+            "{path}: {blocks} unsafe blocks, {argued} `// SAFETY:` comments"
+        );
     }
     Ok(())
 }
@@ -161,16 +202,26 @@ fn unsafe_code_stands_in_the_runtime_alone_and_argues_for_itself() -> Result<()>
 fn no_file_is_a_drawer_or_too_long() -> Result<()> {
     for (path, text) in sources()? {
         let name = path.rsplit('/').next().unwrap_or_default();
-        assert!(!["utils.rs", "common.rs", "types.rs", "helpers.rs"].contains(&name), "{path}: name it for what it does");
+        assert!(
+            !["utils.rs", "common.rs", "types.rs", "helpers.rs"].contains(&name),
+            "{path}: name it for what it does"
+        );
         let lines = text.lines().count();
-        assert!(lines <= LINES, "{path} has {lines} lines; past {LINES} a file is two files");
+        assert!(
+            lines <= LINES,
+            "{path} has {lines} lines; past {LINES} a file is two files"
+        );
     }
     Ok(())
 }
 
 #[test]
 fn a_lint_is_expected_with_a_reason_and_never_just_allowed() -> Result<()> {
-    let hits: Vec<_> = sources()?.into_iter().filter(|(path, text)| path != "tests/tests/house.rs" && text.contains("#[allow(")).map(|(path, _)| path).collect();
+    let hits: Vec<_> = sources()?
+        .into_iter()
+        .filter(|(path, text)| path != "tests/tests/house.rs" && text.contains("#[allow("))
+        .map(|(path, _)| path)
+        .collect();
     assert!(hits.is_empty(), "write #[expect(.., reason = \"..\")]: {hits:#?}");
     Ok(())
 }
@@ -181,10 +232,17 @@ fn every_message_field_and_rpc_of_the_contract_is_documented() -> Result<()> {
         let text = fs::read_to_string(root().join(format!("proto/shoal/v1/{file}.proto")))?;
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         for (i, line) in lines.iter().enumerate() {
-            let declares = ["message ", "enum ", "service ", "rpc ", "oneof "].iter().any(|word| line.starts_with(word));
-            let is_field = line.ends_with(';') && line.contains(" = ") && !line.starts_with("//") && !line.starts_with("syntax");
+            let declares = ["message ", "enum ", "service ", "rpc ", "oneof "]
+                .iter()
+                .any(|word| line.starts_with(word));
+            let is_field =
+                line.ends_with(';') && line.contains(" = ") && !line.starts_with("//") && !line.starts_with("syntax");
             if declares || is_field {
-                assert!(i > 0 && lines[i - 1].starts_with("//"), "proto/shoal/v1/{file}.proto:{}: `{line}` has no comment", i + 1);
+                assert!(
+                    i > 0 && lines[i - 1].starts_with("//"),
+                    "proto/shoal/v1/{file}.proto:{}: `{line}` has no comment",
+                    i + 1
+                );
             }
         }
     }

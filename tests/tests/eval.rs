@@ -1,0 +1,37 @@
+//! `shoal eval` through a running mesh agrees with score.py to the digit.
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use shoal_tests::{mesh::Mesh, root};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shoal-under-test");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], |_| ()).await?;
+    for (task, rows) in [("tool_call", 60), ("plan", 25), ("episode", 15)] {
+        let sample = std::fs::read_to_string(root().join(format!("tests/data/{task}.sample.jsonl")))?;
+        let gold = mesh.folder().join(format!("{task}.gold.jsonl"));
+        std::fs::write(&gold, sample.lines().take(rows).collect::<Vec<_>>().join("\n") + "\n")?;
+        let predictions = mesh.folder().join(format!("{task}.predictions.jsonl"));
+        let (gold, predictions) = (gold.display().to_string(), predictions.display().to_string());
+        let done = mesh
+            .shoal(&["eval", task, &gold, "--json", "--predictions", &predictions])
+            .await?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let ours = done.last()?;
+
+        let score = root().join("services/trainer/shoal_trainer/score.py");
+        let python = tokio::process::Command::new("python3")
+            .arg(score)
+            .args([task, &gold, &predictions])
+            .output()
+            .await?;
+        let theirs: Value = serde_json::from_slice(&python.stdout)
+            .with_context(|| String::from_utf8_lossy(&python.stderr).into_owned())?;
+        for (key, value) in theirs.as_object().context("an object")? {
+            assert_eq!(&ours[key], value, "{task}: {key} of {ours} is not score.py's {theirs}");
+        }
+        assert_eq!(ours["missing"], 0, "{task}: every row was answered: {ours}");
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! kill -9 at bad moments: nothing that was acknowledged is lost or doubled, no plan hangs past its deadline, the mesh heals alone.
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, stream};
+use shoal_proto::v1::{self, execute_plan_request::Source, plan_event::Event};
+use shoal_tests::mesh::{Mesh, without_models};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shoal-under-test");
+
+/// Plans of one test, and how many at once: some seconds of load, so that a kill always meets work.
+const PLANS: usize = 120;
+const AT_ONCE: usize = 8;
+
+/// A plan's deadline, and by how much its stream may outlive it: the way back, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(10);
+const LATE: Duration = Duration::from_secs(3);
+
+const TRIP: &str = r#"1. Restaurants_2.FindRestaurants(category="Coffeehouse", location="Newark")
+2. RideSharing_1.GetRide(destination=$1.address, number_of_riders="2", shared_ride="True")
+"#;
+
+/// What one client saw of its plan.
+#[derive(Debug, Default)]
+struct Seen {
+    plan_id: String,
+    /// Outcome ids of nodes that were told to be finished.
+    finished: BTreeSet<String>,
+    ended: bool,
+    took: Duration,
+}
+
+async fn one(mesh: &Mesh, text: &str) -> Seen {
+    let began = Instant::now();
+    let mut seen = Seen::default();
+    let request = v1::ExecutePlanRequest {
+        source: Some(Source::PlanText(text.to_owned())),
+        limits: Some(v1::PlanLimits {
+            deadline: Some(shoal_proto::time::duration(DEADLINE)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let Ok(mut plans) = mesh.plans() else { return seen };
+    if let Ok(stream) = plans.execute_plan(request).await {
+        let mut stream = stream.into_inner();
+        while let Some(Ok(event)) = stream.next().await {
+            seen.plan_id.clone_from(&event.plan_id);
+            match event.event {
+                Some(Event::NodeFinished(v1::NodeFinished { result: Some(result) }))
+                    if !result.outcome_id.is_empty() =>
+                {
+                    seen.finished.insert(result.outcome_id);
+                }
+                Some(Event::Finished(_)) => seen.ended = true,
+                _ => {}
+            }
+        }
+    }
+    seen.took = began.elapsed();
+    seen
+}
+
+/// Runs the load, kills `victim` in the middle of it, and then holds the store to what clients were told.
+async fn survives(mesh: &Mesh, victim: &str, text: &str) -> Result<Vec<Seen>> {
+    let load = stream::iter(0..PLANS)
+        .map(|_| one(mesh, text))
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<Seen>>();
+    let kill = async {
+        // A third of the way in: work runs, and work is still to come.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        mesh.kill(victim).await
+    };
+    let (seen, killed) = tokio::join!(load, kill);
+    mesh.healed(victim, killed?).await?;
+    let slowest = seen.iter().map(|s| s.took).max().unwrap_or_default();
+    assert!(slowest < DEADLINE + LATE, "a plan hung for {slowest:?}");
+    for plan in seen.iter().filter(|s| !s.finished.is_empty()) {
+        let stored = mesh.outcomes(&plan.plan_id, plan.finished.len()).await?;
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        stored
+            .iter()
+            .for_each(|o| *times.entry(&o.outcome_id).or_default() += 1);
+        assert!(
+            times.values().all(|&n| n == 1),
+            "an outcome was stored twice: {times:?}"
+        );
+        let lost: Vec<_> = plan
+            .finished
+            .iter()
+            .filter(|id| !times.contains_key(id.as_str()))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "plan {} lost {lost:?} after {victim} was killed",
+            plan.plan_id
+        );
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_feedback_loses_no_outcome_and_fails_no_plan() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let seen = survives(&mesh, "feedback", TRIP).await?;
+    assert!(seen.iter().all(|s| s.ended), "plans go on while feedback is away");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_the_gateway_loses_no_outcome_that_a_client_was_told_of() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let seen = survives(&mesh, "gateway", TRIP).await?;
+    assert!(seen.iter().any(|s| s.ended), "some plans ended before or after");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_a_specialist_ends_no_plan_late_and_the_mesh_heals() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], |_| ()).await?;
+    let seen = survives(
+        &mesh,
+        "tool_call",
+        "1. tool_call: play some jazz\n2. tool_call: what is the weather in Oslo\n",
+    )
+    .await?;
+    assert!(
+        seen.iter().all(|s| s.ended),
+        "every plan's stream ended with its last event"
+    );
+    let after = mesh.shoal(&["run", "--json", "play some jazz"]).await?;
+    assert_eq!(after.code, Some(0), "{after:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_supervisor_is_killed_its_processes_leave_too() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let gateway = mesh.pid("gateway").await?;
+    let supervisor = mesh.supervisor().context("it runs")?;
+    std::process::Command::new("kill")
+        .args(["-9", &supervisor.to_string()])
+        .status()?;
+    let until = Instant::now() + Duration::from_secs(20);
+    let alive = || std::path::Path::new(&format!("/proc/{gateway}/stat")).exists();
+    while alive() {
+        assert!(Instant::now() < until, "the gateway outlived its supervisor");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
