@@ -1,2 +1,93 @@
-//! Binary.
-fn main() {}
+//! `shoal-loadtest`: load on a mesh that somebody else runs, and what came of it.
+//!
+//! Reading order: [`cli`] is what can be asked; [`schedule`] says when plans arrive and [`tally`] adds up what became of them
+//! (both pure); [`goals`] reads what is asked and [`judge`] what is right; [`call`] puts one plan to the gateway; [`load`] is
+//! the open loop that joins them.
+mod call;
+mod cli;
+mod goals;
+mod judge;
+mod load;
+mod schedule;
+mod tally;
+
+use clap::Parser as _;
+use cli::{Cli, Command, PlansArgs};
+use indicatif::{ProgressBar, ProgressStyle};
+use shoal_kit::shutdown;
+use std::process::ExitCode;
+
+/// The command line or a file is wrong; nothing was sent.
+const USAGE: u8 = 64;
+
+/// The gateway cannot be reached; nothing was sent.
+const UNAVAILABLE: u8 = 69;
+
+/// The machine has no runtime to give.
+const INTERNAL: u8 = 70;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; clap knows which stream is whose.
+            let _ = error.print();
+            return if error.use_stderr() {
+                USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("shoal-loadtest: cannot start the runtime: {error}");
+            return INTERNAL.into();
+        }
+    };
+    let Command::Plans(args) = cli.command;
+    let code = runtime.block_on(plans(args));
+    // What an interrupted run leaves in flight is not waited for: the gateway sees its streams end and cancels the plans.
+    runtime.shutdown_background();
+    code
+}
+
+async fn plans(args: PlansArgs) -> ExitCode {
+    let goals = match goals::read(&args.goals) {
+        Ok(goals) => goals,
+        Err(error) => return say(USAGE, &error),
+    };
+    let gateway = match call::Gateway::at(&args.gateway, args.max_in_flight, args.deadline) {
+        Ok(gateway) => gateway,
+        Err(error) => return say(USAGE, &error),
+    };
+    if let Err(error) = gateway.answers().await {
+        return say(UNAVAILABLE, &error);
+    }
+    let bar = progress(&args);
+    let stop = shutdown::signal(false);
+    let tally = load::run(&args.load(), &goals, &gateway, &stop, &|tally, in_flight| {
+        bar.set_position(tally.arrivals());
+        bar.set_message(tally.so_far(in_flight));
+    })
+    .await;
+    bar.finish_and_clear();
+    if stop.is_cancelled() {
+        eprintln!("shoal-loadtest: interrupted: the figures are of what was sent until then");
+    }
+    println!("{}", tally.to_json(args.rate));
+    ExitCode::SUCCESS
+}
+
+fn say(code: u8, error: &anyhow::Error) -> ExitCode {
+    eprintln!("shoal-loadtest: {error:#}");
+    code.into()
+}
+
+/// A bar on standard error, as long as the arrivals to be expected; nothing where that is no terminal.
+fn progress(args: &PlansArgs) -> ProgressBar {
+    let template = "{elapsed} [{bar:30.cyan/dim}] {pos}/{len} arrivals  {msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(args.expected()).with_style(style.progress_chars("=> "))
+}
