@@ -7,11 +7,22 @@
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Plans, specialists, tools, feedback, mesh status.
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
+    reason = "generated"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/shoal.v1.rs"));
 }
 
 /// The Open Inference Protocol, version 2.
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 pub mod oip {
     include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 }

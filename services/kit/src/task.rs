@@ -43,3 +43,18 @@ where
 {
     thread::Builder::new().name(name.to_owned()).spawn(body)
 }
+
+/// The same with a stack of `stack_bytes`, for work that recurses as deep as its input says. Only what is used takes memory.
+///
+/// # Errors
+/// When the operating system has no thread to give.
+pub fn deep_thread<T, F>(name: &str, stack_bytes: usize, body: F) -> io::Result<thread::JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(stack_bytes)
+        .spawn(body)
+}
