@@ -128,23 +128,18 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
         }
     };
     // Before anything binds: what is wrong with a folder does not get better by being served.
-    let opened = tokio::task::spawn_blocking(move || shoal_specialist::folder::Folder::open(&folder).map(drop)).await;
-    opened
+    let opened = tokio::task::spawn_blocking(move || shoal_specialist::folder::Folder::open(&folder)).await;
+    let folder = opened
         .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let _telemetry = telemetry::init(name, &config.telemetry)?;
     let library = crate::onnxruntime::locate(&config.onnxruntime).await?;
+    // What the library refuses (a provider that is not there, a model that it cannot load) is a matter of configuration too.
+    let loaded = shoal_specialist::load(folder, &specialist, &library.path).await;
+    let loaded = loaded.map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let bound = open(name, specialist.listen, specialist.http_listen, &args.process).await?;
     let shutdown = shutdown::signal(args.process.exit_with_parent);
-    let ran = shoal_specialist::run(name, &specialist, library.path.as_path(), bound, shutdown).await;
-    ran.map_err(|error| {
-        // What the library refuses (a provider that is not there, a model that it cannot load) is a matter of configuration.
-        if error.chain().any(|e| e.is::<shoal_specialist::RuntimeError>()) {
-            Failure::usage(format!("specialist {name}: {error:#}"))
-        } else {
-            Failure::from(error)
-        }
-    })
+    Ok(shoal_specialist::serve(name, loaded, &specialist, &config.telemetry, bound, shutdown).await?)
 }
 
 fn overrides(args: &ProcessArgs, listen: &mut SocketAddr, http_listen: &mut SocketAddr) {

@@ -1,24 +1,21 @@
-//! One loaded model: its folder, tokenizer, template, grammars, and the engine that runs it.
+//! One loaded model: its folder, and what runs it.
 use crate::{
-    constrain::{Compiler, FORM_BYTES, Grammar},
     encoder::{self, Encoder},
-    engine::{Engine, Request, Ticket, queue::Class},
+    engine::{Engine, Ticket, queue::Class},
     error::Error,
     folder::{Folder, Form, Task, manifest::Kind},
-    prompt::{self, Prompt, Template},
-    runtime::{self, OrtDecoder, OrtEncoder},
+    generator::Generator,
+    prompt::Prompt,
+    runtime::{self, OrtEncoder},
     sampling::Sampling,
-    vocabulary::Vocabulary,
 };
-use jsonschema::Validator;
 use shoal_kit::config;
 use std::{
-    collections::HashMap,
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 /// Why a specialist did not start. None can be mended by trying again.
@@ -33,7 +30,7 @@ pub enum LoadError {
         /// "name@version".
         model: String,
         /// Which file.
-        file: &'static str,
+        file: String,
         /// What is wrong.
         message: String,
     },
@@ -41,7 +38,7 @@ pub enum LoadError {
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     /// The operating system had no thread to give.
-    #[error("no thread for the engine: {0}")]
+    #[error("no thread for the model: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -78,33 +75,26 @@ enum Model {
     Encoder(Box<Encoder>),
 }
 
-/// A generating model.
-#[derive(Debug)]
-struct Generator {
-    engine: Engine,
-    tokenizer: Tokenizer,
-    template: Template,
-    compiler: Compiler,
-    grammars: HashMap<String, Option<Grammar>>,
-    inputs: HashMap<String, Validator>,
-    prompt_bytes: usize,
-}
-
 impl Specialist {
-    /// Checks and loads `folder`. Nothing of ONNX Runtime is touched before the whole folder has passed.
+    /// Checks and loads the folder at `path`.
+    ///
+    /// # Errors
+    /// As [`Folder::open`] and [`Self::of`].
+    pub fn load(path: &Path, config: &config::Specialist, library: &Path) -> Result<Self, LoadError> {
+        Self::of(Folder::open(path)?, config, library)
+    }
+
+    /// Loads a checked folder. Nothing of ONNX Runtime is touched before all its texts have been read.
     ///
     /// # Errors
     /// The first fault, saying what to do.
-    pub fn load(folder: &Path, config: &config::Specialist, library: &Path) -> Result<Self, LoadError> {
-        let folder = Folder::open(folder)?;
-        let identity = folder.identity();
-        let fault = |file: &'static str, message: String| LoadError::File {
-            model: identity.clone(),
-            file,
-            message,
-        };
+    pub fn of(mut folder: Folder, config: &config::Specialist, library: &Path) -> Result<Self, LoadError> {
         let text = folder.text("tokenizer.json").unwrap_or_default();
-        let tokenizer = Tokenizer::from_bytes(text).map_err(|e| fault("tokenizer.json", e.to_string()))?;
+        let tokenizer = Tokenizer::from_bytes(text).map_err(|e| LoadError::File {
+            model: folder.identity(),
+            file: "tokenizer.json".into(),
+            message: e.to_string(),
+        })?;
         let options = runtime::Options {
             provider: config.provider,
             intra_op_threads: config.intra_op_threads,
@@ -113,54 +103,15 @@ impl Specialist {
         let model = match &folder.genai {
             None => {
                 let model = OrtEncoder::open(library, &folder.model, encoder::outputs(folder.card.kind), &options)?;
-                Model::Encoder(Box::new(Encoder::start(&folder.card, tokenizer, model)?))
+                let encoder = Encoder::start(&folder, tokenizer, model, config.queue_tokens)?;
+                Model::Encoder(Box::new(encoder))
             }
             Some(genai) => {
-                let vocabulary = Vocabulary::from_tokenizer_json(text).map_err(|e| fault("tokenizer.json", e))?;
-                if vocabulary.pieces().len() > genai.vocabulary {
-                    let (tokens, logits) = (vocabulary.pieces().len(), genai.vocabulary);
-                    return Err(fault(
-                        "tokenizer.json",
-                        format!("it has {tokens} tokens, the model {logits} logits: they are not of one export"),
-                    ));
-                }
-                let template = Template::of(&folder).map_err(|e| fault("chat_template.jinja", e))?;
-                let compiler = Compiler::new(&vocabulary, tokenizer.clone(), &genai.eos, genai.vocabulary)
-                    .map_err(|e| fault("tokenizer.json", e))?;
-                let mut grammars = HashMap::new();
-                let mut inputs = HashMap::new();
-                for task in &folder.tasks {
-                    let compiled = compiler
-                        .compile(&task.form)
-                        .map_err(|e| fault("output form", format!("task {}: {e}", task.name)))?;
-                    grammars.insert(task.name.clone(), compiled);
-                    if let Some(schema) = &task.input_schema {
-                        let validator = jsonschema::validator_for(schema)
-                            .map_err(|e| fault("input schema", format!("task {}: {e}", task.name)))?;
-                        inputs.insert(task.name.clone(), validator);
-                    }
-                }
-                let context = folder.card.limits.context_tokens as usize;
-                let prompt_bytes = vocabulary.longest().saturating_mul(context);
-                let decoder = OrtDecoder::open(library, &folder, config.slots.max(1), &options)?;
-                let engine = Engine::start(
-                    &folder.card.name,
-                    decoder,
-                    Arc::new(vocabulary),
-                    genai.eos.clone(),
-                    config.queue_tokens,
-                )?;
-                Model::Generator(Box::new(Generator {
-                    engine,
-                    tokenizer,
-                    template,
-                    compiler,
-                    grammars,
-                    inputs,
-                    prompt_bytes,
-                }))
+                let generator = Generator::load(&folder, genai, tokenizer, config, library, &options)?;
+                Model::Generator(Box::new(generator))
             }
         };
+        folder.forget_texts();
         Ok(Self {
             folder,
             model,
@@ -168,7 +119,7 @@ impl Specialist {
         })
     }
 
-    /// The checked folder.
+    /// The checked folder; its texts are gone.
     #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
@@ -190,8 +141,17 @@ impl Specialist {
     #[must_use]
     pub fn engine(&self) -> Option<&Engine> {
         match &self.model {
-            Model::Generator(generator) => Some(&generator.engine),
+            Model::Generator(generator) => Some(generator.engine()),
             Model::Encoder(_) => None,
+        }
+    }
+
+    /// Cancelled when the thread that runs the model has ended: there are no answers after that.
+    #[must_use]
+    pub fn stopped(&self) -> CancellationToken {
+        match &self.model {
+            Model::Generator(generator) => generator.engine().stopped(),
+            Model::Encoder(encoder) => encoder.stopped(),
         }
     }
 
@@ -227,73 +187,14 @@ impl Specialist {
         })
     }
 
-    /// Renders, tokenizes and queues a request. The work before the queue is bounded by the context.
+    /// Reads and queues a request: renders, tokenizes, compiles the grammar that it may need.
     ///
     /// # Errors
-    /// `Unsupported` of an encoder, `Invalid` for what the request says, `Busy` when the queue is full.
-    pub fn generate(&self, ask: Ask) -> Result<Ticket, Error> {
-        let started = Instant::now();
+    /// `Unsupported` of an encoder, `Invalid` for what the request says, `Busy` when a queue is full, `Expired`.
+    pub async fn generate(&self, ask: Ask) -> Result<Ticket, Error> {
         let generator = self.generator()?;
         let task = self.task(&ask.task)?;
-        if let (Prompt::Json(map), Some(validator)) = (&ask.prompt, generator.inputs.get(&task.name)) {
-            let value = serde_json::Value::Object(map.clone());
-            if let Err(e) = validator.validate(&value) {
-                return Err(Error::invalid(
-                    "prompt.json",
-                    format!("it breaks the task's input schema at `{}`: {e}", e.instance_path()),
-                ));
-            }
-        }
-        let grammar = match &ask.form {
-            None => generator
-                .grammars
-                .get(&task.name)
-                .and_then(Option::as_ref)
-                .map(Grammar::begin),
-            Some(form) => {
-                let size = match form {
-                    Form::Free => 0,
-                    Form::Schema(schema) => schema.to_string().len(),
-                    Form::Lark(lark) => lark.len(),
-                };
-                if size > FORM_BYTES {
-                    return Err(Error::invalid(
-                        "constraint",
-                        format!("{size} bytes; a form has at most {FORM_BYTES}"),
-                    ));
-                }
-                generator
-                    .compiler
-                    .compile(form)
-                    .map_err(|e| Error::invalid("constraint", format!("it does not compile: {e}")))?
-            }
-        };
-        let rendered = generator.template.render(&ask.prompt, &task.name)?;
-        if rendered.len() > generator.prompt_bytes {
-            // Even if every token were the longest one: it is not worth the tokenizer's time.
-            let (bytes, context) = (rendered.len(), generator.engine.shape().context_tokens);
-            return Err(Error::invalid(
-                "prompt",
-                format!("{bytes} bytes do not fit the context of {context} tokens"),
-            ));
-        }
-        let prompt = prompt::encode(&generator.tokenizer, &rendered)?;
-        let Ask {
-            sampling,
-            class,
-            deadline,
-            span,
-            ..
-        } = ask;
-        generator.engine.submit(Request {
-            prompt,
-            sampling,
-            grammar,
-            class,
-            deadline,
-            tokenize: started.elapsed(),
-            span,
-        })
+        generator.generate(ask, task).await
     }
 
     /// Token ids of a prompt, as the model gets them; for benchmarks and tests.
@@ -301,10 +202,7 @@ impl Specialist {
     /// # Errors
     /// As [`Self::generate`].
     pub fn tokenize(&self, prompt: &Prompt, task: &str) -> Result<(Vec<u32>, Duration), Error> {
-        let started = Instant::now();
-        let generator = self.generator()?;
-        let rendered = generator.template.render(prompt, &self.task(task)?.name)?;
-        Ok((prompt::encode(&generator.tokenizer, &rendered)?, started.elapsed()))
+        self.generator()?.tokenize(prompt, &self.task(task)?.name)
     }
 
     fn generator(&self) -> Result<&Generator, Error> {

@@ -1,17 +1,40 @@
 //! Output held to a JSON Schema or a Lark grammar while it is decoded, by llguidance over the model's own tokens.
 //!
 //! A mask of allowed tokens comes before each choice, and the choice goes back into the grammar: what comes out parses by
-//! construction. A grammar is compiled once ([`Compiler::compile`]) and copied for each request.
+//! construction. A form that is the same for every request is compiled once and copied for each; [`template`] makes a grammar
+//! of each request, and says what its author must know.
+//!
+//! # What a form can cost
+//! Forms come from callers and from text that callers send, so compiling one must end and must not take the process with it.
+//! llguidance bounds most of that itself; two things are left to us. It recurses along chains of definitions (2,000 rules, or
+//! 500 `$ref`s, overflow the 2 MiB stack of a runtime's thread, which aborts the process): so forms are compiled on
+//! [`crate::workshop`]'s deep stacks, and [`FORM_BYTES`] bounds the chain. And it builds the first states of its lexer without
+//! fuel (two counted patterns joined by `&` run for minutes): so [`Compiler::compile`] takes the same steps beforehand, with it.
 
+pub mod template;
 mod trie;
 
 use crate::{folder::Form, vocabulary::Vocabulary};
-use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar, toktrie::SimpleVob};
-use std::fmt;
+use llguidance::{
+    Matcher, ParserFactory,
+    api::{GrammarInit, ParserLimits, TopLevelGrammar},
+    earley::lexerspec::LexerSpec,
+    panic_utils,
+    toktrie::SimpleVob,
+};
+use std::{fmt, panic::AssertUnwindSafe};
 
-/// Bytes of a grammar or schema that a caller sends. The largest public schemas (FHIR) are a few megabytes; a task's is a few
-/// kilobytes.
-pub const FORM_BYTES: usize = 256 << 10;
+/// Bytes of a grammar or schema that a caller sends: the widest schema of our own tasks has 15,000. Compiling is quadratic and
+/// worse in the size of a hostile one: at this size 2.5 s at most was measured (nested repeats), at twice it 12 s.
+pub const FORM_BYTES: usize = 32 << 10;
+
+/// Bytes of a grammar that a template makes: a conversation of a thousand words, with the names of a hundred methods, is
+/// under 20,000.
+pub const RENDERED_BYTES: usize = 128 << 10;
+
+/// States of one request's lexer, 1 to 2 kB each: the default of 250,000 would let one answer take half a gigabyte. A
+/// 600-word span takes some 2,000.
+const LEXER_STATES: usize = 50_000;
 
 /// Compiles grammars for one tokenizer.
 pub struct Compiler {
@@ -38,12 +61,14 @@ impl Compiler {
         let environment = trie::environment(vocabulary, tokenizer, eos, width);
         let mut factory = ParserFactory::new_simple(&environment).map_err(|e| e.to_string())?;
         factory.quiet();
+        let limits = factory.limits_mut();
         // An error of the grammar is for its author; the parser's state is not.
-        factory.limits_mut().verbose_errors = false;
+        limits.verbose_errors = false;
+        limits.max_lexer_states = LEXER_STATES;
         Ok(Self { factory })
     }
 
-    /// Compiles a form; `Free` is no grammar.
+    /// Compiles a form; `Free` is no grammar. Call it on a deep stack (see above).
     ///
     /// # Errors
     /// What is wrong with the form, for its author.
@@ -53,14 +78,45 @@ impl Compiler {
             Form::Schema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
             Form::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
         };
-        let mut matcher = Matcher::new(self.factory.create_parser(top));
+        // llguidance guards its own calls in this way, and expects its builder to be guarded too.
+        let compiled = panic_utils::catch_unwind(AssertUnwindSafe(|| self.grammar(top)));
+        compiled
+            .map(Some)
+            .map_err(|e| e.to_string().trim_end_matches("<non-verbose/>").trim().to_owned())
+    }
+
+    fn grammar(&self, top: TopLevelGrammar) -> anyhow::Result<Grammar> {
+        let limits = self.factory.limits().clone();
+        let environment = self.factory.tok_env().clone();
+        let (grammar, lexer) = GrammarInit::Serialized(top).to_internal(Some(environment), limits.clone())?;
+        first_states(&lexer, limits)?;
+        let parser = self
+            .factory
+            .create_parser_from_init_default(GrammarInit::Internal(grammar, lexer));
+        let mut matcher = Matcher::new(parser);
         if let Some(error) = matcher.get_error() {
-            return Err(error.trim_end_matches("<non-verbose/>").trim().to_owned());
+            anyhow::bail!(error);
         }
         // What compiles may still allow nothing at all; better told now than at the first token.
-        matcher.compute_mask_or_eos().map_err(|e| e.to_string())?;
-        Ok(Some(Grammar { matcher }))
+        matcher.compute_mask_or_eos()?;
+        Ok(Grammar { matcher })
     }
+}
+
+/// The lexer's first state and its 256 transitions, as llguidance is about to build them, with the fuel that it does not set.
+fn first_states(lexer: &LexerSpec, mut limits: ParserLimits) -> anyhow::Result<()> {
+    let mut automaton = lexer.to_regex_vec(&mut limits)?;
+    automaton.set_fuel(limits.initial_lexer_fuel);
+    let start = automaton.initial_state(&lexer.all_lexemes());
+    for byte in 0..=u8::MAX {
+        automaton.transition(start, byte);
+        if let Some(error) = automaton.get_error() {
+            anyhow::bail!(
+                "its patterns are too complex ({error}): use fewer counted repeats, and join less by `&` and `~`"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A compiled grammar, and where an answer is in it.

@@ -1,26 +1,41 @@
 //! Encoders: texts to labels or vectors, one batch at a time on an owner thread.
+//!
+//! [`Encoder::encode`] tokenizes and queues (bounded by tokens, as the slot engine's queue is); `owner` runs the batches;
+//! `pool` makes answers of what comes out; [`labels`] names them.
 
+pub mod labels;
+mod owner;
 mod pool;
 
 use crate::{
     error::Error,
-    folder::manifest::{Card, Embed, Kind},
+    folder::{Folder, manifest::Kind},
     runtime::OrtEncoder,
+    specialist::LoadError,
+    workshop::Workshop,
 };
-use pool::{Pooled, Wanted};
+use owner::{Batch, Ran};
 use std::{
     fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-/// Batches that wait for the one that runs. Each holds at most 64 texts of the context's length.
+/// Batches that wait for the one that runs, however short their texts: a bound on memory.
 const BATCHES: usize = 64;
 
 /// Texts of one call.
 pub const TEXTS: usize = 64;
+
+/// Bytes of texts that are tokenized on the request's own thread: a millisecond or two of it.
+const SHORT_BYTES: usize = 16 << 10;
 
 /// One text's result.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,28 +61,16 @@ pub struct Encoded {
     pub run: Duration,
 }
 
-struct Batch {
-    rows: usize,
-    columns: usize,
-    ids: Vec<i64>,
-    mask: Vec<i64>,
-    deadline: Option<Instant>,
-    queued: Instant,
-    reply: oneshot::Sender<Result<Ran, Error>>,
-}
-
-/// What came of a batch.
-struct Ran {
-    answers: Vec<Answer>,
-    queue: Duration,
-    run: Duration,
-}
-
 /// An encoder: its handle, and the owner thread behind it.
 pub struct Encoder {
     batches: Option<mpsc::Sender<Batch>>,
-    tokenizer: Tokenizer,
+    /// Tokens in the channel.
+    waiting: Arc<AtomicUsize>,
+    queue_tokens: usize,
+    tokenizer: Arc<Tokenizer>,
     context_tokens: usize,
+    workshop: Workshop,
+    stopped: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -88,156 +91,145 @@ pub(crate) fn outputs(kind: Kind) -> &'static [&'static str] {
 }
 
 impl Encoder {
-    /// Starts the owner thread.
+    /// Proves the model on a batch made up for it, and starts the owner thread.
     ///
     /// # Errors
-    /// When the operating system has no thread to give.
-    pub(crate) fn start(card: &Card, mut tokenizer: Tokenizer, mut model: OrtEncoder) -> std::io::Result<Self> {
+    /// When the model does not give what the card says, or the operating system has no thread to give.
+    pub(crate) fn start(
+        folder: &Folder,
+        mut tokenizer: Tokenizer,
+        mut model: OrtEncoder,
+        queue_tokens: usize,
+    ) -> Result<Self, LoadError> {
         // Cutting and padding are ours: a file's own settings would hide a text that does not fit.
         let _ = tokenizer.with_truncation(None);
         tokenizer.with_padding(None);
-        let (batches, mut queue) = mpsc::channel::<Batch>(BATCHES);
-        let wanted = match (&card.classify, &card.embed) {
-            (Some(c), _) => Wanted::Labels(c.labels.len()),
-            (
-                None,
-                Some(Embed {
-                    pooling,
-                    normalise,
-                    dimensions,
-                }),
-            ) => Wanted::Vector {
-                pooling: *pooling,
-                normalise: *normalise,
-                dimensions: *dimensions as usize,
-            },
-            (None, None) => Wanted::Labels(0),
-        };
-        let thread = shoal_kit::task::thread("encoder", move || {
-            while let Some(batch) = queue.blocking_recv() {
-                let started = Instant::now();
-                if batch.reply.is_closed() {
-                    continue;
-                }
-                if batch.deadline.is_some_and(|d| d <= started) {
-                    let _ = batch.reply.send(Err(Error::Expired { generated: 0 }));
-                    continue;
-                }
-                let run = model.run(batch.rows, batch.columns, batch.ids, batch.mask.clone());
-                let answers = run.map_err(|e| e.to_string()).and_then(|output| {
-                    pool::answers(
-                        &output,
-                        &Pooled {
-                            rows: batch.rows,
-                            columns: batch.columns,
-                            mask: &batch.mask,
-                        },
-                        &wanted,
-                    )
-                });
-                let answers = answers.map_err(|message| Error::Broken { message });
-                let _ = batch.reply.send(answers.map(|answers| Ran {
-                    answers,
-                    queue: started - batch.queued,
-                    run: started.elapsed(),
-                }));
-            }
+        let context_tokens = folder.card.limits.context_tokens as usize;
+        let wanted = pool::Wanted::of(&folder.card);
+        owner::prove(&mut model, &wanted, &tokenizer, context_tokens).map_err(|message| LoadError::File {
+            model: folder.identity(),
+            file: "model.onnx".into(),
+            message,
         })?;
-        let context_tokens = card.limits.context_tokens as usize;
+        let (batches, queue) = mpsc::channel::<Batch>(BATCHES);
+        let (waiting, stopped) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let (taken, end) = (waiting.clone(), stopped.clone().drop_guard());
+        let thread = shoal_kit::task::thread("encoder", move || {
+            // Told however the thread ends, by a panic too.
+            let _end = end;
+            owner::run(queue, &taken, model, &wanted);
+        })?;
         Ok(Self {
             batches: Some(batches),
-            tokenizer,
+            waiting,
+            queue_tokens,
+            tokenizer: Arc::new(tokenizer),
             context_tokens,
+            workshop: Workshop::start()?,
+            stopped,
             thread: Some(thread),
         })
+    }
+
+    /// Cancelled when the owner thread has ended.
+    #[must_use]
+    pub fn stopped(&self) -> CancellationToken {
+        self.stopped.clone()
     }
 
     /// Encodes 1 to [`TEXTS`] texts.
     ///
     /// # Errors
-    /// `Invalid` for too many texts or one that does not fit, `Busy` when too many batches wait, `Expired`.
+    /// `Invalid` for too many texts or one that does not fit, `Busy` when too much waits, `Expired`.
     pub async fn encode(&self, texts: &[String], deadline: Option<Instant>) -> Result<Encoded, Error> {
+        let encoding = self.encode_unbounded(texts, deadline);
+        match deadline {
+            None => encoding.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), encoding).await {
+                Ok(encoded) => encoded,
+                Err(_) => Err(Error::Expired { generated: 0 }),
+            },
+        }
+    }
+
+    async fn encode_unbounded(&self, texts: &[String], deadline: Option<Instant>) -> Result<Encoded, Error> {
         let started = Instant::now();
+        let rows = self.tokenize(texts).await?;
+        let input_tokens: usize = rows.iter().map(Vec::len).sum();
+        let (reply, answer) = oneshot::channel();
+        let batch = Batch::of(&rows, input_tokens, deadline, reply);
+        let tokenize = started.elapsed();
+        self.offer(batch)?;
+        let broken = |_| Error::Broken {
+            message: "the encoder stopped before the answer".into(),
+        };
+        let Ran { answers, queue, run } = answer.await.map_err(broken)??;
+        Ok(Encoded {
+            answers,
+            input_tokens,
+            tokenize,
+            queue,
+            run,
+        })
+    }
+
+    async fn tokenize(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, Error> {
         if texts.is_empty() || texts.len() > TEXTS {
             return Err(Error::invalid(
                 "texts",
                 format!("give 1 to {TEXTS} texts, not {}", texts.len()),
             ));
         }
-        let mut rows: Vec<Vec<u32>> = Vec::with_capacity(texts.len());
-        for (i, text) in texts.iter().enumerate() {
-            let field = || format!("texts[{i}]");
-            // No tokenizer makes fewer than one token of 64 bytes of ordinary text: beyond that it is not even tried.
-            if text.len() > self.context_tokens * 64 {
-                return Err(Error::invalid(
-                    field(),
-                    format!("{} bytes do not fit {} tokens", text.len(), self.context_tokens),
-                ));
-            }
-            let encoding = self
-                .tokenizer
-                .encode(text.as_str(), true)
-                .map_err(|e| Error::invalid(field(), e.to_string()))?;
-            let ids = encoding.get_ids();
-            if ids.is_empty() || ids.len() > self.context_tokens {
-                return Err(Error::invalid(
-                    field(),
-                    format!("it has {} tokens; 1 to {} fit", ids.len(), self.context_tokens),
-                ));
-            }
-            rows.push(ids.to_vec());
+        let context = self.context_tokens;
+        // No tokenizer makes fewer than one token of 64 bytes of ordinary text: beyond that it is not even tried.
+        if let Some(i) = texts.iter().position(|text| text.len() > context * 64) {
+            return Err(Error::invalid(
+                format!("texts[{i}]"),
+                format!("{} bytes do not fit {context} tokens", texts[i].len()),
+            ));
         }
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(1);
-        let padded = |row: &Vec<u32>, of: fn(u32) -> i64| {
-            row.iter()
-                .map(|id| of(*id))
-                .chain(std::iter::repeat(0))
-                .take(columns)
-                .collect::<Vec<_>>()
+        let (tokenizer, owned) = (self.tokenizer.clone(), texts.to_vec());
+        let ids = move || {
+            let one = |(i, text): (usize, &String)| {
+                ids(&tokenizer, text, context).map_err(|e| Error::invalid(format!("texts[{i}]"), e))
+            };
+            owned.iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()
         };
-        let ids = rows.iter().flat_map(|row| padded(row, i64::from)).collect();
-        let mask = rows.iter().flat_map(|row| padded(row, |_| 1)).collect();
-        let (reply, answer) = oneshot::channel();
-        let batch = Batch {
-            rows: rows.len(),
-            columns,
-            ids,
-            mask,
-            deadline,
-            queued: Instant::now(),
-            reply,
-        };
-        let tokenize = started.elapsed();
-        let batches = self.batches.as_ref().ok_or(Error::Closing)?;
-        batches.try_send(batch).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Error::Busy {
-                waiting_tokens: BATCHES,
-                queue_tokens: BATCHES,
-                retry_after: Duration::from_millis(100),
-            },
-            mpsc::error::TrySendError::Closed(_) => Error::Broken {
-                message: "the encoder stopped".into(),
-            },
-        })?;
-        let broken = || Error::Broken {
-            message: "the encoder stopped before the answer".into(),
-        };
-        let answer = match deadline {
-            None => answer.await.map_err(|_| broken())?,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer).await {
-                Ok(answer) => answer.map_err(|_| broken())?,
-                Err(_) => return Err(Error::Expired { generated: 0 }),
-            },
-        };
-        let Ran { answers, queue, run } = answer?;
-        Ok(Encoded {
-            answers,
-            input_tokens: rows.iter().map(Vec::len).sum(),
-            tokenize,
-            queue,
-            run,
-        })
+        if texts.iter().map(String::len).sum::<usize>() <= SHORT_BYTES {
+            return ids();
+        }
+        self.workshop.run(ids).await?
     }
+
+    fn offer(&self, batch: Batch) -> Result<(), Error> {
+        let tokens = batch.tokens();
+        let batches = self.batches.as_ref().ok_or(Error::Closing)?;
+        let before = self.waiting.fetch_add(tokens, Ordering::Relaxed);
+        let fits = before == 0 || before.saturating_add(tokens) <= self.queue_tokens;
+        let offered = if fits {
+            batches.try_send(batch).map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => Error::queue_full(before, self.queue_tokens),
+                mpsc::error::TrySendError::Closed(_) => Error::Broken {
+                    message: "the encoder stopped".into(),
+                },
+            })
+        } else {
+            Err(Error::queue_full(before, self.queue_tokens))
+        };
+        if offered.is_err() {
+            self.waiting.fetch_sub(tokens, Ordering::Relaxed);
+        }
+        offered
+    }
+}
+
+fn ids(tokenizer: &Tokenizer, text: &str, context: usize) -> Result<Vec<u32>, String> {
+    let encoding = tokenizer.encode(text, true).map_err(|e| e.to_string())?;
+    let ids = encoding.get_ids();
+    if ids.is_empty() || ids.len() > context {
+        return Err(format!("it has {} tokens; 1 to {context} fit", ids.len()));
+    }
+    Ok(ids.to_vec())
 }
 
 impl Drop for Encoder {

@@ -1,6 +1,9 @@
 //! An encoder's output to answers: softmax over labels, or one vector from token vectors.
 use super::Answer;
-use crate::{folder::manifest::Pooling, runtime::Output};
+use crate::{
+    folder::manifest::{Card, Embed, Pooling},
+    runtime::Output,
+};
 
 /// What is to come out.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +18,28 @@ pub(super) enum Wanted {
     },
 }
 
+impl Wanted {
+    /// What the card says; a card of neither kind wants no numbers at all.
+    pub(super) fn of(card: &Card) -> Self {
+        match (&card.classify, &card.embed) {
+            (Some(classify), _) => Self::Labels(classify.labels.len()),
+            (
+                None,
+                Some(Embed {
+                    pooling,
+                    normalise,
+                    dimensions,
+                }),
+            ) => Self::Vector {
+                pooling: *pooling,
+                normalise: *normalise,
+                dimensions: *dimensions as usize,
+            },
+            (None, None) => Self::Labels(0),
+        }
+    }
+}
+
 /// The batch that went in.
 pub(super) struct Pooled<'a> {
     pub rows: usize,
@@ -25,25 +50,35 @@ pub(super) struct Pooled<'a> {
 
 /// One answer per row.
 pub(super) fn answers(output: &Output, batch: &Pooled<'_>, wanted: &Wanted) -> Result<Vec<Answer>, String> {
-    let last = output.shape.last().copied().unwrap_or(0);
-    let row_length = output.values.len() / batch.rows.max(1);
     let expected = match *wanted {
         Wanted::Labels(labels) => labels,
         Wanted::Vector { dimensions, .. } => dimensions,
     };
-    if last != expected || last == 0 || ![last, batch.columns * last].contains(&row_length) {
+    let fits = match (wanted, &output.shape[..]) {
+        (_, [rows, last]) => (*rows, *last) == (batch.rows, expected),
+        // A vector a token: for labels there is no telling which token's would be the text's.
+        (Wanted::Vector { .. }, [rows, columns, last]) => {
+            (*rows, *columns, *last) == (batch.rows, batch.columns, expected)
+        }
+        _ => false,
+    };
+    if !fits || expected == 0 {
         return Err(format!(
             "the model gave {:?} for {} texts; the card says {expected} numbers a text",
             output.shape, batch.rows
         ));
     }
+    if output.values.iter().any(|v| !v.is_finite()) {
+        return Err("the model gave numbers that are not finite".into());
+    }
+    let row_length = output.values.len() / batch.rows;
     let rows = output
         .values
         .chunks_exact(row_length)
         .zip(batch.mask.chunks_exact(batch.columns));
     Ok(rows
         .map(|(values, mask)| match *wanted {
-            Wanted::Labels(_) => Answer::Labels(softmax(&values[..last])),
+            Wanted::Labels(_) => Answer::Labels(softmax(values)),
             Wanted::Vector {
                 pooling,
                 normalise,
@@ -160,21 +195,28 @@ mod tests {
 
     #[test]
     fn an_output_that_is_not_what_the_card_says_is_an_error() {
-        let output = Output {
-            shape: vec![1, 3],
-            values: vec![0.0; 3],
-        };
-        assert!(
-            answers(
-                &output,
-                &Pooled {
-                    rows: 1,
-                    columns: 1,
-                    mask: &[1]
+        let refused = |shape: &[usize], values: Vec<f32>, wanted: Wanted| {
+            let (shape, batch) = (
+                shape.to_vec(),
+                Pooled {
+                    rows: 2,
+                    columns: 2,
+                    mask: &[1, 1, 1, 0],
                 },
-                &Wanted::Labels(2)
-            )
-            .is_err()
-        );
+            );
+            answers(&Output { shape, values }, &batch, &wanted).expect_err("refused")
+        };
+        let vector = Wanted::Vector {
+            pooling: Pooling::Mean,
+            normalise: true,
+            dimensions: 2,
+        };
+        refused(&[2, 3], vec![0.0; 6], Wanted::Labels(2));
+        refused(&[1, 4], vec![0.0; 4], Wanted::Labels(4));
+        refused(&[2, 2, 2], vec![0.0; 8], Wanted::Labels(2));
+        refused(&[2, 3, 2], vec![0.0; 12], vector);
+        refused(&[4], vec![0.0; 4], vector);
+        refused(&[2, 0], vec![], Wanted::Labels(0));
+        assert!(refused(&[2, 2], vec![0.0, 1.0, f32::NAN, 1.0], vector).contains("finite"));
     }
 }

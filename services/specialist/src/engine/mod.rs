@@ -9,180 +9,40 @@
 //! ```
 //!
 //! A sequence owns a slot, a row of the buffer. Live rows are always the first ones: when one ends, the last live row is
-//! copied into its place ([`slots`]). What waits and who is next is [`queue`]; what one row does with its logits is
-//! [`sequence`]; the loop is [`owner`]. Queue and slots are plain data, without a clock or a thread.
+//! copied into its place ([`slots`]). What a model must do is `decoder`; what a caller says and hears is `call`; what waits and
+//! who is next is [`queue`]; what one row does with its logits is `sequence`; the loop is `owner`. Queue and slots are plain
+//! data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
 
+mod call;
+mod decoder;
 mod owner;
 pub mod queue;
 mod sequence;
 pub mod slots;
 
+pub use call::{Done, Event, Request, Ticket, Timings};
+pub use decoder::{Decoder, Row, Shape};
 pub use sequence::Finish;
 
 use crate::{
-    constrain::Grammar,
     error::Error,
-    sampling::{Confidence, Sampling},
     telemetry::{Counters, Instruments},
     vocabulary::Vocabulary,
 };
-use queue::{Class, Queue, Refused};
+use queue::Queue;
 use std::{
     fmt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 /// Requests that may wait, whatever their size: a bound on memory for one-token prompts.
 const QUEUE_REQUESTS: usize = 4096;
-
-/// Sizes of a decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows of the KV buffer.
-    pub slots: usize,
-    /// Positions of a row.
-    pub context_tokens: usize,
-    /// Logits per position.
-    pub vocabulary: usize,
-    /// Prompt tokens of one prefill at most.
-    pub chunk: usize,
-}
-
-/// One live row of a decode step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// The token to read.
-    pub token: u32,
-    /// Positions of the row that are filled already; the token goes after them.
-    pub length: usize,
-}
-
-/// A model that decodes over slots. Row `i` of every call is slot `i`.
-pub trait Decoder: Send + 'static {
-    /// What can go wrong. After an error the content of every slot is undefined.
-    type Error: fmt::Display;
-
-    /// Its sizes.
-    fn shape(&self) -> Shape;
-
-    /// Reads `tokens` (1 to [`Shape::chunk`]) into `slot` after its first `past` positions; gives the last one's logits,
-    /// `[vocabulary]`.
-    ///
-    /// # Errors
-    /// When the runtime fails.
-    fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], Self::Error>;
-
-    /// Reads one token into each of the first `rows.len()` slots; gives `[rows, vocabulary]`.
-    ///
-    /// # Errors
-    /// When the runtime fails.
-    fn step(&mut self, rows: &[Row]) -> Result<&[f32], Self::Error>;
-
-    /// Copies the first `length` positions of slot `from` over slot `to`.
-    ///
-    /// # Errors
-    /// When the runtime fails.
-    fn copy_row(&mut self, from: usize, to: usize, length: usize) -> Result<(), Self::Error>;
-}
-
-/// What to generate.
-#[derive(Debug)]
-pub struct Request {
-    /// 1 to context - 1 token ids.
-    pub prompt: Vec<u32>,
-    /// How to decode.
-    pub sampling: Sampling,
-    /// What the output is held to.
-    pub grammar: Option<Grammar>,
-    /// Queueing class.
-    pub class: Class,
-    /// When the answer is of no use any more.
-    pub deadline: Option<Instant>,
-    /// Time that tokenizing took, for the timings.
-    pub tokenize: Duration,
-    /// The span that `prefill` and `decode` become children of.
-    pub span: Span,
-}
-
-/// What a request's caller hears.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// Text to append; not empty.
-    Delta(String),
-    /// The end.
-    Done(Box<Done>),
-    /// The end, without an answer.
-    Failed(Error),
-}
-
-/// A complete answer.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// All deltas together.
-    pub text: String,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Tokens of the prompt.
-    pub input_tokens: usize,
-    /// Tokens of the answer, end-of-sequence not counted.
-    pub tokens: Vec<u32>,
-    /// Where the time went.
-    pub timings: Timings,
-    /// How sure the model was.
-    pub confidence: Confidence,
-}
-
-/// Where the time of a request went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timings {
-    /// Text to ids.
-    pub tokenize: Duration,
-    /// Admission to the first prefill.
-    pub queue: Duration,
-    /// Prompt into the KV buffer.
-    pub prefill: Duration,
-    /// All decode steps.
-    pub decode: Duration,
-}
-
-/// A running request. Dropping it ends the request before the next step.
-#[derive(Debug)]
-pub struct Ticket {
-    events: mpsc::Receiver<Event>,
-}
-
-impl Ticket {
-    /// The next event; `Failed` if the engine broke. Nothing comes after `Done` or `Failed`.
-    pub async fn next(&mut self) -> Event {
-        let broken = || {
-            Event::Failed(Error::Broken {
-                message: "the engine stopped before the answer was complete".into(),
-            })
-        };
-        self.events.recv().await.unwrap_or_else(broken)
-    }
-
-    /// Waits for the whole answer.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn complete(mut self) -> Result<Done, Error> {
-        loop {
-            match self.next().await {
-                Event::Delta(_) => {}
-                Event::Done(done) => return Ok(*done),
-                Event::Failed(error) => return Err(error),
-            }
-        }
-    }
-}
 
 /// A request in the queue.
 struct Waiting {
@@ -304,12 +164,12 @@ impl Engine {
         self.stopped.clone()
     }
 
-    /// Queues a request.
+    /// Whether [`Self::submit`] would take a prompt now: for callers that have dear work to do before it.
     ///
     /// # Errors
-    /// `Busy` when the queue is full, `Invalid` for a prompt that is empty or fills the context, `Closing` at the end.
-    pub fn submit(&self, request: Request) -> Result<Ticket, Error> {
-        let (length, context) = (request.prompt.len(), self.shape.context_tokens);
+    /// As [`Self::submit`].
+    pub fn check(&self, prompt: &[u32]) -> Result<(), Error> {
+        let (length, context) = (prompt.len(), self.shape.context_tokens);
         if length == 0 || length >= context {
             return Err(Error::invalid(
                 "prompt",
@@ -319,7 +179,7 @@ impl Engine {
                 ),
             ));
         }
-        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= self.shape.vocabulary) {
+        if let Some(id) = prompt.iter().find(|id| **id as usize >= self.shape.vocabulary) {
             return Err(Error::invalid(
                 "prompt",
                 format!("token {id} is not in the vocabulary of {}", self.shape.vocabulary),
@@ -330,6 +190,21 @@ impl Engine {
                 message: "the engine stopped".into(),
             });
         }
+        let state = self.shared.lock();
+        match state.queue.fits(length) {
+            _ if state.closing => Err(Error::Closing),
+            Ok(()) => Ok(()),
+            Err(full) => Err(Error::queue_full(full.waiting_tokens, full.queue_tokens)),
+        }
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// `Busy` when the queue is full, `Invalid` for a prompt that is empty or fills the context, `Closing` at the end.
+    pub fn submit(&self, request: Request) -> Result<Ticket, Error> {
+        self.check(&request.prompt)?;
+        let (length, context) = (request.prompt.len(), self.shape.context_tokens);
         // One delta a token, one for what was held back, one end: the owner thread never finds it full.
         let (events, receiver) = mpsc::channel(request.sampling.max_tokens.min(context) + 2);
         let class = request.class;
@@ -342,26 +217,14 @@ impl Engine {
             events,
             admitted: Instant::now(),
         };
-        state.queue.offer(waiting, length, class).map_err(
-            |Refused {
-                 waiting_tokens,
-                 queue_tokens,
-             }| {
-                // Prefill of a small model on one core is of the order of 5,000 tokens a second (FACTS: 1,200 to 9,000).
-                let retry_after = Duration::from_secs_f64((waiting_tokens as f64 / 5000.0).clamp(0.05, 5.0));
-                Error::Busy {
-                    waiting_tokens,
-                    queue_tokens,
-                    retry_after,
-                }
-            },
-        )?;
+        let offered = state.queue.offer(waiting, length, class);
+        offered.map_err(|full| Error::queue_full(full.waiting_tokens, full.queue_tokens))?;
         self.counters
             .queue_tokens
             .store(state.queue.waiting_tokens() as u64, Ordering::Relaxed);
         drop(state);
         self.shared.wake.notify_one();
-        Ok(Ticket { events: receiver })
+        Ok(Ticket::new(receiver))
     }
 
     /// Refuses new requests, fails the open ones, and waits for the owner thread.

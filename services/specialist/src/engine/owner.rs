@@ -144,6 +144,7 @@ impl<D: Decoder> Owner<D> {
             prompt,
             sampling,
             grammar,
+            calibration,
             deadline,
             tokenize,
             span: parent,
@@ -183,7 +184,9 @@ impl<D: Decoder> Owner<D> {
             sequence: Sequence::new(
                 &prompt,
                 &sampling,
-                grammar,
+                // A grammar of this request alone is taken as it is.
+                grammar.map(|g| Arc::try_unwrap(g).unwrap_or_else(|shared| shared.begin())),
+                calibration,
                 budget,
                 self.vocabulary.clone(),
                 self.eos.clone(),

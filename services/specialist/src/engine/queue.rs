@@ -49,18 +49,27 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Whether a request of `tokens` prompt tokens may wait.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn fits(&self, tokens: usize) -> Result<(), Refused> {
+        let fits = self.waiting_tokens.saturating_add(tokens) <= self.queue_tokens && self.len() < self.requests;
+        if fits || self.is_empty() {
+            return Ok(());
+        }
+        Err(Refused {
+            waiting_tokens: self.waiting_tokens,
+            queue_tokens: self.queue_tokens,
+        })
+    }
+
     /// Takes a request of `tokens` prompt tokens in.
     ///
     /// # Errors
     /// When it does not fit; nothing has changed then.
     pub fn offer(&mut self, item: T, tokens: usize, class: Class) -> Result<(), Refused> {
-        let fits = self.waiting_tokens.saturating_add(tokens) <= self.queue_tokens && self.len() < self.requests;
-        if !fits && !self.is_empty() {
-            return Err(Refused {
-                waiting_tokens: self.waiting_tokens,
-                queue_tokens: self.queue_tokens,
-            });
-        }
+        self.fits(tokens)?;
         self.waiting_tokens += tokens;
         self.classes[class as usize].push_back((item, tokens));
         Ok(())

@@ -4,6 +4,7 @@ use crate::{
     error::Error,
     sampling::{
         Confidence, Sampler, Sampling,
+        calibration::Calibration,
         detokenise::Detokeniser,
         stop::{Passed, Stops},
     },
@@ -58,6 +59,7 @@ impl Sequence {
         prompt: &[u32],
         sampling: &Sampling,
         grammar: Option<Grammar>,
+        calibration: Calibration,
         budget: usize,
         vocabulary: Arc<Vocabulary>,
         eos: Arc<[u32]>,
@@ -71,7 +73,7 @@ impl Sequence {
             budget,
             tokens: Vec::new(),
             text: String::new(),
-            confidence: Confidence::default(),
+            confidence: Confidence::new(calibration),
         }
     }
 

@@ -156,6 +156,10 @@ impl Genai {
                 "eos_token_id {eos:?} must be one or more ids under vocab_size ({vocabulary})"
             ));
         }
+        // ONNX Runtime goes by the name's end: another one is another format, which the check of the ONNX file does not read.
+        if !decoder.filename.ends_with(".onnx") {
+            return fault(format!("`filename` is {:?}: name an .onnx file", decoder.filename));
+        }
         let or = |name: Option<String>, default: &str| name.unwrap_or_else(|| default.to_owned());
         let (inputs, outputs) = (decoder.inputs, decoder.outputs);
         let names = Names {

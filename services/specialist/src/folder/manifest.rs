@@ -1,5 +1,7 @@
-//! `specialist.toml` and `card.toml`: ours, so an unknown key is a typo and refused with its line.
+//! `specialist.toml` and `card.toml`: ours, so an unknown key is a typo and refused with its line. What their values must be
+//! is in `check`.
 use super::{Error, inspect};
+use crate::sampling::calibration::{self, Statistic};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, path::Path};
 
@@ -108,15 +110,18 @@ pub struct Price {
     pub output_usd_per_million_tokens: f64,
 }
 
-/// Form of a task's output: one of the two.
+/// Form of a task's output: a schema, a grammar, or both.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
-    /// File with a JSON Schema.
+    /// File with a JSON Schema: what the answer is. It holds decoding too, if there is no grammar.
     pub schema: Option<String>,
-    /// File with a Lark grammar.
+    /// File with a Lark grammar, which holds decoding; if its name ends in [`TEMPLATE`], a Jinja template of one.
     pub grammar: Option<String>,
 }
+
+/// How the name of a grammar template ends.
+pub const TEMPLATE: &str = ".lark.jinja";
 
 /// Form of a task's JSON input.
 #[derive(Debug, Clone, Deserialize)]
@@ -132,10 +137,34 @@ pub struct Input {
 pub struct Calibration {
     /// Under this confidence score an answer should go to a larger model.
     pub confidence_threshold: f64,
-    /// Share of answers at or over the threshold, when it was chosen.
+    /// What `knots` map; given with them or not at all.
+    pub statistic: Option<Statistic>,
+    /// (statistic, probability of being right), ascending; without them the score is exp of the mean log probability.
+    pub knots: Option<Vec<[f64; 2]>>,
+    /// Share of answers at or over the threshold, when it was chosen. Told, not used.
     pub coverage: Option<f64>,
-    /// Accuracy of those.
+    /// Accuracy of those. Told, not used.
     pub accuracy_kept: Option<f64>,
+    /// Mean distance between score and share of right answers, on rows that the map was not fitted on. Told, not used.
+    pub expected_calibration_error: Option<f64>,
+}
+
+impl Calibration {
+    /// The map from log probabilities to the score.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(super) fn map(&self) -> Result<calibration::Calibration, String> {
+        match (self.statistic, &self.knots) {
+            (None, None) => Ok(calibration::Calibration::default()),
+            (Some(statistic), Some(knots)) => calibration::Calibration::new(statistic, knots),
+            (Some(_), None) => Err("`statistic` without `knots` maps nothing: give both or neither".into()),
+            (None, Some(_)) => Err(
+                "`knots` without `statistic`: say what they map, \"mean_logprob\", \"sum_logprob\" or \"min_logprob\""
+                    .into(),
+            ),
+        }
+    }
 }
 
 /// An evaluation: split, rows, and any number of metrics.
@@ -179,6 +208,10 @@ pub struct Data {
 pub struct Classify {
     /// Names of the model's outputs, in its order.
     pub labels: Vec<String>,
+    /// Least score of a label, by name; others have none. A label under its own comes after all that are not: with one for
+    /// every label but "other", an unsure text is "other".
+    #[serde(default)]
+    pub thresholds: BTreeMap<String, f64>,
 }
 
 /// How an embedder's token vectors become one.
@@ -213,106 +246,4 @@ pub(super) fn read<T: DeserializeOwned>(root: &Path, name: &str) -> Result<T, Er
         path,
         message: e.to_string().trim_end().to_owned(),
     })
-}
-
-/// Names go into metrics, file names and plan text.
-fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
-
-impl Manifest {
-    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
-        let fault = |message: String| {
-            Err(Error::Card {
-                path: path.to_owned(),
-                message,
-            })
-        };
-        if let Some(bad) = [&self.name].into_iter().chain(&self.tasks).find(|n| !is_name(n)) {
-            return fault(format!("`{bad}` is no name: use 1 to 64 letters, digits, `_` and `-`"));
-        }
-        if self.tasks.is_empty() {
-            return fault("`tasks` is empty: name at least one task".into());
-        }
-        if (1..self.tasks.len()).any(|i| self.tasks[..i].contains(&self.tasks[i])) {
-            return fault("`tasks` names a task twice".into());
-        }
-        Ok(())
-    }
-}
-
-impl Card {
-    pub(super) fn check(&self, manifest: &Manifest, path: &Path) -> Result<(), Error> {
-        let fault = |message: String| {
-            Err(Error::Card {
-                path: path.to_owned(),
-                message,
-            })
-        };
-        if (self.name.as_str(), self.version) != (manifest.name.as_str(), manifest.active_version) {
-            let (is, wanted) = (
-                format!("{}@{}", self.name, self.version),
-                format!("{}@{}", manifest.name, manifest.active_version),
-            );
-            return fault(format!(
-                "the card is of {is}, the folder of {wanted}: make `name` and `version` agree"
-            ));
-        }
-        let tables = self
-            .output
-            .keys()
-            .chain(self.input.keys())
-            .chain(self.calibration.keys())
-            .chain(self.scores.keys());
-        if let Some(stray) = tables.into_iter().find(|t| !manifest.tasks.contains(t)) {
-            return fault(format!(
-                "a table is of task `{stray}`, which specialist.toml does not serve"
-            ));
-        }
-        let prices = [
-            self.price.input_usd_per_million_tokens,
-            self.price.output_usd_per_million_tokens,
-        ];
-        if prices.iter().any(|p| !p.is_finite() || *p < 0.0) {
-            return fault("[price] must be 0 or more US dollars".into());
-        }
-        if self
-            .calibration
-            .values()
-            .any(|c| !(0.0..=1.0).contains(&c.confidence_threshold))
-        {
-            return fault("confidence_threshold must lie between 0 and 1".into());
-        }
-        if let Some((name, _)) = self
-            .files
-            .iter()
-            .find(|(_, sum)| sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()))
-        {
-            return fault(format!("[files] \"{name}\" must be a sha256 in 64 hex digits"));
-        }
-        if self.limits.context_tokens == 0 {
-            return fault("[limits] context_tokens must be 1 or more".into());
-        }
-        match (self.kind, &self.classify, &self.embed) {
-            (Kind::Generate, None, None) => {
-                let (new, context) = (self.limits.max_new_tokens, self.limits.context_tokens);
-                if new == 0 || new >= context {
-                    return fault(format!(
-                        "[limits] max_new_tokens is {new}: it must lie between 1 and context_tokens ({context}), less one"
-                    ));
-                }
-                Ok(())
-            }
-            (Kind::Classify, Some(c), None) if !c.labels.is_empty() => Ok(()),
-            (Kind::Embed, None, Some(e)) if e.dimensions > 0 => Ok(()),
-            (kind, ..) => fault(format!(
-                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", neither for \"generate\"",
-                kind.name()
-            )),
-        }
-    }
 }

@@ -6,9 +6,10 @@
 //! `genai_config.json`. Only what has passed is handed on. Not covered: somebody who changes the files between the check
 //! and the load, and has write access to the folder.
 //!
-//! Reading order: [`manifest`] (the two TOML files), `inspect` (one file), `onnx` (external data), [`genai`] (the decoder's
-//! shape), here (all together).
+//! Reading order: [`manifest`] (the two TOML files), `check` (what they may say), `inspect` (one file), `onnx` (external
+//! data), [`genai`] (the decoder's shape), here (all together).
 
+mod check;
 mod error;
 pub mod genai;
 mod inspect;
@@ -16,8 +17,10 @@ pub mod manifest;
 mod onnx;
 
 pub use error::Error;
+
+use crate::sampling::calibration::Calibration;
 use genai::Genai;
-use manifest::{Card, Kind, Manifest, Output};
+use manifest::{Card, Kind, Manifest, Output, TEMPLATE};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -27,7 +30,7 @@ use std::{
 /// Bytes of a text file that is read into memory. The largest is tokenizer.json: a 250,000-token vocabulary takes 34 MB.
 const TEXT_BYTES: u64 = 64 << 20;
 
-/// What a task's output is held to.
+/// What an output is held to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
     /// Anything.
@@ -38,17 +41,30 @@ pub enum Form {
     Lark(String),
 }
 
+/// What a task's output is held to when a request does not say otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Held {
+    /// The same for every request.
+    To(Form),
+    /// A Lark grammar that this file, a Jinja template, makes of each request.
+    Rendered(String),
+}
+
 /// One task of the specialist, with what its card says of it.
 #[derive(Debug, Clone)]
 pub struct Task {
     /// Its name.
     pub name: String,
-    /// The form of its output.
-    pub form: Form,
+    /// What decoding is held to.
+    pub held: Held,
+    /// JSON Schema of the answer, if the card names one; decoding may be held to a grammar all the same.
+    pub output_schema: Option<Value>,
     /// JSON Schema of a JSON prompt, if it takes one.
     pub input_schema: Option<Value>,
     /// Under this confidence score an answer should go to a larger model; 0: never.
     pub confidence_threshold: f64,
+    /// From log probabilities to that score.
+    pub calibration: Calibration,
     /// Which split `scores` were taken on; empty if there are none.
     pub scores_split: String,
     /// Metrics by name.
@@ -97,13 +113,7 @@ impl Folder {
             Kind::Classify | Kind::Embed => None,
         };
         let onnx = genai.as_ref().map_or("model.onnx", |g| g.filename.as_str()).to_owned();
-        let required = match card.kind {
-            Kind::Generate => vec!["tokenizer.json"],
-            Kind::Classify | Kind::Embed => vec!["tokenizer.json", onnx.as_str()],
-        };
-        for name in required {
-            checked.listed(name)?;
-        }
+        checked.listed("tokenizer.json")?;
         checked.listed(&onnx)?;
         // Every listed file, needed or not: a card that lists what is not there, or is not what it says, is not to be trusted.
         for (name, sha256) in &card.files {
@@ -140,6 +150,11 @@ impl Folder {
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str)
+    }
+
+    /// Gives up the texts: once a model is loaded, a tokenizer's is tens of megabytes that nobody reads.
+    pub(crate) fn forget_texts(&mut self) {
+        self.texts.clear();
     }
 
     /// "name@version".
@@ -184,35 +199,51 @@ impl Checked<'_> {
         })
     }
 
+    fn fault(&self, message: String) -> Error {
+        Error::Card {
+            path: self.root.join("card.toml"),
+            message,
+        }
+    }
+
     fn task(&mut self, name: &str) -> Result<Task, Error> {
-        let form = match self.card.output.get(name).cloned() {
-            None => Form::Free,
-            Some(Output {
-                schema: Some(file),
-                grammar: None,
-            }) => Form::Schema(self.json(&file)?),
+        let (schema, grammar) = match self.card.output.get(name).cloned() {
+            None => (None, None),
             Some(Output {
                 schema: None,
-                grammar: Some(file),
-            }) => Form::Lark(self.text(&file)?),
-            Some(_) => {
-                let message = format!("[output.{name}] names both a schema and a grammar, or neither: name one");
-                return Err(Error::Card {
-                    path: self.root.join("card.toml"),
-                    message,
-                });
+                grammar: None,
+            }) => {
+                let message = format!("[output.{name}] names neither a schema nor a grammar: name one, or take it out");
+                return Err(self.fault(message));
             }
+            Some(Output { schema, grammar }) => (schema, grammar),
+        };
+        let output_schema = schema.map(|file| self.json(&file)).transpose()?;
+        let held = match (grammar, &output_schema) {
+            (Some(file), _) if file.ends_with(TEMPLATE) => {
+                self.text(&file)?;
+                Held::Rendered(file)
+            }
+            (Some(file), _) => Held::To(Form::Lark(self.text(&file)?)),
+            (None, Some(schema)) => Held::To(Form::Schema(schema.clone())),
+            (None, None) => Held::To(Form::Free),
         };
         let input_schema = match self.card.input.get(name).map(|i| i.schema.clone()) {
             Some(file) => Some(self.json(&file)?),
             None => None,
         };
         let scores = self.card.scores.get(name);
+        let calibration = self.card.calibration.get(name);
         Ok(Task {
             name: name.to_owned(),
-            form,
+            held,
+            output_schema,
             input_schema,
-            confidence_threshold: self.card.calibration.get(name).map_or(0.0, |c| c.confidence_threshold),
+            confidence_threshold: calibration.map_or(0.0, |c| c.confidence_threshold),
+            calibration: match calibration.map(manifest::Calibration::map) {
+                None => Calibration::default(),
+                Some(map) => map.map_err(|reason| self.fault(format!("[calibration.{name}] {reason}")))?,
+            },
             scores_split: scores.map(|s| s.split.clone()).unwrap_or_default(),
             scores: scores.map(|s| s.metrics()).unwrap_or_default(),
         })

@@ -3,7 +3,7 @@
 pub mod python_json;
 mod template;
 
-pub use template::Template;
+pub use template::Templates;
 
 use crate::error::Error;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! JSON as Python's `json.dumps(x, ensure_ascii=False)` writes it, spaces after `,` and `:` included: models were trained on
-//! prompts written that way, and another spacing is other tokens.
+//! prompts written that way, and another spacing is other tokens. Not covered: integers over 64 bits, which arrive here as
+//! floats.
 use minijinja::{
     Error, ErrorKind, Value,
     value::{Kwargs, ValueKind},
@@ -25,9 +26,10 @@ fn dump(value: &Value, indent: Option<usize>, depth: usize, out: &mut String) ->
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => {
+        ValueKind::Number if value.is_integer() => {
             let _ = write!(out, "{value}");
         }
+        ValueKind::Number => float(f64::try_from(value.clone())?, out),
         ValueKind::String => string(value.as_str().unwrap_or_default(), out),
         ValueKind::Seq | ValueKind::Iterable => {
             let items: Vec<Value> = value.try_iter()?.collect();
@@ -76,6 +78,20 @@ fn nest(
     }
     out.push(close);
     Ok(())
+}
+
+/// Python's repr: the same shortest digits as Rust's, and an exponent from the same sizes on, with its sign and two digits.
+fn float(number: f64, out: &mut String) {
+    let text = format!("{number:?}");
+    match text.split_once('e') {
+        _ if number.is_nan() => out.push_str("NaN"),
+        _ if number.is_infinite() => out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" }),
+        None => out.push_str(&text),
+        Some((digits, exponent)) => {
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+            let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
+        }
+    }
 }
 
 fn string(text: &str, out: &mut String) {

@@ -1,8 +1,10 @@
-//! The chat template, as Hugging Face writes and renders it: Jinja with Python's methods, trimmed blocks, `tojson` in Python's
-//! spacing, `raise_exception`. Fuel bounds what a template can be made to do.
+//! Templates, as Hugging Face writes and renders them: Jinja with Python's methods, trimmed blocks, `tojson` in Python's
+//! spacing, `raise_exception`. The chat template makes the prompt; a task's grammar template ([`crate::constrain::template`])
+//! is rendered in the same environment with the same variables: `messages` (each `role` and `content`; content is text or a
+//! mapping), `task`, `bos_token`, `eos_token`, `add_generation_prompt`. Fuel bounds what a template can be made to do.
 use super::{Prompt, python_json};
 use crate::{error::Error, folder::Folder};
-use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde_json::Value as Json;
 
 /// Instructions and data of one rendering: a turn of a conversation costs about 50, 64 bytes of text 1. The largest prompt that
@@ -12,17 +14,17 @@ const FUEL: u64 = 1_000_000;
 /// Bytes of a rendered prompt, whatever fuel says.
 const RENDERED_BYTES: usize = 16 << 20;
 
-const NAME: &str = "chat_template.jinja";
+const CHAT: &str = "chat_template.jinja";
 
-/// A compiled chat template.
+/// A model's templates, compiled.
 #[derive(Debug)]
-pub struct Template {
+pub struct Templates {
     environment: Environment<'static>,
     bos: String,
     eos: String,
 }
 
-impl Template {
+impl Templates {
     /// The folder's template: `chat_template.jinja`, or the one in `tokenizer_config.json`, as older exporters write it.
     ///
     /// # Errors
@@ -35,7 +37,7 @@ impl Template {
             None => Json::Null,
         };
         let source = folder
-            .text(NAME)
+            .text(CHAT)
             .map(str::to_owned)
             .or_else(|| config["chat_template"].as_str().map(str::to_owned));
         let source = source.ok_or(
@@ -49,11 +51,10 @@ impl Template {
                 .unwrap_or_default()
                 .to_owned()
         };
-        Self::compile(source, token("bos_token"), token("eos_token"))
-            .map_err(|e| format!("{NAME} does not compile: {e:#}"))
+        Self::compile(source, token("bos_token"), token("eos_token")).map_err(|e| format!("it does not compile: {e:#}"))
     }
 
-    /// Compiles a template.
+    /// Compiles a chat template.
     ///
     /// # Errors
     /// minijinja's, with the line.
@@ -70,39 +71,26 @@ impl Template {
                 Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
             },
         );
-        environment.add_template_owned(NAME, source)?;
+        environment.add_template_owned(CHAT, source)?;
         Ok(Self { environment, bos, eos })
     }
 
-    /// Renders a prompt for a task.
+    /// Compiles one more template, under its file's name.
+    ///
+    /// # Errors
+    /// minijinja's, with the line.
+    pub fn add(&mut self, file: &str, source: &str) -> Result<(), minijinja::Error> {
+        self.environment.add_template_owned(file.to_owned(), source.to_owned())
+    }
+
+    /// The prompt's text.
     ///
     /// # Errors
     /// `Invalid` when the template refuses the prompt.
-    pub fn render(&self, prompt: &Prompt, task: &str) -> Result<String, Error> {
-        let message =
-            |role: &str, content: Value| Value::from_pairs([("role", Value::from(role)), ("content", content)]);
-        let messages: Vec<Value> = match prompt {
-            Prompt::Text(text) => vec![message("user", text.as_str().into())],
-            Prompt::Json(map) => vec![message("user", mapping(map))],
-            Prompt::Messages(list) => list
-                .iter()
-                .map(|(role, content)| message(role, content.as_str().into()))
-                .collect(),
-        };
-        let variables = context! {
-            messages => Value::from_iter(messages),
-            task => task,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
-            add_generation_prompt => true,
-        };
-        let refused =
-            |e: minijinja::Error| Error::invalid("prompt", format!("the model's chat template refuses it: {e}"));
+    pub fn chat(&self, prompt: &Prompt, task: &str) -> Result<String, Error> {
         let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|t| t.render(variables))
-            .map_err(refused)?;
+            .render(CHAT, prompt, task)
+            .map_err(|e| Error::invalid("prompt", format!("the model's chat template refuses it: {e}")))?;
         if rendered.len() > RENDERED_BYTES {
             return Err(Error::invalid(
                 "prompt",
@@ -113,6 +101,46 @@ impl Template {
             ));
         }
         Ok(rendered)
+    }
+
+    /// Renders the template of this name.
+    ///
+    /// # Errors
+    /// minijinja's.
+    pub fn render(&self, file: &str, prompt: &Prompt, task: &str) -> Result<String, minijinja::Error> {
+        self.environment
+            .get_template(file)?
+            .render(self.variables(prompt, task))
+    }
+
+    /// The same, but what is undefined is an error wherever it is used: whether a template was made for such a prompt.
+    ///
+    /// # Errors
+    /// minijinja's.
+    pub fn render_strictly(&self, file: &str, prompt: &Prompt, task: &str) -> Result<String, minijinja::Error> {
+        let mut environment = self.environment.clone();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.get_template(file)?.render(self.variables(prompt, task))
+    }
+
+    fn variables(&self, prompt: &Prompt, task: &str) -> Value {
+        let message =
+            |role: &str, content: Value| Value::from_pairs([("role", Value::from(role)), ("content", content)]);
+        let messages: Vec<Value> = match prompt {
+            Prompt::Text(text) => vec![message("user", text.as_str().into())],
+            Prompt::Json(map) => vec![message("user", mapping(map))],
+            Prompt::Messages(list) => list
+                .iter()
+                .map(|(role, content)| message(role, content.as_str().into()))
+                .collect(),
+        };
+        context! {
+            messages => Value::from_iter(messages),
+            task => task,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            add_generation_prompt => true,
+        }
     }
 }
 
@@ -139,8 +167,8 @@ fn jinja(value: &Json) -> Value {
 mod tests {
     use super::*;
 
-    fn template(source: &str) -> Template {
-        Template::compile(source.to_owned(), "<s>".into(), "</s>".into()).expect("compiles")
+    fn template(source: &str) -> Templates {
+        Templates::compile(source.to_owned(), "<s>".into(), "</s>".into()).expect("compiles")
     }
 
     #[test]
@@ -152,7 +180,7 @@ mod tests {
         ])
         .expect("valid");
         assert_eq!(
-            template(source).render(&prompt, "t").expect("renders"),
+            template(source).chat(&prompt, "t").expect("renders"),
             "<|system|>be brief</s><|user|>hi</s><|assistant|>"
         );
     }
@@ -164,7 +192,7 @@ mod tests {
             panic!()
         };
         let rendered = template("{{ task }}|{{ messages[0].content | tojson }}|{{ messages[0].content.z }}")
-            .render(&Prompt::Json(map), "t");
+            .chat(&Prompt::Json(map), "t");
         assert_eq!(
             rendered.expect("renders"),
             r#"t|{"z": "a<b>'é'", "a": [1, 2.5, null, true], "o": {}}|a<b>'é'"#
@@ -174,13 +202,13 @@ mod tests {
     #[test]
     fn what_the_template_refuses_is_the_callers_to_mend() {
         let refusing = template("{{ raise_exception('only one turn') }}");
-        let error = refusing.render(&Prompt::Text("x".into()), "t").expect_err("refused");
+        let error = refusing.chat(&Prompt::Text("x".into()), "t").expect_err("refused");
         assert!(error.to_string().contains("only one turn"), "{error}");
     }
 
     #[test]
     fn a_template_that_never_ends_runs_out_of_fuel() {
         let endless = template("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}");
-        assert!(endless.render(&Prompt::Text("x".into()), "t").is_err());
+        assert!(endless.chat(&Prompt::Text("x".into()), "t").is_err());
     }
 }

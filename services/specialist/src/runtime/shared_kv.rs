@@ -62,7 +62,7 @@ impl SharedKv {
     pub(super) fn new(session: Session, layout: Layout, names: Names, placement: Placement) -> Result<Self, Error> {
         let widest = layout.slots.max(layout.chunk);
         let logits = if layout.last_only { layout.slots } else { widest } * layout.vocabulary;
-        let elements = layout.slots.checked_mul(layout.stride()).unwrap_or(usize::MAX);
+        let elements = layout.slots.saturating_mul(layout.stride());
         let (device, mover) = match placement {
             Placement::Host => (None, None),
             Placement::Device(device, mover) => (

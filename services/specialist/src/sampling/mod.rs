@@ -1,9 +1,10 @@
 //! From logits to a token, and from tokens to text. Pure: no clock, no channel, no model.
 //!
 //! [`Sampler`] chooses (greedy, or by temperature, top-k, top-p and a seed) and says how sure the model was;
-//! [`Confidence`] sums that up; [`detokenise`] turns tokens into whole characters, and [`stop`] holds back what may turn out
-//! to be a stop string.
+//! [`Confidence`] sums that up and [`calibration`] makes a probability of it; [`detokenise`] turns tokens into whole
+//! characters, and [`stop`] holds back what may turn out to be a stop string.
 
+pub mod calibration;
 mod choose;
 mod confidence;
 pub mod detokenise;

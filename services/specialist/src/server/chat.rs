@@ -3,7 +3,8 @@
 //! What differs from the original: temperature is 0 unless given; a task's output is held to its form unless
 //! `response_format` says otherwise; the answer carries a `shoal` field with confidence and timings.
 use super::{
-    generate::{Generation, call_span, usage},
+    door::{Door, call_span, failed, spoken},
+    generate::{Generation, usage},
     request, sse,
 };
 use crate::{
@@ -22,24 +23,21 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shoal_kit::{propagate, status::Reason, telemetry::names};
+use shoal_kit::{propagate, serve::MAX_REQUEST_BYTES, status::Reason, telemetry::names::PROVIDER};
 use shoal_proto::v1;
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::Code;
+use tracing::Span;
 
-/// Bytes of a request body: what the gRPC doors decode at most.
-const BODY_BYTES: usize = 16 << 20;
+const HTTP_STATUS: &str = "http.response.status_code";
 
 /// The routes, for [`shoal_kit::serve::Server::http`].
-pub(crate) fn router(specialist: Arc<Specialist>) -> Router {
+pub(crate) fn router(door: Door) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(complete))
         .route("/v1/models", get(models))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(specialist)
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .with_state(door)
 }
 
 /// A chat completion request, as far as it is read; clients send many more fields.
@@ -75,6 +73,8 @@ enum Content {
 
 #[derive(Debug, Deserialize)]
 struct Part {
+    #[serde(rename = "type", default)]
+    kind: String,
     text: Option<String>,
 }
 
@@ -99,14 +99,14 @@ pub(super) struct Header {
     pub model: String,
 }
 
-async fn models(State(specialist): State<Arc<Specialist>>) -> Json<Value> {
-    let folder = specialist.folder();
+async fn models(State(door): State<Door>) -> Json<Value> {
+    let folder = door.specialist().folder();
     let tasks = folder
         .tasks
         .iter()
         .map(|t| t.name.as_str())
         .filter(|t| *t != folder.card.name);
-    let entry = |id: &str| json!({"id": id, "object": "model", "created": 0, "owned_by": names::PROVIDER});
+    let entry = |id: &str| json!({"id": id, "object": "model", "created": 0, "owned_by": PROVIDER});
     let data: Vec<Value> = std::iter::once(folder.card.name.as_str())
         .chain(tasks)
         .map(entry)
@@ -114,30 +114,50 @@ async fn models(State(specialist): State<Arc<Specialist>>) -> Json<Value> {
     Json(json!({"object": "list", "data": data}))
 }
 
-async fn complete(
-    State(specialist): State<Arc<Specialist>>,
-    headers: HeaderMap,
-    body: Result<Json<Body>, JsonRejection>,
-) -> Response {
-    let span = call_span!("chat_completions", "POST /v1/chat/completions");
+async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Json<Body>, JsonRejection>) -> Response {
+    let span = call_span!(
+        "chat_completions",
+        "LLM",
+        "chat",
+        http.request.method = "POST",
+        http.route = "/v1/chat/completions",
+        http.response.status_code = tracing::field::Empty,
+    );
     propagate::adopt_headers(&headers, &span);
-    span.record(names::GEN_AI_RESPONSE_MODEL, specialist.identity());
+    let response = answer(&door, body, &span).await;
+    span.record(HTTP_STATUS, response.status().as_u16());
+    response
+}
+
+async fn answer(door: &Door, body: Result<Json<Body>, JsonRejection>, span: &Span) -> Response {
     let refused = |error: Error| {
-        super::generate::failed(&span, &error);
+        failed(span, &error);
         error_response(error)
     };
     let body = match body {
         Ok(Json(body)) => body,
-        Err(e) => return refused(Error::invalid("body", e.body_text())),
+        Err(e) => {
+            let too_long = e.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            let mut response = refused(Error::invalid("body", e.body_text()));
+            if too_long {
+                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            }
+            return response;
+        }
     };
-    span.record(names::GEN_AI_REQUEST_MODEL, body.model.as_str());
+    door.identify(span, &body.model);
+    let specialist = door.specialist();
     let (streamed, include_usage) = (
         body.stream,
         body.stream_options.as_ref().is_some_and(|o| o.include_usage),
     );
-    let begun = ask(body, &specialist, span.clone()).and_then(|ask| specialist.generate(ask));
-    let generation = match begun {
-        Ok(ticket) => Generation::new(ticket, None, span.clone()),
+    let ask = match ask(body, specialist, span.clone()) {
+        Ok(ask) => ask,
+        Err(error) => return refused(error),
+    };
+    door.asked(span, || spoken(&ask.prompt));
+    let generation = match specialist.generate(ask).await {
+        Ok(ticket) => Generation::new(ticket, None, span.clone(), door.clone()),
         Err(error) => return refused(error),
     };
     let created = SystemTime::now()
@@ -150,14 +170,14 @@ async fn complete(
         model: specialist.identity(),
     };
     if streamed {
-        return sse::stream(generation, specialist, header, include_usage).into_response();
+        return sse::stream(generation, door.clone(), header, include_usage).into_response();
     }
     match generation.complete().await {
         Ok(done) => {
             let choice = json!({"index": 0, "message": {"role": "assistant", "content": done.text}, "logprobs": null, "finish_reason": reason(done.finish)});
             Json(json!({
                 "id": header.id, "object": "chat.completion", "created": header.created, "model": header.model,
-                "choices": [choice], "usage": tokens(&done), "shoal": extra(&done, &specialist),
+                "choices": [choice], "usage": tokens(&done), "shoal": extra(&done, specialist),
             }))
             .into_response()
         }
@@ -197,15 +217,10 @@ fn ask(body: Body, specialist: &Specialist, span: tracing::Span) -> Result<Ask, 
             ));
         }
     };
-    let text = |content: Content| match content {
-        Content::Text(text) => text,
-        Content::Parts(parts) => parts.into_iter().filter_map(|p| p.text).collect(),
-    };
-    let messages = body
-        .messages
-        .into_iter()
-        .map(|turn| (turn.role, text(turn.content)))
-        .collect();
+    let mut messages = Vec::with_capacity(body.messages.len());
+    for (i, turn) in body.messages.into_iter().enumerate() {
+        messages.push((turn.role, text(turn.content, i)?));
+    }
     let sampling = v1::Sampling {
         max_tokens: body.max_completion_tokens.or(body.max_tokens),
         temperature: body.temperature,
@@ -229,6 +244,27 @@ fn ask(body: Body, specialist: &Specialist, span: tracing::Span) -> Result<Ask, 
     })
 }
 
+/// A message's text. A part of another kind is refused: an answer that never saw it would be worse than none.
+fn text(content: Content, message: usize) -> Result<String, Error> {
+    let parts = match content {
+        Content::Text(text) => return Ok(text),
+        Content::Parts(parts) => parts,
+    };
+    let one = |(i, part): (usize, Part)| {
+        let refused = || {
+            Error::invalid(
+                format!("messages[{message}].content[{i}]"),
+                format!(
+                    "a part of type `{}` is no text, which is all that this model reads",
+                    part.kind
+                ),
+            )
+        };
+        part.text.clone().ok_or_else(refused)
+    };
+    parts.into_iter().enumerate().map(one).collect()
+}
+
 pub(super) fn reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Stop => "stop",
@@ -249,7 +285,7 @@ pub(super) fn extra(done: &Done, specialist: &Specialist) -> Value {
         usage(done.input_tokens, done.tokens.len(), specialist).cost_usd,
     );
     json!({
-        "confidence": {"score": confidence.score, "mean_logprob": confidence.mean_logprob, "min_logprob": confidence.min_logprob, "margin": confidence.margin},
+        "confidence": {"score": confidence.score, "mean_logprob": confidence.mean_logprob, "sum_logprob": confidence.sum_logprob, "min_logprob": confidence.min_logprob, "margin": confidence.margin},
         "timings": {"tokenize_seconds": t.tokenize.as_secs_f64(), "queue_seconds": t.queue.as_secs_f64(), "prefill_seconds": t.prefill.as_secs_f64(), "decode_seconds": t.decode.as_secs_f64()},
         "cost_usd": cost,
     })

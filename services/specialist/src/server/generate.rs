@@ -1,4 +1,5 @@
 //! One generation as a stream, its deadline and its span held to the end.
+use super::door::{Door, failed};
 use crate::{
     engine::{Done, Event, Finish, Ticket},
     error::Error,
@@ -7,32 +8,9 @@ use crate::{
 use futures::Stream;
 use shoal_kit::telemetry::names;
 use shoal_proto::{time::duration, v1};
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 use tokio::time::timeout_at;
-use tracing::{Span, field};
-
-/// The span of one call. Set the caller's context on it before anything else.
-macro_rules! call_span {
-    ($name:literal, $method:literal) => {
-        tracing::info_span!(
-            $name,
-            otel.kind = "server",
-            otel.status_code = tracing::field::Empty,
-            openinference.span.kind = "LLM",
-            rpc.system.name = "grpc",
-            rpc.method = $method,
-            rpc.response.status_code = tracing::field::Empty,
-            gen_ai.operation.name = "chat",
-            gen_ai.provider.name = shoal_kit::telemetry::names::PROVIDER,
-            gen_ai.request.model = tracing::field::Empty,
-            gen_ai.response.model = tracing::field::Empty,
-            gen_ai.usage.input_tokens = tracing::field::Empty,
-            gen_ai.usage.output_tokens = tracing::field::Empty,
-            shoal.confidence.score = tracing::field::Empty,
-        )
-    };
-}
-pub(super) use call_span;
+use tracing::Span;
 
 /// A running generation.
 pub(super) struct Generation {
@@ -40,15 +18,17 @@ pub(super) struct Generation {
     deadline: Option<Instant>,
     deltas: usize,
     span: Span,
+    door: Door,
 }
 
 impl Generation {
-    pub(super) fn new(ticket: Ticket, deadline: Option<Instant>, span: Span) -> Self {
+    pub(super) fn new(ticket: Ticket, deadline: Option<Instant>, span: Span, door: Door) -> Self {
         Self {
             ticket,
             deadline,
             deltas: 0,
             span,
+            door,
         }
     }
 
@@ -70,6 +50,7 @@ impl Generation {
                 self.span.record(names::GEN_AI_INPUT_TOKENS, done.input_tokens);
                 self.span.record(names::GEN_AI_OUTPUT_TOKENS, done.tokens.len());
                 self.span.record("shoal.confidence.score", done.confidence.score());
+                self.door.answered(&self.span, || done.text.clone());
             }
             Event::Failed(error) => failed(&self.span, error),
         }
@@ -88,33 +69,20 @@ impl Generation {
     }
 
     /// As the contract streams it: deltas, then one end.
-    pub(super) fn stream(
-        self,
-        specialist: Arc<Specialist>,
-    ) -> impl Stream<Item = Result<v1::GenerateResponse, Error>> + Send + 'static {
-        futures::stream::unfold(Some((self, specialist)), async |state| {
-            let (mut generation, specialist) = state?;
+    pub(super) fn stream(self) -> impl Stream<Item = Result<v1::GenerateResponse, Error>> + Send + 'static {
+        futures::stream::unfold(Some(self), async |state| {
+            let mut generation = state?;
             let respond = |event| Ok(v1::GenerateResponse { event: Some(event) });
             Some(match generation.next().await {
-                Event::Delta(text) => (
-                    respond(v1::generate_response::Event::Delta(text)),
-                    Some((generation, specialist)),
-                ),
-                Event::Done(done) => (
-                    respond(v1::generate_response::Event::Done(to_wire(*done, &specialist))),
-                    None,
-                ),
+                Event::Delta(text) => (respond(v1::generate_response::Event::Delta(text)), Some(generation)),
+                Event::Done(done) => {
+                    let done = to_wire(*done, generation.door.specialist());
+                    (respond(v1::generate_response::Event::Done(done)), None)
+                }
                 Event::Failed(error) => (Err(error), None),
             })
         })
     }
-}
-
-/// Marks a call's span as failed.
-pub(super) fn failed(span: &Span, error: &Error) {
-    let code = shoal_kit::status::Reason::from(error.clone()).code() as i32;
-    span.record(names::RPC_STATUS, shoal_kit::status::code_name(code));
-    span.record("otel.status_code", field::display("ERROR"));
 }
 
 fn to_wire(done: Done, specialist: &Specialist) -> v1::GenerateDone {

@@ -1,42 +1,49 @@
 //! shoal.v1.SpecialistService.
 use super::{
-    generate::{Generation, call_span, failed, usage},
+    door::{Door, failed, rpc_span, spoken},
+    generate::{Generation, usage},
     request,
 };
 use crate::{
-    encoder::{Answer, Encoded},
+    encoder::{Answer, Encoded, labels},
     error::{Error, refuse},
-    folder::{Form, Task, manifest::Kind},
+    folder::{Form, Held, Task, manifest::Kind},
     prompt::Prompt,
-    specialist::{Ask, Specialist},
+    specialist::Ask,
 };
 use futures::{Stream, StreamExt as _};
 use shoal_kit::{deadline, propagate, telemetry::names};
 use shoal_proto::{time::duration, v1};
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{pin::Pin, time::Instant};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::{Instrument as _, Span};
 
 /// Serves one specialist.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
-    specialist: Arc<Specialist>,
+    door: Door,
 }
 
 impl Service {
-    pub(crate) fn new(specialist: Arc<Specialist>) -> Self {
-        Self { specialist }
+    pub(crate) fn new(door: Door) -> Self {
+        Self { door }
     }
 
     fn identify(&self, span: &Span) {
-        span.record(names::GEN_AI_REQUEST_MODEL, self.specialist.folder().card.name.as_str());
-        span.record(names::GEN_AI_RESPONSE_MODEL, self.specialist.identity());
+        let asked = self.door.specialist().folder().card.name.as_str();
+        self.door.identify(span, asked);
     }
 
-    fn begin(&self, wire: v1::GenerateRequest, deadline: Option<Instant>, span: Span) -> Result<Generation, Error> {
-        let most = self.specialist.folder().card.limits.max_new_tokens;
-        if self.specialist.folder().card.kind == Kind::Generate {
-            self.specialist.task(&wire.task)?;
+    async fn begin(
+        &self,
+        wire: v1::GenerateRequest,
+        deadline: Option<Instant>,
+        span: &Span,
+    ) -> Result<Generation, Error> {
+        let specialist = self.door.specialist();
+        let most = specialist.folder().card.limits.max_new_tokens;
+        if specialist.folder().card.kind == Kind::Generate {
+            specialist.task(&wire.task)?;
         }
         let ask = Ask {
             task: wire.task,
@@ -47,7 +54,9 @@ impl Service {
             deadline,
             span: span.clone(),
         };
-        Ok(Generation::new(self.specialist.generate(ask)?, deadline, span))
+        self.door.asked(span, || spoken(&ask.prompt));
+        let ticket = specialist.generate(ask).await?;
+        Ok(Generation::new(ticket, deadline, span.clone(), self.door.clone()))
     }
 
     async fn encode(
@@ -57,23 +66,60 @@ impl Service {
         deadline: Option<Instant>,
         span: &Span,
     ) -> Result<Encoded, Error> {
-        let encoded = self.specialist.encoder(kind)?.encode(texts, deadline).await?;
+        self.door.asked(span, || serde_json::json!(texts).to_string());
+        let encoder = self.door.specialist().encoder(kind)?;
+        let encoded = encoder.encode(texts, deadline).instrument(span.clone()).await?;
         span.record(names::GEN_AI_INPUT_TOKENS, encoded.input_tokens);
         span.record(names::RPC_STATUS, "OK");
         Ok(encoded)
     }
+
+    async fn labels(
+        &self,
+        wire: &v1::ClassifyRequest,
+        deadline: Option<Instant>,
+        span: &Span,
+    ) -> Result<(Encoded, Vec<v1::Classification>), Error> {
+        let specialist = self.door.specialist();
+        specialist.encoder(Kind::Classify)?;
+        let task = specialist.task(&wire.task)?;
+        let encoded = self.encode(Kind::Classify, &wire.texts, deadline, span).await?;
+        let top_k = wire.top_k.max(1) as usize;
+        let classify = specialist.folder().card.classify.as_ref();
+        let label = |(name, score): (&str, f64)| v1::Label {
+            name: name.to_owned(),
+            score,
+        };
+        let results = encoded.answers.iter().map(|answer| {
+            let (Answer::Labels(ranked), Some(classify)) = (answer, classify) else {
+                return v1::Classification::default();
+            };
+            let named = labels::named(ranked, classify, &task.calibration);
+            v1::Classification {
+                labels: named.into_iter().take(top_k).map(label).collect(),
+            }
+        });
+        let results: Vec<_> = results.collect();
+        self.door.answered(span, || {
+            let best = results.iter().filter_map(|r| r.labels.first());
+            let best: Vec<&str> = best.map(|l| l.name.as_str()).collect();
+            serde_json::json!(best).to_string()
+        });
+        Ok((encoded, results))
+    }
 }
 
 /// When the caller stops waiting. A deadline that is already past ends the call here.
-pub(super) fn until(metadata: &MetadataMap) -> Result<Option<Instant>, Status> {
+pub(super) fn until(metadata: &MetadataMap) -> Result<Option<Instant>, Error> {
     match deadline::of(metadata)? {
-        Some(left) if left.is_zero() => Err(refuse(Error::Expired { generated: 0 })),
+        Some(left) if left.is_zero() => Err(Error::Expired { generated: 0 }),
         // A timeout past the end of time is none.
         left => Ok(left.and_then(|left| Instant::now().checked_add(left))),
     }
 }
 
-fn told(span: &Span) -> impl FnOnce(Error) -> Status {
+/// The status of an error, which the call's span is marked with.
+pub(super) fn told(span: &Span) -> impl Fn(Error) -> Status {
     let span = span.clone();
     move |error| {
         failed(&span, &error);
@@ -86,92 +132,56 @@ impl v1::specialist_service_server::SpecialistService for Service {
     type GenerateStream = Pin<Box<dyn Stream<Item = Result<v1::GenerateResponse, Status>> + Send>>;
 
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
-        let span = call_span!("generate", "shoal.v1.SpecialistService/Generate");
+        let span = rpc_span!("generate", "LLM", "chat", "shoal.v1.SpecialistService/Generate");
         propagate::adopt(request.metadata(), &span);
         self.identify(&span);
-        let deadline = until(request.metadata())?;
-        let generation = span
-            .in_scope(|| self.begin(request.into_inner(), deadline, span.clone()))
-            .map_err(told(&span))?;
-        let stream = generation
-            .stream(self.specialist.clone())
-            .map(|item| item.map_err(refuse));
-        Ok(Response::new(Box::pin(stream)))
+        let deadline = until(request.metadata()).map_err(told(&span))?;
+        let begun = self.begin(request.into_inner(), deadline, &span).await;
+        let stream = begun.map_err(told(&span))?.stream();
+        Ok(Response::new(Box::pin(stream.map(|item| item.map_err(refuse)))))
     }
 
     async fn classify(&self, request: Request<v1::ClassifyRequest>) -> Result<Response<v1::ClassifyResponse>, Status> {
-        let span = call_span!("classify", "shoal.v1.SpecialistService/Classify");
+        let span = rpc_span!("classify", "CHAIN", "classify", "shoal.v1.SpecialistService/Classify");
         propagate::adopt(request.metadata(), &span);
         self.identify(&span);
-        let deadline = until(request.metadata())?;
+        let deadline = until(request.metadata()).map_err(told(&span))?;
         let wire = request.into_inner();
-        let encoder = self
-            .specialist
-            .encoder(Kind::Classify)
-            .and_then(|_| self.specialist.task(&wire.task).map(|_| ()));
-        encoder.map_err(told(&span))?;
-        let encoded = self
-            .encode(Kind::Classify, &wire.texts, deadline, &span)
-            .instrument(span.clone())
-            .await
-            .map_err(told(&span))?;
-        let names = self
-            .specialist
-            .folder()
-            .card
-            .classify
-            .as_ref()
-            .map(|c| c.labels.as_slice())
-            .unwrap_or_default();
-        let top_k = wire.top_k.max(1) as usize;
-        let results = encoded.answers.iter().map(|answer| {
-            let Answer::Labels(labels) = answer else {
-                return v1::Classification::default();
-            };
-            let label = |(i, score): &(usize, f64)| v1::Label {
-                name: names.get(*i).cloned().unwrap_or_default(),
-                score: *score,
-            };
-            v1::Classification {
-                labels: labels.iter().take(top_k).map(label).collect(),
-            }
-        });
+        let labelled = self.labels(&wire, deadline, &span).await;
+        let (encoded, results) = labelled.map_err(told(&span))?;
         Ok(Response::new(v1::ClassifyResponse {
-            results: results.collect(),
-            usage: Some(usage(encoded.input_tokens, 0, &self.specialist)),
+            results,
+            usage: Some(usage(encoded.input_tokens, 0, self.door.specialist())),
             timings: Some(timings(&encoded)),
-            model: self.specialist.identity(),
+            model: self.door.specialist().identity(),
         }))
     }
 
     async fn embed(&self, request: Request<v1::EmbedRequest>) -> Result<Response<v1::EmbedResponse>, Status> {
-        let span = call_span!("embed", "shoal.v1.SpecialistService/Embed");
+        let span = rpc_span!("embed", "EMBEDDING", "embeddings", "shoal.v1.SpecialistService/Embed");
         propagate::adopt(request.metadata(), &span);
         self.identify(&span);
-        span.record(names::GEN_AI_OPERATION, "embeddings");
-        let deadline = until(request.metadata())?;
+        let deadline = until(request.metadata()).map_err(told(&span))?;
         let wire = request.into_inner();
-        let encoded = self
-            .encode(Kind::Embed, &wire.texts, deadline, &span)
-            .instrument(span.clone())
-            .await
-            .map_err(told(&span))?;
-        let (usage, timings) = (usage(encoded.input_tokens, 0, &self.specialist), timings(&encoded));
+        let encoded = self.encode(Kind::Embed, &wire.texts, deadline, &span).await;
+        let encoded = encoded.map_err(told(&span))?;
+        let specialist = self.door.specialist();
+        let (usage, timings) = (usage(encoded.input_tokens, 0, specialist), timings(&encoded));
         let results = encoded.answers.into_iter().map(|answer| match answer {
             Answer::Vector(values) => v1::Embedding { values },
             Answer::Labels(_) => v1::Embedding::default(),
         });
-        let model = self.specialist.identity();
         Ok(Response::new(v1::EmbedResponse {
             results: results.collect(),
             usage: Some(usage),
             timings: Some(timings),
-            model,
+            model: specialist.identity(),
         }))
     }
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
-        let folder = self.specialist.folder();
+        let specialist = self.door.specialist();
+        let folder = specialist.folder();
         let card = &folder.card;
         Ok(Response::new(v1::DescribeResponse {
             name: card.name.clone(),
@@ -185,9 +195,8 @@ impl v1::specialist_service_server::SpecialistService for Service {
             input_usd_per_million_tokens: card.price.input_usd_per_million_tokens,
             output_usd_per_million_tokens: card.price.output_usd_per_million_tokens,
             resident_bytes: resident_bytes(),
-            provider: self.specialist.provider().name().to_owned(),
-            slots: self
-                .specialist
+            provider: specialist.provider().name().to_owned(),
+            slots: specialist
                 .engine()
                 .map_or(0, |e| u32::try_from(e.shape().slots).unwrap_or(u32::MAX)),
         }))
@@ -204,15 +213,15 @@ fn timings(encoded: &Encoded) -> v1::Timings {
 }
 
 fn task_card(task: &Task) -> v1::TaskCard {
-    let (output_schema_json, output_lark) = match &task.form {
-        Form::Free => (String::new(), String::new()),
-        Form::Schema(schema) => (schema.to_string(), String::new()),
-        Form::Lark(lark) => (String::new(), lark.clone()),
+    // A template is no grammar: there is nothing to tell before a request.
+    let output_lark = match (&task.held, &task.output_schema) {
+        (Held::To(Form::Lark(lark)), None) => lark.clone(),
+        _ => String::new(),
     };
     v1::TaskCard {
         task: task.name.clone(),
         input_schema_json: task.input_schema.as_ref().map(ToString::to_string).unwrap_or_default(),
-        output_schema_json,
+        output_schema_json: task.output_schema.as_ref().map(ToString::to_string).unwrap_or_default(),
         output_lark,
         confidence_threshold: task.confidence_threshold,
         scores: task.scores.clone().into_iter().collect(),

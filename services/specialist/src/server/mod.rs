@@ -1,6 +1,7 @@
 //! The doors: shoal.v1.SpecialistService, the Open Inference Protocol, and an OpenAI-compatible one over HTTP.
 
 mod chat;
+mod door;
 mod generate;
 mod grpc;
 mod oip;
@@ -8,5 +9,6 @@ mod request;
 mod sse;
 
 pub(crate) use chat::router;
+pub(crate) use door::Door;
 pub(crate) use grpc::Service;
 pub(crate) use oip::Inference;

@@ -1,13 +1,14 @@
 //! A chat completion as server-sent events: a chunk with the role, one a delta, one with the reason, usage if asked for, `[DONE]`.
 use super::{
     chat::{Header, error_body, extra, reason, tokens},
+    door::Door,
     generate::Generation,
 };
-use crate::{engine::Event, specialist::Specialist};
+use crate::engine::Event;
 use axum::response::sse::{self, Sse};
 use futures::Stream;
 use serde_json::{Value, json};
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible};
 
 struct Streaming {
     generation: Option<Generation>,
@@ -17,7 +18,7 @@ struct Streaming {
 /// The events of one completion.
 pub(super) fn stream(
     generation: Generation,
-    specialist: Arc<Specialist>,
+    door: Door,
     header: Header,
     include_usage: bool,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
@@ -26,13 +27,13 @@ pub(super) fn stream(
         generation: Some(generation),
         ready: VecDeque::from([role.to_string()]),
     };
-    let context = (specialist, header);
+    let context = (door, header);
     Sse::new(futures::stream::unfold(
         (start, context),
         move |(mut state, context)| async move {
             if state.ready.is_empty() {
                 let mut generation = state.generation.take()?;
-                let (specialist, header): &(Arc<Specialist>, Header) = &context;
+                let (door, header): &(Door, Header) = &context;
                 match generation.next().await {
                     Event::Delta(text) => {
                         state
@@ -42,7 +43,7 @@ pub(super) fn stream(
                     }
                     Event::Done(done) => {
                         let mut last = chunk(header, json!({}), json!(reason(done.finish)));
-                        last["shoal"] = extra(&done, specialist);
+                        last["shoal"] = extra(&done, door.specialist());
                         state.ready.push_back(last.to_string());
                         if include_usage {
                             let mut usage = chunk(header, json!({}), Value::Null);

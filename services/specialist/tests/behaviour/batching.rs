@@ -11,6 +11,8 @@ use std::{collections::HashMap, sync::atomic::Ordering};
 /// deltas; never, if `None`).
 #[derive(Debug, Clone)]
 struct Caller {
+    /// "echo" is free, "call" held to a schema.
+    task: &'static str,
     text: String,
     max_tokens: usize,
     after_tokens: u64,
@@ -19,12 +21,14 @@ struct Caller {
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
     let caller = (
+        prop::sample::select(vec!["echo", "call"]),
         "[a-z ]{1,60}",
         1usize..40,
         0u64..60,
         prop::option::weighted(0.3, 0usize..12),
     );
-    let caller = caller.prop_map(|(text, max_tokens, after_tokens, leaves_after)| Caller {
+    let caller = caller.prop_map(|(task, text, max_tokens, after_tokens, leaves_after)| Caller {
+        task,
         text,
         max_tokens,
         after_tokens,
@@ -52,7 +56,8 @@ async fn together(specialist: &Specialist, callers: &[Caller]) -> Vec<Option<Vec
             patience -= 1;
         }
         let mut ticket = specialist
-            .generate(ask("echo", &caller.text, Sampling::greedy(caller.max_tokens)))
+            .generate(ask(caller.task, &caller.text, Sampling::greedy(caller.max_tokens)))
+            .await
             .expect("admitted");
         let mut deltas = 0;
         loop {
@@ -73,7 +78,7 @@ async fn together(specialist: &Specialist, callers: &[Caller]) -> Vec<Option<Vec
 fn any_mix_of_prompts_arrivals_and_cancellations_gives_each_what_it_gives_alone() {
     let runtime = runtime();
     let (single, shared) = (load("tiny_decoder", 1), load("tiny_decoder", 4));
-    let mut known: HashMap<(String, usize), Vec<u32>> = HashMap::new();
+    let mut known: HashMap<(&str, String, usize), Vec<u32>> = HashMap::new();
     let mut runner = proptest::test_runner::TestRunner::new(Config {
         cases: 16,
         failure_persistence: None,
@@ -83,13 +88,13 @@ fn any_mix_of_prompts_arrivals_and_cancellations_gives_each_what_it_gives_alone(
     let ran = runner.run(&callers(), |callers| {
         let got = runtime.block_on(together(&shared, &callers));
         for (caller, got) in callers.iter().zip(got) {
-            let key = (caller.text.clone(), caller.max_tokens);
+            let key = (caller.task, caller.text.clone(), caller.max_tokens);
             let mut known = known.borrow_mut();
             let wanted = known.entry(key).or_insert_with(|| {
                 runtime
                     .block_on(answer(
                         &single,
-                        ask("echo", &caller.text, Sampling::greedy(caller.max_tokens)),
+                        ask(caller.task, &caller.text, Sampling::greedy(caller.max_tokens)),
                     ))
                     .tokens
             });
@@ -116,6 +121,7 @@ fn rows_of_a_step_really_are_decoded_together() {
     let specialist = load("tiny_decoder", 8);
     let callers: Vec<_> = (0..8)
         .map(|i| Caller {
+            task: "echo",
             text: format!("prompt {i}"),
             max_tokens: 40,
             after_tokens: 0,

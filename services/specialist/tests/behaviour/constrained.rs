@@ -1,7 +1,9 @@
 //! Output held to a form: it always parses and always validates, however unlikely the model finds it.
 use crate::world::{answer, ask, load};
 use serde_json::{Value, json};
-use shoal_specialist::{Error, engine::Finish, folder::Form, sampling::Sampling, specialist::Ask};
+use shoal_specialist::{
+    Error, constrain::FORM_BYTES, engine::Finish, folder::Form, sampling::Sampling, specialist::Ask,
+};
 
 fn hot(seed: u64) -> Sampling {
     Sampling {
@@ -22,20 +24,11 @@ fn held(form: Form, seed: u64) -> Ask {
 async fn the_cards_schema_holds_by_default() {
     let specialist = load("tiny_decoder", 8);
     let task = specialist.task("call").expect("served");
-    let Form::Schema(schema) = &task.form else {
-        panic!("the card names a schema")
-    };
+    let schema = task.output_schema.as_ref().expect("the card names one");
     let validator = jsonschema::validator_for(schema).expect("a schema");
-    let tickets: Vec<_> = (0..24)
-        .map(|seed| {
-            specialist
-                .generate(ask("call", "book a table", hot(seed)))
-                .expect("admitted")
-        })
-        .collect();
+    let answers = (0..24).map(|seed| answer(&specialist, ask("call", "book a table", hot(seed))));
     let mut complete = 0;
-    for ticket in tickets {
-        let done = ticket.complete().await.expect("answered");
+    for done in futures::future::join_all(answers).await {
         if done.finish == Finish::Stop {
             let value: Value = serde_json::from_str(&done.text).unwrap_or_else(|e| panic!("{:?}: {e}", done.text));
             assert!(validator.is_valid(&value), "{value}");
@@ -122,14 +115,14 @@ async fn free_text_is_free_where_the_card_names_a_schema() {
 #[tokio::test]
 async fn a_form_that_does_not_compile_is_the_callers_to_mend() {
     let specialist = load("tiny_decoder", 1);
-    let long = format!("start: \"{}\"", "x".repeat(300 << 10));
+    let long = format!("start: \"{}\"", "x".repeat(FORM_BYTES));
     for bad in [
         Form::Lark("start: missing".into()),
         Form::Lark(String::new()),
         Form::Schema(json!({"type": "nonsense"})),
         Form::Lark(long),
     ] {
-        match specialist.generate(held(bad.clone(), 0)) {
+        match specialist.generate(held(bad.clone(), 0)).await {
             Err(Error::Invalid { field, .. }) => assert_eq!(field, "constraint"),
             other => panic!("{bad:?}: {other:?}"),
         }

@@ -6,6 +6,7 @@ mod constrained;
 mod cuda;
 mod doors;
 mod encoders;
+mod folders;
 mod hostile;
 mod http;
 mod limits;

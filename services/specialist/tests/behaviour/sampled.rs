@@ -19,19 +19,15 @@ fn hot(seed: u64) -> Sampling {
 async fn a_seed_gives_the_same_tokens_whatever_runs_beside_it() {
     let specialist = load("tiny_decoder", 4);
     let alone = answer(&specialist, ask("echo", "hello", hot(7))).await.tokens;
-    let neighbours: Vec<_> = (0..6)
-        .map(|i| {
-            specialist
-                .generate(ask("echo", &format!("n{i}"), hot(100 + i)))
-                .expect("admitted")
-        })
-        .collect();
-    let beside = answer(&specialist, ask("echo", "hello", hot(7))).await.tokens;
-    assert_eq!(alone, beside);
-    let mut others = Vec::new();
-    for ticket in neighbours {
-        others.push(ticket.complete().await.expect("answered").tokens);
-    }
+    let names: Vec<String> = (0..6).map(|i| format!("n{i}")).collect();
+    let neighbours = names
+        .iter()
+        .zip(100..)
+        .map(|(name, seed)| answer(&specialist, ask("echo", name, hot(seed))));
+    let neighbours = futures::future::join_all(neighbours);
+    let beside = answer(&specialist, ask("echo", "hello", hot(7)));
+    let (_, beside) = futures::future::join(neighbours, beside).await;
+    assert_eq!(alone, beside.tokens);
     assert_ne!(
         alone,
         answer(&specialist, ask("echo", "hello", hot(8))).await.tokens,
@@ -54,6 +50,7 @@ async fn no_part_of_a_stop_string_is_ever_sent() {
         };
         let mut ticket = specialist
             .generate(ask("echo", "hello world", sampling))
+            .await
             .expect("admitted");
         let mut sent = String::new();
         let done = loop {

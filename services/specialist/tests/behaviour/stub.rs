@@ -136,6 +136,7 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize, deadline: Option<Instan
         prompt: prompt.to_vec(),
         sampling: Sampling::greedy(max_tokens),
         grammar: None,
+        calibration: Default::default(),
         class: Class::Normal,
         deadline,
         tokenize: Duration::ZERO,

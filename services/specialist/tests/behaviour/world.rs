@@ -3,6 +3,7 @@ use shoal_kit::{config, onnxruntime, serve, task};
 use shoal_proto::v1::specialist_service_client::SpecialistServiceClient;
 use shoal_specialist::{
     engine::{Done, queue::Class},
+    folder::Folder,
     prompt::Prompt,
     sampling::Sampling,
     specialist::{Ask, Specialist},
@@ -62,6 +63,7 @@ pub(crate) fn ask(task: &str, text: &str, sampling: Sampling) -> Ask {
 pub(crate) async fn answer(specialist: &Specialist, ask: Ask) -> Done {
     specialist
         .generate(ask)
+        .await
         .expect("admitted")
         .complete()
         .await
@@ -77,20 +79,29 @@ pub(crate) struct Served {
 
 impl Served {
     /// Serves a fixture on free ports.
-    pub(crate) async fn start(name: &'static str, slots: usize, change: fn(&mut config::Specialist)) -> Self {
+    pub(crate) async fn start(name: &str, slots: usize, change: fn(&mut config::Specialist)) -> Self {
+        Self::folder(&fixture(name), slots, change, &config::Telemetry::default()).await
+    }
+
+    /// Serves a folder on free ports.
+    pub(crate) async fn folder(
+        path: &Path,
+        slots: usize,
+        change: fn(&mut config::Specialist),
+        telemetry: &config::Telemetry,
+    ) -> Self {
         let bound = serve::bind(([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into())
             .await
             .expect("binds");
         let (grpc, http) = (bound.grpc_addr().expect("bound"), bound.http_addr().expect("bound"));
         let shutdown = CancellationToken::new();
-        let mut config = config::Specialist {
-            folder: Some(fixture(name)),
-            ..config(slots)
-        };
+        let mut config = config(slots);
         change(&mut config);
-        let (library, stop) = (library(), shutdown.clone());
+        let folder = Folder::open(path).expect("a good folder");
+        let (stop, telemetry) = (shutdown.clone(), telemetry.clone());
         task::spawn("served specialist", async move {
-            shoal_specialist::run(name, &config, library, bound, stop)
+            let loaded = shoal_specialist::load(folder, &config, library()).await.expect("loads");
+            shoal_specialist::serve("served", loaded, &config, &telemetry, bound, stop)
                 .await
                 .expect("serves")
         });

@@ -1,0 +1,131 @@
+//! What the two TOML files may say, beyond their keys.
+use super::{
+    Error,
+    manifest::{Card, Classify, Kind, Manifest},
+};
+use std::path::Path;
+
+/// Names go into metrics, file names and plan text.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+impl Manifest {
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        let fault = |message: String| {
+            Err(Error::Card {
+                path: path.to_owned(),
+                message,
+            })
+        };
+        if let Some(bad) = [&self.name].into_iter().chain(&self.tasks).find(|n| !is_name(n)) {
+            return fault(format!("`{bad}` is no name: use 1 to 64 letters, digits, `_` and `-`"));
+        }
+        if self.tasks.is_empty() {
+            return fault("`tasks` is empty: name at least one task".into());
+        }
+        if (1..self.tasks.len()).any(|i| self.tasks[..i].contains(&self.tasks[i])) {
+            return fault("`tasks` names a task twice".into());
+        }
+        Ok(())
+    }
+}
+
+impl Card {
+    pub(super) fn check(&self, manifest: &Manifest, path: &Path) -> Result<(), Error> {
+        let fault = |message: String| {
+            Err(Error::Card {
+                path: path.to_owned(),
+                message,
+            })
+        };
+        if (self.name.as_str(), self.version) != (manifest.name.as_str(), manifest.active_version) {
+            let (is, wanted) = (
+                format!("{}@{}", self.name, self.version),
+                format!("{}@{}", manifest.name, manifest.active_version),
+            );
+            return fault(format!(
+                "the card is of {is}, the folder of {wanted}: make `name` and `version` agree"
+            ));
+        }
+        let tables = self
+            .output
+            .keys()
+            .chain(self.input.keys())
+            .chain(self.calibration.keys())
+            .chain(self.scores.keys());
+        if let Some(stray) = tables.into_iter().find(|t| !manifest.tasks.contains(t)) {
+            return fault(format!(
+                "a table is of task `{stray}`, which specialist.toml does not serve"
+            ));
+        }
+        let prices = [
+            self.price.input_usd_per_million_tokens,
+            self.price.output_usd_per_million_tokens,
+        ];
+        if prices.iter().any(|p| !p.is_finite() || *p < 0.0) {
+            return fault("[price] must be 0 or more US dollars".into());
+        }
+        if self
+            .calibration
+            .values()
+            .any(|c| !(0.0..=1.0).contains(&c.confidence_threshold))
+        {
+            return fault("confidence_threshold must lie between 0 and 1".into());
+        }
+        for (task, calibration) in &self.calibration {
+            if let Err(reason) = calibration.map() {
+                return fault(format!("[calibration.{task}] {reason}"));
+            }
+        }
+        if let Some((name, _)) = self
+            .files
+            .iter()
+            .find(|(_, sum)| sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            return fault(format!("[files] \"{name}\" must be a sha256 in 64 hex digits"));
+        }
+        if self.limits.context_tokens == 0 {
+            return fault("[limits] context_tokens must be 1 or more".into());
+        }
+        match (self.kind, &self.classify, &self.embed) {
+            (Kind::Generate, None, None) => {
+                let (new, context) = (self.limits.max_new_tokens, self.limits.context_tokens);
+                if new == 0 || new >= context {
+                    return fault(format!(
+                        "[limits] max_new_tokens is {new}: it must lie between 1 and context_tokens ({context}), less one"
+                    ));
+                }
+                Ok(())
+            }
+            (Kind::Classify, Some(c), None) if !c.labels.is_empty() => c.check().or_else(fault),
+            (Kind::Embed, None, Some(e)) if e.dimensions > 0 => Ok(()),
+            (kind, ..) => fault(format!(
+                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", neither for \"generate\"",
+                kind.name()
+            )),
+        }
+    }
+}
+
+impl Classify {
+    fn check(&self) -> Result<(), String> {
+        if let Some(twice) = (1..self.labels.len()).find(|i| self.labels[..*i].contains(&self.labels[*i])) {
+            return Err(format!("[classify] labels names `{}` twice", self.labels[twice]));
+        }
+        match self
+            .thresholds
+            .iter()
+            .find(|(name, least)| !self.labels.contains(name) || !(0.0..=1.0).contains(*least))
+        {
+            None => Ok(()),
+            Some((name, least)) => Err(format!(
+                "[classify.thresholds] \"{name}\" = {least}: give one of the labels, and a score between 0 and 1"
+            )),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! One specialist process: load, then serve and drain. Loading comes before binding, so that what is wrong with a folder, with
+//! ONNX Runtime or with the provider is told before anybody could connect.
+use crate::{
+    folder::Folder,
+    server::{Door, Inference, Service, router},
+    specialist::{LoadError, Specialist},
+};
+use shoal_kit::{
+    config,
+    serve::{Bound, MAX_REQUEST_BYTES, Process, Server},
+};
+use shoal_proto::{
+    oip::grpc_inference_service_server::GrpcInferenceServiceServer,
+    v1::specialist_service_server::SpecialistServiceServer,
+};
+use std::{io, path::Path, sync::Arc};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Loads a checked folder with the ONNX Runtime at `library`, on a thread that may block.
+///
+/// # Errors
+/// When a file of the folder, ONNX Runtime or the provider is at fault; all of it is a matter of configuration.
+pub async fn load(folder: Folder, config: &config::Specialist, library: &Path) -> Result<Specialist, LoadError> {
+    let (config, library) = (config.clone(), library.to_owned());
+    shoal_kit::task::blocking("load", move || Specialist::of(folder, &config, &library))
+        .await
+        .map_err(|e| LoadError::Thread(io::Error::other(e)))?
+}
+
+/// Serves a specialist as `name` until `shutdown`. Prompts and outputs go on spans only with `[telemetry] content`.
+///
+/// # Errors
+/// When a door breaks, or the thread that runs the model stops by itself.
+pub async fn serve(
+    name: &str,
+    specialist: Specialist,
+    config: &config::Specialist,
+    telemetry: &config::Telemetry,
+    bound: Bound,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let specialist = Arc::new(specialist);
+    info!(
+        specialist = name,
+        model = specialist.identity(),
+        kind = specialist.folder().card.kind.name(),
+        provider = specialist.provider().name(),
+        slots = config.slots,
+        "model loaded"
+    );
+    let process = Process {
+        name: name.to_owned(),
+        version: specialist.identity(),
+        provider: specialist.provider().name().to_owned(),
+    };
+    let stopped = specialist.stopped();
+    let door = Door::new(specialist.clone(), telemetry.content);
+    let service = SpecialistServiceServer::new(Service::new(door.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let inference =
+        GrpcInferenceServiceServer::new(Inference::new(door.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let server = Server::new(process).add(service).add(inference).http(router(door));
+    tokio::select! {
+        served = server.run(bound, shutdown, config.drain) => served,
+        // A model whose thread stopped under us has no answers any more: leave, and be started afresh.
+        () = stopped.cancelled() => anyhow::bail!("the model of {} stopped by itself", specialist.identity()),
+    }
+}

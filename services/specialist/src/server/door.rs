@@ -1,0 +1,118 @@
+//! What the three doors share: the model behind them, and what their spans say of a call.
+use crate::{error::Error, prompt::Prompt, specialist::Specialist};
+use serde_json::{Value, json};
+use shoal_kit::{
+    status::{Reason, code_name},
+    telemetry::names,
+};
+use std::sync::Arc;
+use tracing::{Span, field};
+
+/// Bytes of a prompt or an output on a span: an exporter's message holds 4 MiB of spans, and a prompt is at most 16 MiB.
+const CONTENT_BYTES: usize = 64 << 10;
+
+/// The span of one call: name, OpenInference kind, GenAI operation, then what the protocol adds. Set the caller's context on it
+/// before anything else.
+macro_rules! call_span {
+    ($name:literal, $kind:literal, $operation:literal, $($protocol:tt)*) => {
+        tracing::info_span!(
+            $name,
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+            openinference.span.kind = $kind,
+            gen_ai.operation.name = $operation,
+            gen_ai.provider.name = shoal_kit::telemetry::names::PROVIDER,
+            gen_ai.request.model = tracing::field::Empty,
+            gen_ai.response.model = tracing::field::Empty,
+            gen_ai.usage.input_tokens = tracing::field::Empty,
+            gen_ai.usage.output_tokens = tracing::field::Empty,
+            shoal.confidence.score = tracing::field::Empty,
+            input.value = tracing::field::Empty,
+            output.value = tracing::field::Empty,
+            $($protocol)*
+        )
+    };
+}
+
+/// The same over gRPC.
+macro_rules! rpc_span {
+    ($name:literal, $kind:literal, $operation:literal, $method:literal) => {
+        $crate::server::door::call_span!(
+            $name,
+            $kind,
+            $operation,
+            rpc.system.name = "grpc",
+            rpc.method = $method,
+            rpc.response.status_code = tracing::field::Empty,
+        )
+    };
+}
+pub(super) use {call_span, rpc_span};
+
+/// One specialist, as its doors see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    specialist: Arc<Specialist>,
+    content: bool,
+}
+
+impl Door {
+    /// `content`: prompts and outputs go on spans.
+    pub(crate) fn new(specialist: Arc<Specialist>, content: bool) -> Self {
+        Self { specialist, content }
+    }
+
+    /// The same without a word of content, for a part of a call.
+    pub(super) fn silent(self) -> Self {
+        Self { content: false, ..self }
+    }
+
+    pub(super) fn specialist(&self) -> &Specialist {
+        &self.specialist
+    }
+
+    /// Says which model is asked, and which answers.
+    pub(super) fn identify(&self, span: &Span, asked: &str) {
+        span.record(names::GEN_AI_REQUEST_MODEL, asked);
+        span.record(names::GEN_AI_RESPONSE_MODEL, self.specialist.identity());
+    }
+
+    /// Says what was asked, if that may be said.
+    pub(super) fn asked(&self, span: &Span, what: impl FnOnce() -> String) {
+        if self.content {
+            span.record(names::INPUT_VALUE, cut(&what()));
+        }
+    }
+
+    /// Says what was answered, if that may be said.
+    pub(super) fn answered(&self, span: &Span, what: impl FnOnce() -> String) {
+        if self.content {
+            span.record(names::OUTPUT_VALUE, cut(&what()));
+        }
+    }
+}
+
+/// A prompt for people.
+pub(super) fn spoken(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Json(map) => Value::Object(map.clone()).to_string(),
+        Prompt::Messages(list) => {
+            let messages = list
+                .iter()
+                .map(|(role, content)| json!({"role": role, "content": content}));
+            Value::Array(messages.collect()).to_string()
+        }
+    }
+}
+
+/// Marks a call's span as failed.
+pub(super) fn failed(span: &Span, error: &Error) {
+    let code = Reason::from(error.clone()).code() as i32;
+    span.record(names::RPC_STATUS, code_name(code));
+    span.record("otel.status_code", field::display("ERROR"));
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(CONTENT_BYTES)]
+}
