@@ -13,9 +13,9 @@ GRAMMAR = (
     """\
 // An object of the request's slots; every value is a run of whole words of the user's turn.
 start: "{" [pair ("," pair)*] "}"
-pair: name "\\"" SPAN "\\""
+pair: name SAID
 """
-    + forms.span("SPAN", "messages[-1].content.user")
+    + forms.quoted_span("SAID", "messages[-1].content.user")
     + forms.names("name", "messages[-1].content.slots", """('"' ~ x ~ '":')""")
 )
 

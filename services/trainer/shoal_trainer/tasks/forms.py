@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import json
 
-# A text of the request as the content of a JSON string, and that as a JSON string again: what `%regex` takes.
-ESCAPED = "{{ (%s | tojson)[1:-1] | tojson }}"
-PLAIN = "{{ %s | tojson }}"
+# A text of the request, on one line: a line feed ends a step, and would be cut in two where it is escaped.
+LINE = "(%s | replace('\\n', ' '))"
+# That text as the content of a JSON string of the answer, and this as a JSON string again: what `%regex` takes.
+ESCAPED = "{{ (" + LINE + " | tojson)[1:-1] | tojson }}"
+PLAIN = "{{ " + LINE + " | tojson }}"
 
 
 def quoted(text: str) -> str:
@@ -18,9 +20,14 @@ def alternatives(rule: str, options: list[str]) -> str:
     return f"{rule}: " + "\n  | ".join(options) + "\n"
 
 
-def span(name: str, expression: str, escaped: bool = True) -> str:
-    """A terminal that matches any run of whole words of a text of the request; `expression` is Jinja."""
-    return f'{name}: %regex {{ "substring_words": {(ESCAPED if escaped else PLAIN) % expression} }}\n'
+def span(name: str, expression: str) -> str:
+    """A terminal that matches any run of whole words of a text of the request, not empty and without blanks at its ends; `expression` is Jinja."""
+    return f'{name}: {name}_WORDS & /[^ ](.*[^ ])?/\n{name}_WORDS: %regex {{ "substring_words": {PLAIN % expression} }}\n'
+
+
+def quoted_span(name: str, expression: str) -> str:
+    """The same as a JSON string, quotation marks included: within one terminal nothing is greedy, and a mark in the text ends nothing."""
+    return f'{name}: ("\\"" {name}_WORDS "\\"") & /"[^ "](.*[^ ])?"/\n{name}_WORDS: %regex {{ "substring_words": {ESCAPED % expression} }}\n'
 
 
 def calls(head: str, argument: str, separator: str, tail: str) -> str:

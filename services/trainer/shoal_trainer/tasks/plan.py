@@ -66,8 +66,8 @@ class Plan(Task):
         return {"grammar": "plan.lark.jinja"}
 
     def files(self) -> dict[str, str]:
-        text = '// Plan text; every step is a run of whole words of the goal.\nstart: step ("\\n" step)*\nstep: NUMBER ". tool_call: " SPAN\nNUMBER: /[1-9][0-9]?/\n'
-        return {"plan.lark.jinja": text + forms.span("SPAN", "messages[-1].content", escaped=False)}
+        text = '// Plan text; every step is a run of whole words of the goal.\nstart: step ("\\n" step)*\nstep: NUMBER ". tool_call: " SAID\nNUMBER: /[1-9][0-9]?/\n'
+        return {"plan.lark.jinja": text + forms.span("SAID", "messages[-1].content")}
 
     def vary(self, row: Row, rng: random.Random) -> Row:
         if not self._joiners or rng.random() >= self.JOINED:

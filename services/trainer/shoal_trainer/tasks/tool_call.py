@@ -80,8 +80,8 @@ class ToolCall(Task):
             head = forms.quoted(f'{{"tool":"{tool}","arguments":{{')
             text += f'call_{i}: {head} [argument_{i} ("," argument_{i})*] "}}}}"\n'
             text += f"argument_{i}: name_{i} value\n" + forms.alternatives(f"name_{i}", [forms.quoted(f'"{key}":') for key in keys])
-        text += 'value: "\\"" SPAN "\\"" | "[\\"" SPAN "\\"" (",\\"" SPAN "\\"")+ "]"\n'
-        return text + forms.span("SPAN", "messages[-1].content")
+        text += 'value: SAID | "[" SAID ("," SAID)+ "]"\n'
+        return text + forms.quoted_span("SAID", "messages[-1].content")
 
     def vary(self, row: Row, rng: random.Random) -> Row:
         text, tool = row["input"], row["target"]["tool"]
