@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(250);
 type Done<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Work {
-    Append(v1::Outcome, Done<()>),
+    Append(Box<v1::Outcome>, Done<()>),
     Judge(Box<v1::SubmitFeedbackRequest>, Done<()>),
 }
 
@@ -41,7 +41,7 @@ impl Commits {
     /// Queues an outcome; the receiver resolves when it is on disk.
     pub(crate) fn append(&self, outcome: v1::Outcome) -> Result<oneshot::Receiver<Result<(), Error>>, Reason> {
         let (done, receiver) = oneshot::channel();
-        self.put(Work::Append(outcome, done))?;
+        self.put(Work::Append(Box::new(outcome), done))?;
         Ok(receiver)
     }
 
@@ -104,7 +104,7 @@ fn write(mut store: Box<dyn Store>, mut queue: mpsc::Receiver<Work>) {
         for work in waiting.drain(..) {
             match work {
                 Work::Append(outcome, sender) => {
-                    outcomes.push(outcome);
+                    outcomes.push(*outcome);
                     done.push(sender);
                 }
                 Work::Judge(feedback, sender) => words.push((feedback, sender)),

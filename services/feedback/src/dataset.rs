@@ -29,7 +29,7 @@ pub(crate) fn row(
     if wanted.corrected_only && better.is_none() || wanted.successful_only && better.is_none() && !succeeded(judged) {
         return None;
     }
-    let answer = better.map_or_else(|| value(&outcome.output_json), |text| value(text))?;
+    let answer = better.map_or_else(|| value(&outcome.output_json), value)?;
     let input = value(&outcome.input_json)?;
     let row = match format {
         v1::export_dataset_request::Format::Task => {
