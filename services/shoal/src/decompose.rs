@@ -6,6 +6,7 @@ use crate::{
     view::milliseconds,
 };
 use clap::Args;
+use shoal_plan::{Json, Template, reference::Reference};
 use shoal_proto::v1;
 use std::{path::PathBuf, time::Duration};
 use tracing::Instrument as _;
@@ -68,35 +69,27 @@ pub(crate) async fn decompose(args: DecomposeArgs) -> Result<()> {
 
 /// "1 -> 3" for every node that this one references or comes after, each once.
 fn edges(node: &v1::Node) -> Vec<String> {
-    let text = match &node.kind {
-        Some(v1::node::Kind::Model(model)) => model.input.as_str(),
-        Some(v1::node::Kind::Tool(tool)) => tool.arguments_json.as_str(),
-        None => "",
-    };
-    let mut from: Vec<&str> = node.after.iter().map(String::as_str).chain(references(text)).collect();
-    let mut seen = Vec::new();
-    from.retain(|id| {
-        !seen.contains(id) && {
-            seen.push(*id);
-            true
+    let mut from: Vec<String> = Vec::new();
+    for id in node.after.iter().cloned().chain(references(node)) {
+        if !from.contains(&id) {
+            from.push(id);
         }
-    });
+    }
     from.into_iter().map(|id| format!("{id} -> {}", node.id)).collect()
 }
 
-/// The node ids that `${id.field}` names in a text; `$$` is a dollar sign.
-fn references(text: &str) -> Vec<&str> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            rest = after;
-        } else if let Some(id) = rest.strip_prefix('{').and_then(|r| r.split(['.', '}']).next()) {
-            out.push(id);
+/// The nodes that this one references, in order. What is no template has none: the gateway refused it before we saw it.
+fn references(node: &v1::Node) -> Vec<String> {
+    let ids = |references: Vec<&Reference>| references.into_iter().map(|r| r.node.clone()).collect();
+    match &node.kind {
+        Some(v1::node::Kind::Model(model)) => {
+            Template::parse(&model.input).map_or_else(|_| Vec::new(), |input| ids(input.references().collect()))
         }
+        Some(v1::node::Kind::Tool(tool)) => {
+            Json::parse(&json::value(&tool.arguments_json)).map_or_else(|_| Vec::new(), |a| ids(a.references()))
+        }
+        None => Vec::new(),
     }
-    out
 }
 
 #[cfg(test)]
