@@ -14,12 +14,24 @@ use shoal_kit::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Loads the world and serves it until `shutdown`.
+/// Reads what there is to answer from. It takes a second or two, and what is wrong with the files is found before anything binds.
 ///
 /// # Errors
-/// When the data cannot be read, or a door breaks.
-pub async fn run(config: &config::Concierge, bound: Bound, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let world = World::load(&config.services, &config.results).context("[concierge] services and results")?;
+/// With the file and, for rows, the line.
+pub fn load(config: &config::Concierge) -> anyhow::Result<World> {
+    World::load(&config.services, &config.results).context("[concierge] services and results")
+}
+
+/// Serves a world until `shutdown`.
+///
+/// # Errors
+/// When a door breaks.
+pub async fn serve(
+    world: World,
+    config: &config::Concierge,
+    bound: Bound,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     tracing::info!(services = world.services(), rows = world.rows(), "world loaded");
     let process = Process {
         name: "concierge".into(),

@@ -3,7 +3,7 @@ use crate::exit::{Failure, Result};
 use clap::Args;
 use shoal_kit::{
     config::{MeshConfig, Provider},
-    serve, shutdown, telemetry,
+    serve, shutdown, task, telemetry,
 };
 use std::{
     net::SocketAddr,
@@ -58,6 +58,7 @@ pub(crate) async fn gateway(args: ProcessArgs) -> Result<()> {
     let mut config = MeshConfig::load(args.config.as_deref())?.config;
     overrides(&args, &mut config.gateway.listen, &mut config.gateway.http_listen);
     let _telemetry = telemetry::init("gateway", &config.telemetry)?;
+    shoal_gateway::check(&config).map_err(|e| Failure::usage(format!("gateway: {e:#}")))?;
     let bound = open("gateway", config.gateway.listen, config.gateway.http_listen, &args).await?;
     Ok(shoal_gateway::run(&config, bound, shutdown::signal(args.exit_with_parent)).await?)
 }
@@ -77,14 +78,13 @@ pub(crate) async fn concierge(args: ProcessArgs) -> Result<()> {
     let mut config = MeshConfig::load(args.config.as_deref())?.config;
     overrides(&args, &mut config.concierge.listen, &mut config.concierge.http_listen);
     let _telemetry = telemetry::init("concierge", &config.telemetry)?;
-    let bound = open(
-        "concierge",
-        config.concierge.listen,
-        config.concierge.http_listen,
-        &args,
-    )
-    .await?;
-    Ok(shoal_concierge::run(&config.concierge, bound, shutdown::signal(args.exit_with_parent)).await?)
+    let (concierge, data) = (config.concierge.clone(), config.concierge);
+    let world = task::blocking("recorded rows", move || shoal_concierge::load(&data)).await;
+    let world = world
+        .map_err(|e| Failure::internal(format!("the reading of the recorded rows broke off: {e}")))?
+        .map_err(|e| Failure::usage(format!("concierge: {e:#}")))?;
+    let bound = open("concierge", concierge.listen, concierge.http_listen, &args).await?;
+    Ok(shoal_concierge::serve(world, &concierge, bound, shutdown::signal(args.exit_with_parent)).await?)
 }
 
 /// `shoal specialist NAME`.
@@ -128,7 +128,10 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
         }
     };
     // Before anything binds: what is wrong with a folder does not get better by being served.
-    let opened = tokio::task::spawn_blocking(move || shoal_specialist::folder::Folder::open(&folder)).await;
+    let opened = task::blocking("model folder check", move || {
+        shoal_specialist::folder::Folder::open(&folder)
+    })
+    .await;
     let folder = opened
         .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
