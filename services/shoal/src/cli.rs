@@ -1,6 +1,7 @@
 //! The command line: every command, what its help says, and which module does it.
 use crate::{
-    config_check, decompose, demo, eval, exit::Result, feedback, health, process, run, status, supervise, why,
+    config_check, decompose, demo, eval, exit::Result, feedback, health, onnxruntime, process, run, status, supervise,
+    why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -105,7 +106,9 @@ trip.plan:
     ///
     /// Every row goes through the running mesh over gRPC: tool_call, route, extract, compose and summarize as a plan of one
     /// node; plan as a goal, its nodes run; episode is only decomposed, no tool is called. Prints one JSON object with
-    /// --json, else the figures and the commonest confusions. A missing or malformed answer is wrong, never skipped.
+    /// --json, else the figures, a 95 % bootstrap interval of the score, and the commonest confusions; rows of services that
+    /// training never saw stand apart. A missing or malformed answer is wrong, never skipped. compose has no BLEU: the
+    /// definition of the metrics leaves it out where Python's sacrebleu is not installed, and so does this.
     #[command(after_help = "Examples:
   shoal eval tool_call tool_call.dev.jsonl.gz --limit 100
   shoal eval plan plan.dev.jsonl.gz --json --predictions plan.predictions.jsonl
@@ -135,6 +138,16 @@ trip.plan:
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// Find ONNX Runtime, fetching it if it is nowhere, and print where it is
+    ///
+    /// Looks where every specialist looks, in this order: [onnxruntime] path or ORT_DYLIB_PATH, the system's library folders,
+    /// the cache ([onnxruntime] cache), and last the wheel on PyPI, by pip, checked by its sha256 and kept in the cache. For
+    /// images and machines that are prepared before they are cut off from the network.
+    #[command(
+        after_help = "Examples:\n  shoal onnxruntime\n  cp \"$(shoal onnxruntime)\" image/libonnxruntime.so\n  shoal onnxruntime --json   {\"path\": ..., \"source\": \"cache\"}"
+    )]
+    Onnxruntime(onnxruntime::LibraryArgs),
 
     /// Ask one process whether it is healthy (grpc.health.v1), for containers' health checks
     #[command(after_help = "Example:\n  shoal health 127.0.0.1:7400")]
@@ -208,6 +221,7 @@ pub async fn dispatch(cli: Cli) -> Result<()> {
         Command::Specialist(args) => process::specialist(args).await,
         Command::Concierge(args) => process::concierge(args).await,
         Command::Config(ConfigCommand::Check(args)) => config_check::check(&args),
+        Command::Onnxruntime(args) => onnxruntime::print(args).await,
         Command::Health(args) => health::health(args).await,
     }
 }

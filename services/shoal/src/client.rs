@@ -55,8 +55,9 @@ impl Session {
         let stop = shutdown::signal(false);
         let mut local = None;
         let url = if args.local {
-            // A mesh of its own needs a spool of its own: a gateway that is up already holds the configured one.
-            config.gateway.spool = config.gateway.spool.join(format!("local-{}", std::process::id()));
+            // A mesh of its own needs a spool of its own, beside the configured one: a gateway that is up already holds that.
+            let own = format!("spool-local-{}", std::process::id());
+            config.gateway.spool = config.gateway.spool.with_file_name(own);
             let options = Options {
                 free_ports: true,
                 verbose: false,

@@ -97,18 +97,17 @@ fn fresh_folder() -> PathBuf {
 
 /// Every goal, then the count of the store.
 async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) -> Result<Summary> {
-    let client = Mesh::at(&mesh.gateway())?;
+    let demonstration = Demonstration {
+        client: Mesh::at(&mesh.gateway())?,
+        endpoints: mesh.config.endpoint.keys().map(String::as_str).collect(),
+        json: args.json,
+        stop,
+    };
     let mut summary = Summary::default();
     for goal in goals::joined().into_iter().chain(goals::trips()) {
-        summary.add(one(&client, goal, args.json, stop).await?);
+        summary.add(demonstration.one(goal).await?);
     }
     // One request after the other, as people made them, until the specialist hands one on.
-    let larger = |ran: &Ran| {
-        ran.plan
-            .nodes
-            .iter()
-            .any(|n| mesh.config.endpoint.contains_key(&n.target))
-    };
     if mesh.config.endpoint.is_empty() {
         output_note(
             args.json,
@@ -117,8 +116,8 @@ async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) 
     } else {
         let mut handed_on = false;
         for goal in goals::single() {
-            let ran = one(&client, goal, args.json, stop).await?;
-            handed_on = larger(&ran);
+            let ran = demonstration.one(goal).await?;
+            handed_on = ran.larger;
             summary.add(ran);
             if handed_on {
                 break;
@@ -145,45 +144,65 @@ fn output_note(json: bool, note: &str) {
     }
 }
 
-/// One goal through the gateway, shown as it runs, judged.
-async fn one(client: &Mesh, goal: Goal, json: bool, stop: &CancellationToken) -> Result<Ran> {
-    if !json {
-        output::line(format!("\n{}", goal.title()));
-    }
-    let span = tracing::info_span!("shoal demo", otel.kind = "client", goal = goal.id());
-    let ran = async {
-        let stream = client.execute(goal.request.clone()).await?;
-        run::follow(stream, json, Some(client), stop).await
-    }
-    .instrument(span)
-    .await;
-    if stop.is_cancelled() {
-        return Err(Failure::refused("interrupted"));
-    }
-    let (plan, fault) = match ran {
-        Ok(plan) => {
-            let fault = judge::fault(&goal, &plan);
-            (plan, fault)
+/// What every goal is run with.
+struct Demonstration<'a> {
+    client: Mesh,
+    /// Names of the larger tier's targets.
+    endpoints: Vec<&'a str>,
+    json: bool,
+    stop: &'a CancellationToken,
+}
+
+impl Demonstration<'_> {
+    /// One goal through the gateway, shown as it runs, judged.
+    async fn one(&self, goal: Goal) -> Result<Ran> {
+        if !self.json {
+            output::line(format!("\n{}", goal.title()));
         }
-        Err(status) if judge::garbled(&status) => {
-            (PlanView::default(), Some(Fault::Model(status.message().to_owned())))
+        let span = tracing::info_span!("shoal demo", otel.kind = "client", goal = goal.id());
+        let ran = async {
+            let stream = self.client.execute(goal.request.clone()).await?;
+            run::follow(stream, self.json, Some(&self.client), self.stop).await
         }
-        Err(status) => return Err(Failure::from(status)),
-    };
-    let right = judge::right(&goal, &plan);
-    if !json {
-        output::line(if right {
-            "right".to_owned()
-        } else {
-            format!("wrong; people wrote: {}", goal.target())
+        .instrument(span)
+        .await;
+        if self.stop.is_cancelled() {
+            return Err(Failure::refused("interrupted"));
+        }
+        let (plan, fault) = match ran {
+            Ok(plan) => {
+                let fault = judge::fault(&goal, &plan);
+                (plan, fault)
+            }
+            Err(status) if judge::garbled(&status) => {
+                (PlanView::default(), Some(Fault::Model(status.message().to_owned())))
+            }
+            Err(status) => return Err(Failure::from(status)),
+        };
+        let right = judge::right(&goal, &plan);
+        let larger = plan.nodes.iter().any(|n| self.endpoints.contains(&n.target.as_str()));
+        if !self.json {
+            self.verdict(&goal, right, larger);
+        }
+        Ok(Ran {
+            kind: goal.kind,
+            plan,
+            right,
+            larger,
+            fault,
+        })
+    }
+
+    fn verdict(&self, goal: &Goal, right: bool, larger: bool) {
+        if larger {
+            output::line("the specialist was not sure enough: the larger model answered");
+        }
+        output::line(match goal.kind {
+            Kind::Beyond => "nobody wrote down a right call: none of the tools does this".to_owned(),
+            _ if right => "right".to_owned(),
+            _ => format!("wrong; people wrote: {}", goal.target()),
         });
     }
-    Ok(Ran {
-        kind: goal.kind,
-        plan,
-        right,
-        fault,
-    })
 }
 
 /// Counts the plans' outcomes in the store, once the spool has had time to empty.

@@ -1,10 +1,11 @@
 //! `shoal eval`: rows of the task data through the running mesh, scored as score.py scores them.
 //!
 //! Rooms: [`rows`] reads files, [`ask`] puts one row to the mesh and brings the answer into the target's shape, [`score`] is
-//! the definition of every metric, [`confusion`] says what went wrong. [`pyjson`] and [`norm`] carry Python's meaning of JSON
+//! the definition of every metric, [`interval`] how sure it is, [`confusion`] says what went wrong. [`pyjson`] and [`norm`] carry Python's meaning of JSON
 //! and of text, on which the definition stands.
 pub mod ask;
 mod confusion;
+mod interval;
 pub mod norm;
 pub mod pyjson;
 mod rows;
@@ -74,7 +75,11 @@ pub(crate) async fn eval(args: EvalArgs) -> Result<()> {
         output::line(report.to_string());
         return Ok(());
     }
-    words(&report).iter().for_each(output::line);
+    let (seen, unseen): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|r| r.seen());
+    let interval = |rows: &[&Row]| interval::interval(args.task, rows).ok().flatten();
+    words(&report, interval(&seen), interval(&unseen))
+        .iter()
+        .for_each(output::line);
     confusion::lines(args.task, &rows).iter().for_each(output::line);
     Ok(())
 }
@@ -139,12 +144,20 @@ async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, 
     rows::outputs(lines.values().map(String::as_str))
 }
 
-fn words(report: &score::Report) -> Vec<String> {
-    let figures = |figures: &score::Figures| {
-        let each = figures
-            .iter()
-            .map(|(name, v)| format!("  {name:<20} {}", v.map_or("-".into(), |v| format!("{v:.4}"))));
-        each.collect::<Vec<_>>()
+/// A 95 % interval, if there is one.
+type Interval = Option<(f64, f64)>;
+
+fn words(report: &score::Report, seen: Interval, unseen: Interval) -> Vec<String> {
+    let figures = |figures: &score::Figures, interval: Interval| {
+        let line = |(name, value): &(&str, Option<f64>)| {
+            let value = value.map_or("-".into(), |v| format!("{v:.4}"));
+            let chance = interval.filter(|_| *name == "score");
+            let chance = chance.map_or(String::new(), |(low, high)| {
+                format!("  95 % between {low:.4} and {high:.4}")
+            });
+            format!("  {name:<20} {value}{chance}")
+        };
+        figures.iter().map(line).collect::<Vec<_>>()
     };
     let mut lines = vec![format!(
         "{}: {} rows, {} without an answer",
@@ -152,10 +165,10 @@ fn words(report: &score::Report) -> Vec<String> {
         report.rows,
         report.missing
     )];
-    lines.extend(figures(&report.figures));
-    if let Some((rows, unseen)) = &report.unseen {
+    lines.extend(figures(&report.figures, seen));
+    if let Some((rows, of_unseen)) = &report.unseen {
         lines.push(format!("services never seen in training: {rows} rows"));
-        lines.extend(figures(unseen));
+        lines.extend(figures(of_unseen, unseen));
     }
     lines
 }

@@ -94,9 +94,12 @@ pub(crate) fn result(r: &v1::NodeResult) -> Value {
             "prefill": seconds(t.prefill.as_ref()), "decode": seconds(t.decode.as_ref()),
         })
     });
-    let confidence = r.confidence.as_ref().map(
-        |c| json!({"score": c.score, "mean_logprob": c.mean_logprob, "min_logprob": c.min_logprob, "margin": c.margin}),
-    );
+    let confidence = r.confidence.as_ref().map(|c| {
+        json!({
+            "score": c.score, "mean_logprob": c.mean_logprob, "min_logprob": c.min_logprob, "margin": c.margin,
+            "sum_logprob": c.sum_logprob,
+        })
+    });
     json!({
         "id": r.node_id, "kind": r.kind, "name": r.name, "state": state(r.state), "target": r.target,
         "endpoint": r.endpoint, "model": r.model, "input": value(&r.input_json), "output": value(&r.output_json),

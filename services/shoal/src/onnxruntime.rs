@@ -1,17 +1,45 @@
 //! ONNX Runtime is found or fetched once, by the process that a person started, with a progress bar; children get the path.
-use crate::exit::{Failure, Result};
+use crate::{
+    exit::{Failure, Result},
+    output,
+};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_kit::{
-    config,
+    config::{self, MeshConfig},
     onnxruntime::{self, Library},
+    task,
 };
-use std::{io::IsTerminal as _, sync::OnceLock};
+use std::{io::IsTerminal as _, path::PathBuf, sync::OnceLock};
+
+/// What `shoal onnxruntime` takes.
+#[derive(Args, Debug)]
+pub struct LibraryArgs {
+    /// The configuration file [default: mesh.toml in this folder, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// {path, source} instead of the path; source is explicit, system, cache or fetched
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The command: the library's path is the only line on standard output.
+pub(crate) async fn print(args: LibraryArgs) -> Result<()> {
+    let config = MeshConfig::load(args.config.as_deref())?.config;
+    let library = locate(&config.onnxruntime).await?;
+    output::line(if args.json {
+        serde_json::json!({"path": library.path, "source": library.source}).to_string()
+    } else {
+        library.path.display().to_string()
+    });
+    Ok(())
+}
 
 /// Finds the library, fetching it if it is nowhere. The bar is drawn on standard error, or, where that is no terminal, replaced
 /// by one line at the start.
 pub(crate) async fn locate(config: &config::OnnxRuntime) -> Result<Library> {
     let config = config.clone();
-    let located = tokio::task::spawn_blocking(move || {
+    let located = task::blocking("search for ONNX Runtime", move || {
         let bar: OnceLock<ProgressBar> = OnceLock::new();
         let found = onnxruntime::locate(&config, &|fetch| {
             let bar = bar.get_or_init(|| {

@@ -87,8 +87,11 @@ async fn execute(session: &Session, request: v1::ExecutePlanRequest, json: bool,
 /// `shoal watch`.
 pub(crate) async fn watch(args: PlanArgs) -> Result<()> {
     let session = Session::open(&args.connect, "watch").await?;
-    let stream = session.mesh.watch(&args.plan_id, 0).await?;
-    let plan = follow(stream, args.json, None, &session.stop).await;
+    let plan = async {
+        let stream = session.mesh.watch(&args.plan_id, 0).await?;
+        follow(stream, args.json, None, &session.stop).await
+    }
+    .await;
     session.close().await;
     verdict(&plan?)
 }
@@ -96,14 +99,14 @@ pub(crate) async fn watch(args: PlanArgs) -> Result<()> {
 /// `shoal cancel`.
 pub(crate) async fn cancel(args: PlanArgs) -> Result<()> {
     let session = Session::open(&args.connect, "cancel").await?;
-    let state = session.mesh.cancel(&args.plan_id, "shoal cancel").await?;
-    let state = json::state(state.into());
+    let state = session.mesh.cancel(&args.plan_id, "shoal cancel").await;
+    session.close().await;
+    let state = json::state(state?.into());
     output::line(if args.json {
         serde_json::json!({"plan_id": args.plan_id, "state": state}).to_string()
     } else {
         format!("plan {} is {state}", args.plan_id)
     });
-    session.close().await;
     Ok(())
 }
 

@@ -54,6 +54,7 @@ fn what_is_typed_is_what_is_meant() {
         parse("shoal eval tool_call f.jsonl.gz --limit 3"),
         Ok(Command::Eval(_))
     ));
+    assert!(matches!(parse("shoal onnxruntime --json"), Ok(Command::Onnxruntime(a)) if a.json));
 }
 
 #[test]

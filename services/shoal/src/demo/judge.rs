@@ -13,15 +13,18 @@ use serde_json::Value as Json;
 use shoal_kit::status;
 use shoal_proto::v1::{self, State, decision::Verdict};
 
-/// Reasons (`ErrorInfo.reason`) that say: the model's text was not what it should be. Plans that people wrote have no such excuse.
+/// Reasons (`ErrorInfo.reason`) that say: what a model wrote is not what it should be. Plans that people wrote have no such excuse.
 const MODELS_ANSWER: [&str; 6] = [
     "PLAN_TEXT_GARBLED",
-    "NO_MATCH",
-    "TOOL_UNKNOWN",
     "OUTPUT_INVALID",
-    "INVALID_OUTPUT",
-    "SCHEMA_VIOLATED",
+    "REFERENCE_MISSING",
+    "TASK_UNKNOWN",
+    "TOOL_UNKNOWN",
+    "NO_MATCH",
 ];
+
+/// The reason of a tool that was called with arguments that are none of its own; of anybody else it is our mistake.
+const BAD_ARGUMENTS: &str = "INVALID_REQUEST";
 
 /// Why a plan failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,22 +35,26 @@ pub(super) enum Fault {
     Mesh(String),
 }
 
-/// Whether the plan's answer is what people wrote down, by the scoring of `shoal eval`.
+/// Whether the plan's answer is what people wrote down, by the scoring of `shoal eval`. A conversation is right if every call was
+/// made with people's arguments, the references among them filled by what the earlier calls of this very run were answered: the
+/// concierge may know another restaurant first than the conversation's did.
 pub(super) fn right(goal: &Goal, plan: &PlanView) -> bool {
     let output = match goal.kind {
         Kind::Joined => ask::plan_output(plan),
         Kind::Trip => calls_made(plan),
         Kind::Single => ask::only_output(plan),
+        Kind::Beyond => return false,
+    };
+    let answer = |id: &str| {
+        let result = plan.nodes.iter().find(|n| n.id == id).and_then(|n| n.result.as_ref());
+        result.map_or(Json::Null, |r| json::value(&r.output_json))
+    };
+    let gold = match goal.kind {
+        Kind::Trip => goal.answered(answer),
+        _ => goal.row.clone(),
     };
     let output = pyjson::parse(&output.to_string()).unwrap_or(Value::None);
-    score::right(
-        goal.task(),
-        &Row {
-            gold: goal.row.clone(),
-            output,
-        },
-    )
-    .unwrap_or(false)
+    score::right(goal.task(), &Row { gold, output }).unwrap_or(false)
 }
 
 /// The calls as they were really made, references filled in by what the tools really answered.
@@ -80,7 +87,8 @@ pub(super) fn fault(goal: &Goal, plan: &PlanView) -> Option<Fault> {
             .filter(|r| r.state() == State::Failed)
             .is_some_and(|r| {
                 let invalid = r.decisions.last().is_some_and(|d| d.verdict() == Verdict::Invalid);
-                invalid || r.fault.as_ref().is_some_and(excuse)
+                let misused = |f: &v1::Fault| r.kind == "tool" && f.reason == BAD_ARGUMENTS;
+                invalid || r.fault.as_ref().is_some_and(|f| excuse(f) || misused(f))
             })
     };
     // People wrote a trip's plan: no model answers in it.
@@ -103,8 +111,9 @@ mod tests {
     use super::*;
     use crate::demo::goals;
 
-    /// The plan of a goal's own target, as events would have left it; `spoil` may change a call's arguments.
-    fn ran(goal: &Goal, spoil: &dyn Fn(&mut Json)) -> PlanView {
+    /// The plan of a goal's own target, as events would have left it with the recorded answers; `spoil` may change a call's
+    /// arguments and its answer.
+    fn ran(goal: &Goal, spoil: &dyn Fn(&mut Json, &mut Json)) -> PlanView {
         let calls = goal.target().as_array().cloned().unwrap_or_default();
         let recorded = |id: &str, field: &str| {
             calls
@@ -122,10 +131,12 @@ mod tests {
                     *value = result;
                 }
             }
-            spoil(&mut arguments);
+            let mut answer = c["result"].clone();
+            spoil(&mut arguments, &mut answer);
             let result = v1::NodeResult {
                 state: State::Succeeded.into(),
                 input_json: arguments.to_string(),
+                output_json: answer.to_string(),
                 ..Default::default()
             };
             let name = format!(
@@ -152,15 +163,22 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_is_right_if_the_calls_had_the_recorded_values_and_wrong_if_a_tool_answered_something_else() {
+    fn a_conversation_is_right_if_each_call_has_peoples_values_and_what_the_tools_really_answered() {
         for goal in goals::trips() {
-            assert!(right(&goal, &ran(&goal, &|_| ())), "{}", goal.id());
-            let other = |arguments: &mut Json| {
+            assert!(right(&goal, &ran(&goal, &|_, _| ())), "{}", goal.id());
+            let another_call = |arguments: &mut Json, _: &mut Json| {
                 if let Some(value) = arguments.as_object_mut().and_then(|m| m.values_mut().next()) {
                     *value = "another place".into();
                 }
             };
-            assert!(!right(&goal, &ran(&goal, &other)), "{}", goal.id());
+            assert!(!right(&goal, &ran(&goal, &another_call)), "{}", goal.id());
+            // The tools said something else, and the dependent calls did not change with it.
+            let another_answer = |_: &mut Json, answer: &mut Json| {
+                for value in answer.as_object_mut().into_iter().flat_map(|m| m.values_mut()) {
+                    *value = "another answer".into();
+                }
+            };
+            assert!(!right(&goal, &ran(&goal, &another_answer)), "{}", goal.id());
         }
     }
 
@@ -198,6 +216,23 @@ mod tests {
             "people wrote it"
         );
         assert!(matches!(fault(&joined, &PlanView::default()), Some(Fault::Mesh(_))));
+        for (kind, models) in [("tool", true), ("model", false)] {
+            let mut plan = failed("DEPENDENCY_FAILED");
+            let result = v1::NodeResult {
+                kind: kind.into(),
+                state: State::Failed.into(),
+                fault: Some(v1::Fault {
+                    reason: BAD_ARGUMENTS.into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            plan.nodes.push(NodeView {
+                result: Some(result),
+                ..Default::default()
+            });
+            assert_eq!(matches!(fault(&joined, &plan), Some(Fault::Model(_))), models, "{kind}");
+        }
         assert!(!right(&joined, &failed("PLAN_TEXT_GARBLED")));
     }
 }

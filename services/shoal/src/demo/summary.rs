@@ -15,6 +15,8 @@ pub(super) struct Ran {
     pub(super) kind: Kind,
     pub(super) plan: PlanView,
     pub(super) right: bool,
+    /// A node's answer came from an endpoint: the larger tier.
+    pub(super) larger: bool,
     pub(super) fault: Option<Fault>,
 }
 
@@ -103,6 +105,7 @@ impl Summary {
             .iter()
             .filter_map(|r| r.plan.finished.as_ref())
             .map(|f| seconds(f.elapsed.as_ref()));
+        let larger = self.ran.iter().filter(|r| r.larger).count();
         let mut lines = vec![
             String::new(),
             format!(
@@ -115,6 +118,7 @@ impl Summary {
             kind(Kind::Joined, "joined requests"),
             kind(Kind::Trip, "conversations"),
             kind(Kind::Single, "single requests"),
+            format!("  {:<22} {larger} of {}", "to the larger model", self.ran.len()),
             format!(
                 "median latency: {} a plan, {} a model node, {} a tool node",
                 p50(plans),
@@ -197,6 +201,7 @@ mod tests {
             kind: Kind::Trip,
             plan,
             right,
+            larger: false,
             fault,
         }
     }

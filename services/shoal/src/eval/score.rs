@@ -5,9 +5,11 @@
 //! BLEU is left out, as score.py leaves it out where sacrebleu is not installed.
 mod calls;
 mod episode;
+mod ratio;
 mod slots;
 mod words;
 
+use ratio::{F1, Share};
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use super::{
@@ -100,7 +102,7 @@ impl Row {
     }
 
     /// Whether its service occurs in the training data; rows without the mark count as seen.
-    fn seen(&self) -> bool {
+    pub(super) fn seen(&self) -> bool {
         self.gold.get("seen").is_none_or(Value::truthy)
     }
 }
@@ -166,6 +168,23 @@ pub fn right(task: Task, row: &Row) -> Result<bool, Malformed> {
     Ok(exact.is_some_and(|(_, value)| value.is_none_or(|v| v >= 1.0)))
 }
 
+/// What one row adds to `score`: score is the sum of the first over the sum of the second. An F1 counts twice what both sides
+/// have over what each has; a share counts one or nothing over one, or over nothing where the row is not of its kind.
+///
+/// # Errors
+/// The row lacks what its task must have.
+pub fn weight(task: Task, row: &Row) -> Result<(u64, u64), Malformed> {
+    match task {
+        Task::Extract => slots::found(row).map(F1::weight),
+        Task::Summarize => calls::made(row).map(F1::weight),
+        _ => {
+            let figures = figures(task, &[row])?;
+            let score = figures.first().and_then(|(_, value)| *value);
+            Ok(score.map_or((0, 0), |right| (u64::from(right >= 1.0), 1)))
+        }
+    }
+}
+
 fn figures(task: Task, rows: &[&Row]) -> Result<Figures, Malformed> {
     match task {
         Task::ToolCall => slots::tool_call(rows),
@@ -224,49 +243,4 @@ fn norm_or_none(v: Option<&Value>) -> Norm {
 fn name(call: &Value) -> String {
     let part = |key| call.get(key).map_or_else(|| "None".to_owned(), norm::str_of);
     format!("{}.{}", part("service"), part("method"))
-}
-
-/// The share of rows that are right.
-#[derive(Default)]
-struct Share {
-    hit: u64,
-    of: u64,
-}
-
-impl Share {
-    fn add(&mut self, right: bool) {
-        self.hit += u64::from(right);
-        self.of += 1;
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^53")]
-    fn value(&self) -> Option<f64> {
-        (self.of > 0).then(|| self.hit as f64 / self.of as f64)
-    }
-}
-
-/// Micro F1 over pairs of sets.
-#[derive(Default)]
-struct F1 {
-    hit: u64,
-    gold: u64,
-    predicted: u64,
-}
-
-impl F1 {
-    fn add<T: Ord>(&mut self, gold: &BTreeSet<T>, predicted: &BTreeSet<T>) {
-        self.hit += gold.intersection(predicted).count() as u64;
-        self.gold += gold.len() as u64;
-        self.predicted += predicted.len() as u64;
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "set sizes are far below 2^53")]
-    fn value(&self) -> Option<f64> {
-        let total = self.gold + self.predicted;
-        Some(if total == 0 {
-            1.0
-        } else {
-            (2 * self.hit) as f64 / total as f64
-        })
-    }
 }

@@ -2,7 +2,7 @@
 use super::{
     pyjson::{self, Value, parse},
     rows,
-    score::{Row, Task, report, right},
+    score::{Row, Task, report, right, weight},
 };
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,53 @@ fn every_figure_equals_that_of_score_py_to_the_digit() {
             .collect();
         assert_eq!(report(task, &rows).expect("scored").to_string(), expected);
     }
+}
+
+#[test]
+fn the_rows_weights_add_up_to_the_score_that_the_interval_is_of() {
+    for task in Task::ALL {
+        let gold = rows::gold(&fixture(&format!("{}.gold.jsonl", task.name()))).expect("gold");
+        let said = rows::predictions(&fixture(&format!("{}.predictions.jsonl", task.name()))).expect("predictions");
+        let row = |g: rows::Gold| Row {
+            output: said.get(&g.id).cloned().unwrap_or(Value::None),
+            gold: g.row,
+        };
+        let rows: Vec<Row> = gold.into_iter().map(row).filter(Row::seen).collect();
+        let (hit, of) = rows.iter().fold((0, 0), |sum, row| {
+            let (hit, of) = weight(task, row).expect("weighed");
+            (sum.0 + hit, sum.1 + of)
+        });
+        #[expect(clippy::cast_precision_loss, reason = "forty rows")]
+        let score = hit as f64 / of as f64;
+        assert_eq!(
+            report(task, &rows).expect("scored").figures[0].1,
+            Some(score),
+            "{}",
+            task.name()
+        );
+    }
+}
+
+#[test]
+fn words_name_the_interval_beside_the_score_and_rows_of_unseen_services_apart() {
+    let rows = [
+        row(r#"{"id": "a", "target": "play"}"#, "\"play\""),
+        row(r#"{"id": "b", "target": "book", "seen": false}"#, "\"play\""),
+    ];
+    let lines = super::words(
+        &report(Task::Route, &rows).expect("scored"),
+        Some((0.25, 1.0)),
+        Some((0.0, 0.0)),
+    );
+    assert_eq!(
+        lines[1],
+        "  score                1.0000  95 % between 0.2500 and 1.0000"
+    );
+    assert_eq!(lines[2], "  oos_recall           -");
+    assert_eq!(
+        lines[4],
+        "  score                0.0000  95 % between 0.0000 and 0.0000"
+    );
 }
 
 fn row(gold: &str, output: &str) -> Row {

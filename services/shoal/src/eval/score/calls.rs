@@ -38,6 +38,13 @@ pub(super) fn summarize(rows: &[&Row]) -> Result<Figures, Malformed> {
     Ok(vec![("score", f1.value()), ("exact", exact.value())])
 }
 
+/// One row's part in `summarize`'s F1.
+pub(super) fn made(row: &Row) -> Result<F1, Malformed> {
+    let mut calls = F1::default();
+    calls.add(&parts(row.target()?), &parts(&row.output));
+    Ok(calls)
+}
+
 /// Every call's name with each of its parameters, and once alone.
 fn parts(v: &Value) -> BTreeSet<(String, String, Option<Norm>)> {
     let mut out = BTreeSet::new();

@@ -43,3 +43,10 @@ pub(super) fn extract(rows: &[&Row]) -> Result<Figures, Malformed> {
         ("always_empty_exact", empty.value()),
     ])
 }
+
+/// One row's part in `extract`'s F1.
+pub(super) fn found(row: &Row) -> Result<F1, Malformed> {
+    let mut slots = F1::default();
+    slots.add(&flat(Some(row.target()?)), &flat(Some(&row.output)));
+    Ok(slots)
+}
