@@ -1,5 +1,5 @@
 //! One attempt's bound, so that a replica that hangs leaves time for another. Half of what is left, since whoever is tried
-//! second should have as much as who was tried first; the last attempt has all of it.
+//! second should have as much as who was tried first; the last attempt, and one that no other replica could follow, has all of it.
 use crate::{Call, Error};
 use futures::future::BoxFuture;
 use std::{
@@ -56,7 +56,7 @@ where
 
     fn call(&mut self, mut call: Call<R>) -> Self::Future {
         let left = call.deadline.saturating_duration_since(Instant::now());
-        let last = call.attempt + 1 >= call.max_attempts;
+        let last = call.attempt + 1 >= call.max_attempts || call.others == 0;
         let bound = if last { left } else { left / 2 };
         // The callee is told this attempt's deadline, and not the plan's: it should not work on for nobody.
         call.deadline = Instant::now() + bound;

@@ -112,8 +112,8 @@ impl<S> Endpoints<S> {
         self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The better of two random ready endpoints, those already tried only if there is no other.
-    fn pick(&self, tried: &[Arc<str>]) -> Result<Arc<Endpoint<S>>, Error> {
+    /// The better of two random ready endpoints, those already tried only if there is no other; and how many could follow it.
+    fn pick(&self, tried: &[Arc<str>]) -> Result<(Arc<Endpoint<S>>, usize), Error> {
         let all = self.list();
         let known = all.len();
         let ready: Vec<_> = all.into_iter().filter(|endpoint| endpoint.breaker.ready()).collect();
@@ -122,6 +122,7 @@ impl<S> Endpoints<S> {
             .filter(|endpoint| !tried.contains(&endpoint.address))
             .cloned()
             .collect();
+        let others = fresh.len().saturating_sub(1);
         let mut from = if fresh.is_empty() { ready } else { fresh };
         let mut random = rand::rng();
         match from.len() {
@@ -129,11 +130,12 @@ impl<S> Endpoints<S> {
                 target: self.target.clone(),
                 known,
             }),
-            1 => Ok(from.swap_remove(0)),
+            1 => Ok((from.swap_remove(0), others)),
             n => {
                 let first = from.swap_remove(random.random_range(0..n));
                 let second = from.swap_remove(random.random_range(0..n - 1));
-                Ok(if first.cost() <= second.cost() { first } else { second })
+                let better = if first.cost() <= second.cost() { first } else { second };
+                Ok((better, others))
             }
         }
     }
@@ -185,7 +187,8 @@ where
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let picked = self.0.pick(&call.tried);
         Box::pin(async move {
-            let endpoint = picked.map_err(|error| (None, error))?;
+            let (endpoint, others) = picked.map_err(|error| (None, error))?;
+            let call = Call { others, ..call };
             endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
             let held = InFlight(endpoint.clone());
             let began = Instant::now();
@@ -270,7 +273,8 @@ mod tests {
     async fn a_replica_that_was_tried_is_passed_over_while_there_is_another() {
         let endpoints = endpoints(&[("a", 1, false), ("b", 1, false)]);
         for _ in 0..20 {
-            assert_eq!(&*endpoints.pick(&["a".into()]).expect("b").address, "b");
+            let (picked, others) = endpoints.pick(&["a".into()]).expect("b");
+            assert_eq!((&*picked.address, others), ("b", 0));
         }
         assert!(endpoints.pick(&["a".into(), "b".into()]).is_ok());
         assert!(matches!(

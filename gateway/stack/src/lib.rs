@@ -37,6 +37,8 @@ pub struct Call<R> {
     pub tried: Vec<Arc<str>>,
     /// Retries so far: 0 on the first attempt.
     pub attempt: u32,
+    /// Endpoints that could be tried after this one; the balancer says so when it has picked.
+    pub others: usize,
 }
 
 impl<R> Call<R> {
@@ -49,6 +51,7 @@ impl<R> Call<R> {
             max_attempts,
             tried: Vec::new(),
             attempt: 0,
+            others: 0,
         }
     }
 }

@@ -94,18 +94,16 @@ where
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use tower::service_fn;
+    use tower::{service_fn, util::BoxCloneService};
 
-    fn failing(
-        error: Error,
-        takes: Duration,
-    ) -> (
-        Arc<AtomicU32>,
-        impl Service<Call<()>, Response = (Arc<str>, ()), Error = (Option<Arc<str>>, Error), Future: Send> + Clone,
-    ) {
+    /// Where a call ended: the address, if one was called.
+    type At<T> = (T, Error);
+    type Failing = BoxCloneService<Call<()>, (Arc<str>, ()), At<Option<Arc<str>>>>;
+
+    fn failing(error: Error, takes: Duration) -> (Arc<AtomicU32>, Failing) {
         let calls = Arc::new(AtomicU32::new(0));
         let seen = calls.clone();
-        let service = service_fn(move |call: Call<()>| {
+        let service = BoxCloneService::new(service_fn(move |call: Call<()>| {
             let (seen, error) = (seen.clone(), error.clone());
             async move {
                 let n = seen.fetch_add(1, Ordering::SeqCst);
@@ -117,7 +115,7 @@ mod tests {
                 tokio::time::sleep(takes).await;
                 Err((Some(format!("a{n}").into()), error))
             }
-        });
+        }));
         (calls, service)
     }
 
@@ -169,16 +167,13 @@ mod tests {
         assert!((1..120).contains(&retries), "{retries} retries for 200 calls");
     }
 
-    fn failing_any() -> (
-        Arc<AtomicU32>,
-        impl Service<Call<()>, Response = (Arc<str>, ()), Error = (Option<Arc<str>>, Error), Future: Send> + Clone,
-    ) {
+    fn failing_any() -> (Arc<AtomicU32>, Failing) {
         let calls = Arc::new(AtomicU32::new(0));
         let seen = calls.clone();
-        let service = service_fn(move |_: Call<()>| {
+        let service = BoxCloneService::new(service_fn(move |_: Call<()>| {
             seen.fetch_add(1, Ordering::SeqCst);
             async { Err((None, down())) }
-        });
+        }));
         (calls, service)
     }
 }

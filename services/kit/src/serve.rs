@@ -20,7 +20,9 @@ use tonic::{Request, Response, Status, server::NamedService, service::Routes};
 use tracing::{info, warn};
 
 mod in_flight;
+mod unreadable;
 pub use in_flight::{InFlight, InFlightLayer};
+pub use unreadable::unreadable;
 
 /// Bytes of one request message. Prompts are at most 1 MiB (`[gateway] max_input_bytes`); tensors of the inference
 /// protocol may be larger. tonic's own limit is 4 MiB; services are built with this one.
@@ -204,6 +206,7 @@ impl Server {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .layer(InFlightLayer::new(self.in_flight.clone()))
+            .layer(unreadable::UnreadableLayer)
             .add_routes(self.routes.routes())
             .serve_with_incoming_shutdown(TcpListenerStream::new(bound.grpc), async move {
                 down.cancelled().await;

@@ -1,0 +1,147 @@
+//! Nodes that start: their input filled in, their future among those that run.
+use super::{
+    derived,
+    driver::{Driver, Key, Underway},
+    node::{self, Job},
+    report::Report,
+    result::About,
+};
+use crate::{admit::Step, error::Error, route::Input};
+use serde_json::Value;
+use shoal_plan::{Kind, text};
+use shoal_proto::v1::{self, plan_event::Event};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl Driver {
+    /// Starts whatever the frontier says can start.
+    pub(super) fn start_ready(&mut self) {
+        while let Some(at) = self.frontier.start() {
+            let step = self.steps[at].clone();
+            let input = self.filled(&step);
+            let fall_back_input = input.as_ref().ok().map(|v| Input::of(v.clone()));
+            let about = self.about(
+                &step,
+                self.graph
+                    .node(at)
+                    .depends_on()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
+            );
+            if let Some(input) = fall_back_input
+                .clone()
+                .filter(|_| step.task() == Some(derived::CALL_TASK))
+            {
+                self.asked.insert(at, input);
+            }
+            let report = Report::new(self.run.plan.clone(), &about.node_id);
+            self.launch(Key::Node(at), step, about, input, fall_back_input, report);
+        }
+    }
+
+    /// The references of a step, filled from what earlier nodes really answered.
+    fn filled(&self, step: &Step) -> Result<Value, Error> {
+        let output = |id: &str| self.outputs.get(id);
+        let (bytes, most) = match &step.node.kind {
+            Kind::Model { input, .. } => (input.filled_bytes(&output), self.context.config.max_input_bytes),
+            Kind::Tool { arguments, .. } => (arguments.filled_bytes(&output), self.context.config.max_input_bytes),
+        };
+        if bytes > most {
+            return Err(Error::Unfit {
+                reason: "INPUT_TOO_LARGE",
+                what: format!(
+                    "with its references filled in, the input has {bytes} bytes; at most {most} are taken ([gateway] max_input_bytes)"
+                ),
+            });
+        }
+        let filled = match &step.node.kind {
+            Kind::Model { input, .. } => input.fill(&output),
+            Kind::Tool { arguments, .. } => arguments.fill(&output),
+        };
+        filled.map_err(|missing| Error::Unfit {
+            reason: "REFERENCE_MISSING",
+            what: missing.to_string(),
+        })
+    }
+
+    pub(super) fn about(&self, step: &Step, depends_on: Vec<String>) -> About {
+        let (kind, name) = match &step.node.kind {
+            Kind::Model { task, .. } => ("model", task),
+            Kind::Tool { name, .. } => ("tool", name),
+        };
+        About {
+            node_id: step.node.id.clone(),
+            kind,
+            name: name.clone(),
+            depends_on,
+            began: Instant::now(),
+            outcome_id: self.context.recorder.id(),
+        }
+    }
+
+    fn launch(
+        &mut self,
+        key: Key,
+        step: Arc<Step>,
+        about: About,
+        input: Result<Value, Error>,
+        fall_back_input: Option<Input>,
+        report: Report,
+    ) {
+        let job = Job {
+            context: self.context.clone(),
+            run: self.run.clone(),
+            step,
+            about,
+            input,
+            fall_back_input,
+            accept: None,
+            report,
+            trail: Arc::default(),
+        };
+        self.push(key, job);
+    }
+
+    pub(super) fn push(&mut self, key: Key, job: Job) {
+        let underway = Underway {
+            about: job.about.clone(),
+            trail: job.trail.clone(),
+        };
+        self.underway.insert(key, underway);
+        self.running.push(Box::pin(async move { (key, node::run(job).await) }));
+    }
+
+    /// Whether the node's answer is a call that now runs in its place.
+    pub(super) fn yielded(&mut self, at: usize, output: &Value) -> bool {
+        let parent = self.steps[at].clone();
+        if parent.task() != Some(derived::CALL_TASK) {
+            return false;
+        }
+        let Some((name, arguments)) = derived::call_of(output) else {
+            return false;
+        };
+        let offered = self.run.client.names().contains(&name) || self.context.registry.tool(&name).is_some();
+        if !offered {
+            return false;
+        }
+        let id = derived::id(&parent.node.id, at, |id| {
+            self.graph.position(id).is_some() || self.derived_ids.contains(id)
+        });
+        let Some(step) = derived::step(&parent, id.clone(), name, &arguments) else {
+            return false;
+        };
+        self.derived_ids.insert(id);
+        let step = Arc::new(step);
+        let about = self.about(&step, vec![parent.node.id.clone()]);
+        self.run.plan.log.push(Event::NodeAdded(v1::NodeAdded {
+            node: Some(step.wire.clone()),
+            depends_on: about.depends_on.clone(),
+            text: text::print(&step.node),
+        }));
+        let report = Report::new(self.run.plan.clone(), &about.node_id);
+        let fall_back_input = self.asked.remove(&at);
+        self.launch(Key::Call(at), step, about, Ok(arguments), fall_back_input, report);
+        true
+    }
+}

@@ -1,0 +1,296 @@
+//! The spool's folder: segment files, appended to and read in order, deleted once everything in them is acknowledged.
+//!
+//! ```text
+//! spool/lock                      held by the one gateway that uses the folder
+//! spool/00000000000000000007.seg  sealed: read, acknowledged, deleted
+//! spool/00000000000000000008.seg  active: appended to
+//! ```
+//!
+//! What is acknowledged is remembered in memory alone: after a kill some outcomes are sent again, and feedback knows them by id.
+use super::frame::{self, Tail};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Bytes of a segment before the next one is begun: large enough that files are rare, small enough to be read at once.
+const SEGMENT: u64 = 4 << 20;
+
+/// Bytes of an active segment, all acknowledged, before it is given up: below that a new file costs more than reading it again.
+const WORTH_SEALING: u64 = 1 << 20;
+
+/// Where a frame begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Position {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+}
+
+/// Some payloads, and where to go on.
+type Portion = (Vec<(Position, Vec<u8>)>, Position);
+
+/// Why a folder cannot be a spool.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// Stop the other one, or set another folder.
+    #[error("{0} is held by another gateway: stop it, or set another [gateway] spool")]
+    Held(PathBuf),
+    /// Look at the disk, or set another folder.
+    #[error(
+        "{path} cannot be used as a spool: {source}; set another [gateway] spool, or `feedback = \"\"` to keep no outcomes"
+    )]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The operating system's word.
+        source: io::Error,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    bytes: u64,
+    frames: u64,
+    acknowledged: BTreeSet<u64>,
+}
+
+impl Segment {
+    fn done(&self) -> bool {
+        self.acknowledged.len() as u64 >= self.frames
+    }
+}
+
+/// The folder, held.
+#[derive(Debug)]
+pub(crate) struct Files {
+    folder: PathBuf,
+    segments: BTreeMap<u64, Segment>,
+    active: Option<(u64, File)>,
+    unsynced: bool,
+    _lock: File,
+}
+
+impl Files {
+    /// Takes the folder, and finds what was left in it.
+    ///
+    /// # Errors
+    /// When it is held, or cannot be written.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Unusable> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Unusable::Io { path, source }
+        };
+        fs::create_dir_all(folder).map_err(at(folder))?;
+        let lock_path = folder.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Unusable::Held(folder.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
+        }
+        let mut files = Self {
+            folder: folder.to_owned(),
+            segments: BTreeMap::new(),
+            active: None,
+            unsynced: false,
+            _lock: lock,
+        };
+        for entry in fs::read_dir(folder).map_err(at(folder))? {
+            let path = entry.map_err(at(folder))?.path();
+            let id = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+            if let (Some(id), Some("seg")) = (id, path.extension().and_then(|e| e.to_str())) {
+                files.recover(id, &path).map_err(at(&path))?;
+            }
+        }
+        // The proof that it can be written comes before a plan relies on it.
+        files.rotate().map_err(at(folder))?;
+        Ok(files)
+    }
+
+    /// Counts a segment's frames and cuts off what a kill left of the last one.
+    fn recover(&mut self, id: u64, path: &Path) -> io::Result<()> {
+        let bytes = fs::read(path)?;
+        let (payloads, end, tail) = frame::scan(&bytes);
+        match tail {
+            Tail::Clean => {}
+            Tail::Torn => {
+                tracing::warn!(segment = %path.display(), bytes = bytes.len() - end, "cut off an outcome that was never wholly written")
+            }
+            Tail::Damaged => {
+                let kept = path.with_extension("damaged");
+                fs::copy(path, &kept)?;
+                tracing::error!(segment = %path.display(), kept = %kept.display(), whole_outcomes = payloads.len(), "a segment is damaged: what is whole of it is delivered, the rest is set aside");
+            }
+        }
+        if payloads.is_empty() {
+            return fs::remove_file(path);
+        }
+        if end < bytes.len() {
+            OpenOptions::new().write(true).open(path)?.set_len(end as u64)?;
+        }
+        let segment = Segment {
+            bytes: end as u64,
+            frames: payloads.len() as u64,
+            acknowledged: BTreeSet::new(),
+        };
+        self.segments.insert(id, segment);
+        Ok(())
+    }
+
+    fn path(&self, id: u64) -> PathBuf {
+        self.folder.join(format!("{id:020}.seg"))
+    }
+
+    /// Begins the next segment.
+    fn rotate(&mut self) -> io::Result<()> {
+        let id = self.segments.last_key_value().map_or(1, |(id, _)| id + 1);
+        let file = OpenOptions::new().create_new(true).append(true).open(self.path(id))?;
+        self.sync()?;
+        self.active = Some((id, file));
+        self.segments.insert(id, Segment::default());
+        Ok(())
+    }
+
+    /// Appends frames in one write. When it returns they are in the page cache, where a killed process cannot take them back.
+    ///
+    /// # Errors
+    /// The operating system's; the segment is then as before, or is not written to again.
+    pub(crate) fn append(&mut self, frames: &[u8], count: u64) -> io::Result<()> {
+        let full = |id: &u64| self.segments.get(id).is_none_or(|s| s.bytes >= SEGMENT);
+        if self.active.as_ref().is_none_or(|(id, _)| full(id)) {
+            self.rotate()?;
+        }
+        let Some((id, file)) = &mut self.active else {
+            return Err(io::Error::other("no active segment"));
+        };
+        let segment = self.segments.entry(*id).or_default();
+        if let Err(error) = file.write_all(frames) {
+            // Half a frame in the middle would end the reading there.
+            if file.set_len(segment.bytes).is_err() {
+                self.active = None;
+            }
+            return Err(error);
+        }
+        segment.bytes += frames.len() as u64;
+        segment.frames += count;
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Brings what was appended through a power cut.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if let (true, Some((_, file))) = (self.unsynced, &self.active) {
+            file.sync_data()?;
+        }
+        self.unsynced = false;
+        Ok(())
+    }
+
+    /// Payloads from `from` on that are not acknowledged, at most `most`, and where to go on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn read(&self, from: Position, most: usize) -> io::Result<Portion> {
+        let (mut found, mut next) = (Vec::new(), from);
+        for (&id, segment) in self.segments.range(from.segment..) {
+            let offset = if id == from.segment { from.offset } else { 0 };
+            next = Position { segment: id, offset };
+            if offset >= segment.bytes {
+                continue;
+            }
+            let mut file = File::open(self.path(id))?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = Vec::new();
+            file.take(segment.bytes - offset).read_to_end(&mut bytes)?;
+            let mut at = 0;
+            while found.len() < most {
+                let Ok(payload) = frame::read(&bytes, at) else { break };
+                let begins = Position {
+                    segment: id,
+                    offset: offset + at as u64,
+                };
+                at = payload.end;
+                next.offset = offset + at as u64;
+                if !segment.acknowledged.contains(&begins.offset) {
+                    found.push((begins, bytes[payload].to_vec()));
+                }
+            }
+            if found.len() >= most {
+                break;
+            }
+        }
+        Ok((found, next))
+    }
+
+    /// Notes acknowledgements, and deletes the segments that have nothing else.
+    pub(crate) fn acknowledge(&mut self, positions: &[Position]) {
+        for position in positions {
+            if let Some(segment) = self.segments.get_mut(&position.segment) {
+                segment.acknowledged.insert(position.offset);
+            }
+        }
+        let active = self.active.as_ref().map(|(id, _)| *id);
+        let spent =
+            |(id, s): (&u64, &Segment)| (s.done() && (active != Some(*id) || s.bytes >= WORTH_SEALING)).then_some(*id);
+        let spent: Vec<u64> = self.segments.iter().filter_map(spent).collect();
+        for id in spent {
+            if active == Some(id) && self.rotate().is_err() {
+                continue;
+            }
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        match fs::remove_file(self.path(id)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(segment = id, %error, "cannot delete a delivered segment; it will be delivered again after a restart")
+            }
+        }
+        self.segments.remove(&id);
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.values().map(|s| s.bytes).sum()
+    }
+
+    /// Outcomes that wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.segments
+            .values()
+            .map(|s| s.frames.saturating_sub(s.acknowledged.len() as u64))
+            .sum()
+    }
+}
+
+impl Drop for Files {
+    /// Leaves no file behind that says nothing.
+    fn drop(&mut self) {
+        if let Err(error) = self.sync() {
+            tracing::warn!(%error, "the last outcomes are not synced");
+        }
+        self.active = None;
+        let done: Vec<u64> = self
+            .segments
+            .iter()
+            .filter(|(_, s)| s.done())
+            .map(|(id, _)| *id)
+            .collect();
+        done.into_iter().for_each(|id| self.remove(id));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use super::*;
+
+fn append(files: &mut Files, payloads: &[&str]) {
+    let mut frames = Vec::new();
+    payloads.iter().for_each(|p| frame::write(p.as_bytes(), &mut frames));
+    files.append(&frames, payloads.len() as u64).expect("appended");
+}
+
+fn all(files: &Files) -> Vec<(Position, String)> {
+    let (found, _) = files.read(Position::default(), usize::MAX).expect("read");
+    found
+        .into_iter()
+        .map(|(p, bytes)| (p, String::from_utf8(bytes).expect("text")))
+        .collect()
+}
+
+fn texts(files: &Files) -> Vec<String> {
+    all(files).into_iter().map(|(_, text)| text).collect()
+}
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).expect("folder").map(|e| e.expect("entry").path());
+    let mut segments: Vec<_> = files.filter(|p| p.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn what_was_written_is_there_after_a_kill_and_gone_only_after_its_acknowledgement() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    append(&mut files, &["a", "b", "c"]);
+    // A kill runs no destructor: what it leaves is what is in the folder now, and a lock that the system has taken back.
+    let left = folder.path().join("copy");
+    fs::create_dir(&left).expect("folder");
+    for segment in segments(folder.path()) {
+        fs::copy(&segment, left.join(segment.file_name().expect("name"))).expect("copied");
+    }
+    let mut files = Files::open(&left).expect("opened");
+    assert_eq!(texts(&files), ["a", "b", "c"]);
+    let first = all(&files)[0].0;
+    files.acknowledge(&[first]);
+    assert_eq!(texts(&files), ["b", "c"]);
+    drop(files);
+    let mut files = Files::open(&left).expect("opened");
+    assert_eq!(
+        texts(&files),
+        ["a", "b", "c"],
+        "an acknowledgement is forgotten with the process; feedback knows the id"
+    );
+    let positions: Vec<Position> = all(&files).into_iter().map(|(p, _)| p).collect();
+    files.acknowledge(&positions);
+    assert_eq!((files.waiting(), files.bytes()), (0, 0));
+    drop(files);
+    assert!(segments(&left).is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_what_follows_it_later_is_read() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    append(&mut files, &["a", "b"]);
+    drop(files);
+    let segment = segments(folder.path()).pop().expect("segment");
+    let length = fs::metadata(&segment).expect("there").len();
+    OpenOptions::new()
+        .write(true)
+        .open(&segment)
+        .expect("open")
+        .set_len(length - 1)
+        .expect("cut");
+    let mut files = Files::open(folder.path()).expect("opened");
+    append(&mut files, &["c"]);
+    assert_eq!(texts(&files), ["a", "c"]);
+    drop(files);
+    assert_eq!(texts(&Files::open(folder.path()).expect("opened")), ["a", "c"]);
+}
+
+#[test]
+fn a_damaged_segment_gives_what_is_whole_and_is_set_aside_for_people() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    append(&mut files, &["a", "bbbb", "c"]);
+    drop(files);
+    let segment = segments(folder.path()).pop().expect("segment");
+    let mut bytes = fs::read(&segment).expect("read");
+    let at = bytes.iter().position(|b| *b == b'b').expect("b");
+    bytes[at] = b'x';
+    fs::write(&segment, bytes).expect("damaged");
+    assert_eq!(texts(&Files::open(folder.path()).expect("opened")), ["a"]);
+    assert!(segment.with_extension("damaged").is_file());
+}
+
+#[test]
+fn segments_are_sealed_read_in_order_in_portions_and_deleted_one_by_one() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    let large = "x".repeat(1 << 20);
+    for i in 0..12 {
+        append(&mut files, &[&format!("{i} {large}")]);
+    }
+    assert_eq!(segments(folder.path()).len(), 3);
+    let (mut from, mut seen) = (Position::default(), Vec::new());
+    loop {
+        let (found, next) = files.read(from, 5).expect("read");
+        if found.is_empty() {
+            break;
+        }
+        from = next;
+        seen.extend(
+            found
+                .into_iter()
+                .map(|(p, b)| (p, String::from_utf8_lossy(&b[..2]).trim().to_owned())),
+        );
+    }
+    let order: Vec<String> = (0..12).map(|i| i.to_string()).collect();
+    assert_eq!(seen.iter().map(|(_, t)| t.clone()).collect::<Vec<_>>(), order);
+    let positions: Vec<Position> = seen.into_iter().map(|(p, _)| p).collect();
+    files.acknowledge(&positions[..4]);
+    assert_eq!(segments(folder.path()).len(), 2, "the first is delivered and deleted");
+    append(&mut files, &["more"]);
+    let (found, _) = files.read(from, 9).expect("read");
+    assert_eq!(found.len(), 1, "a reader at the end sees what comes later");
+}
+
+#[test]
+fn a_folder_belongs_to_one_gateway_and_an_unusable_one_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("folder");
+    let held = Files::open(folder.path()).expect("opened");
+    let said = Files::open(folder.path()).expect_err("held").to_string();
+    assert!(
+        said.contains("another gateway") && said.contains("[gateway] spool"),
+        "{said}"
+    );
+    drop(held);
+    let file = folder.path().join("a file");
+    fs::write(&file, "").expect("written");
+    let said = Files::open(&file).expect_err("no folder").to_string();
+    assert!(said.contains("[gateway] spool"), "{said}");
+}

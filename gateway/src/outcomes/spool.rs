@@ -1,0 +1,263 @@
+//! The one thread that touches the spool's folder, and the handle to it.
+//!
+//! Appends that wait are written together, as one write. A write that the disk refuses stays in memory and is tried again; while it
+//! waits, no further plan is taken. Syncing is not on the way of an append: a killed process cannot take back what is in the page
+//! cache, and against a power cut the folder is synced about once a second, which loses at most that second of what feedback,
+//! usually a millisecond away, has not acknowledged yet.
+use super::{
+    Unusable,
+    files::{Files, Position},
+    frame,
+};
+use crate::{error::Error, telemetry::Instruments};
+use prost::Message as _;
+use shoal_kit::task;
+use shoal_proto::v1;
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Commands that wait for the thread. A sender that finds it full waits: that is the disk's back-pressure.
+const QUEUE: usize = 1024;
+
+/// Commands taken at once: enough that a burst of ended nodes is one write.
+const GROUP: usize = 256;
+
+/// When a caller that met a full or broken spool may come back.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Some outcomes, and where to go on reading.
+pub(super) type Portion = (Vec<(Position, v1::Outcome)>, Position);
+
+enum Command {
+    Append(Vec<u8>, oneshot::Sender<()>),
+    Read(Position, usize, oneshot::Sender<std::io::Result<Portion>>),
+    Acknowledge(Vec<Position>),
+    Tick,
+}
+
+#[derive(Debug)]
+struct State {
+    bytes: AtomicU64,
+    /// Outcomes on disk or in memory that are not acknowledged.
+    waiting: watch::Sender<u64>,
+    broken: Mutex<Option<String>>,
+    max_bytes: u64,
+    folder: PathBuf,
+}
+
+/// The handle. The thread ends, and gives the folder back, when the last one is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Spool {
+    commands: mpsc::Sender<Command>,
+    state: Arc<State>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Spool {
+    /// Takes the folder and starts the thread.
+    ///
+    /// # Errors
+    /// When the folder is held or cannot be written.
+    pub(super) fn open(folder: &Path, max_bytes: u64, instruments: Instruments) -> Result<Self, Unusable> {
+        let files = Files::open(folder)?;
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let state = Arc::new(State {
+            bytes: AtomicU64::new(files.bytes()),
+            waiting: watch::Sender::new(files.waiting()),
+            broken: Mutex::default(),
+            max_bytes,
+            folder: folder.to_owned(),
+        });
+        let keeper = Keeper {
+            files,
+            state: state.clone(),
+            held: Vec::new(),
+            instruments,
+        };
+        let thread = task::thread("outcome spool", move || keeper.run(queue)).map_err(|source| Unusable::Io {
+            path: folder.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            commands,
+            state,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    /// Whether outcomes of one more plan will find room. Plans that run may write past the bound: what they were promised is kept.
+    ///
+    /// # Errors
+    /// `Full`, with what to do.
+    pub(super) fn room(&self) -> Result<(), Error> {
+        let folder = self.state.folder.display();
+        let broken = self.state.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let what = match broken {
+            Some(error) => format!("outcomes cannot be written to {folder}: {error}; make room or mend the disk"),
+            None if self.state.bytes.load(Ordering::Relaxed) >= self.state.max_bytes => format!(
+                "{folder} holds {} bytes of outcomes that feedback has not acknowledged, as many as it may ([gateway] spool_max_bytes): start feedback",
+                self.state.max_bytes
+            ),
+            None => return Ok(()),
+        };
+        Err(Error::Full {
+            what,
+            retry_after: RETRY,
+        })
+    }
+
+    /// Returns once the outcome is in the page cache. It is written even if nobody waits for that.
+    pub(super) async fn append(&self, outcome: v1::Outcome) {
+        let mut frame = Vec::with_capacity(outcome.encoded_len() + frame::HEADER);
+        frame::write(&outcome.encode_to_vec(), &mut frame);
+        let (done, written) = oneshot::channel();
+        if self.commands.send(Command::Append(frame, done)).await.is_ok() {
+            // An error means that the thread has ended with the outcome still in memory: it has said so.
+            drop(written.await);
+        }
+    }
+
+    /// Outcomes from `from` on, at most `most`.
+    pub(super) async fn read(&self, from: Position, most: usize) -> std::io::Result<Portion> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || std::io::Error::other("the spool has ended");
+        self.commands
+            .send(Command::Read(from, most, reply))
+            .await
+            .map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Notes acknowledgements.
+    pub(super) async fn acknowledge(&self, positions: Vec<Position>) {
+        drop(self.commands.send(Command::Acknowledge(positions)).await);
+    }
+
+    /// About once a second: syncs what is not synced, and tries again what could not be written.
+    pub(super) fn tick(&self) {
+        // A full queue means that the thread is at work anyway.
+        drop(self.commands.try_send(Command::Tick));
+    }
+
+    /// How many outcomes wait; changes whenever one more does or fewer do.
+    pub(super) fn waiting(&self) -> watch::Receiver<u64> {
+        self.state.waiting.subscribe()
+    }
+
+    /// Gives the folder back. Every clone must be gone; whoever still holds one keeps the thread alive, and this does not wait.
+    pub(crate) fn close(self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let last = self.commands.strong_count() == 1;
+        drop(self.commands);
+        if let (Some(thread), true) = (thread, last)
+            && thread.join().is_err()
+        {
+            tracing::error!("the spool's thread panicked");
+        }
+    }
+}
+
+/// What the thread owns.
+struct Keeper {
+    files: Files,
+    state: Arc<State>,
+    /// Frames that the disk has not taken yet, and who waits for them.
+    held: Vec<(Vec<u8>, oneshot::Sender<()>)>,
+    instruments: Instruments,
+}
+
+impl Keeper {
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut commands = Vec::with_capacity(GROUP);
+        while queue.blocking_recv_many(&mut commands, GROUP) > 0 {
+            let mut replies = Vec::new();
+            let mut tick = false;
+            for command in commands.drain(..) {
+                match command {
+                    Command::Append(frame, done) => self.held.push((frame, done)),
+                    Command::Acknowledge(positions) => self.files.acknowledge(&positions),
+                    Command::Read(from, most, reply) => replies.push((from, most, reply)),
+                    Command::Tick => tick = true,
+                }
+            }
+            self.write();
+            if tick && let Err(error) = self.files.sync() {
+                tracing::warn!(%error, "cannot sync the spool");
+            }
+            // After the write: a reader that was woken by an append finds it.
+            for (from, most, reply) in replies {
+                drop(reply.send(self.read(from, most)));
+            }
+            self.publish();
+        }
+        self.write();
+        if !self.held.is_empty() {
+            tracing::error!(
+                outcomes = self.held.len(),
+                "outcomes are lost: the disk never took them"
+            );
+        }
+    }
+
+    /// Everything that waits, in one write.
+    fn write(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let frames = self
+            .held
+            .iter()
+            .map(|(frame, _)| frame.as_slice())
+            .collect::<Vec<_>>()
+            .concat();
+        let result = self.files.append(&frames, self.held.len() as u64);
+        let mut broken = self.state.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(()) => {
+                if broken.take().is_some() {
+                    tracing::info!(outcomes = self.held.len(), "the disk takes outcomes again");
+                }
+                // Who has stopped waiting has an outcome on disk all the same.
+                self.held.drain(..).for_each(|(_, done)| _ = done.send(()));
+            }
+            Err(error) => {
+                if broken.is_none() {
+                    tracing::error!(%error, folder = %self.state.folder.display(), "outcomes cannot be written: no further plan is taken");
+                }
+                *broken = Some(error.to_string());
+            }
+        }
+    }
+
+    fn read(&self, from: Position, most: usize) -> std::io::Result<Portion> {
+        let (found, next) = self.files.read(from, most)?;
+        let decoded = found
+            .into_iter()
+            .filter_map(|(at, bytes)| match v1::Outcome::decode(bytes.as_slice()) {
+                Ok(outcome) => Some((at, outcome)),
+                Err(error) => {
+                    // Its checksum is right: a version of the future wrote it.
+                    tracing::error!(?at, %error, "an outcome in the spool cannot be read and stays there");
+                    None
+                }
+            });
+        Ok((decoded.collect(), next))
+    }
+
+    fn publish(&self) {
+        let bytes = self.files.bytes();
+        self.state.bytes.store(bytes, Ordering::Relaxed);
+        self.instruments.spool_bytes.record(bytes, &[]);
+        self.state
+            .waiting
+            .send_replace(self.files.waiting() + self.held.len() as u64);
+    }
+}

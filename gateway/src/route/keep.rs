@@ -1,0 +1,84 @@
+//! Keeps what is known of a specialist fresh: its addresses and its card.
+use super::{
+    Registry,
+    card::Card,
+    resolve::Lookup,
+    target::{Target, Tier},
+};
+use shoal_kit::{deadline, task};
+use shoal_proto::v1::{self, specialist_service_client::SpecialistServiceClient};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+/// How often names are looked up and cards read again: a new replica should serve within seconds, and a question of a few hundred
+/// bytes every five seconds is nothing.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Between two looks at the least: a target that fails a thousand calls a second is looked at five times.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// One Describe's bound. It is answered from memory.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looks once: addresses first, then the card.
+pub(crate) async fn look(target: &Target, registry: &Registry, lookup: &dyn Lookup) {
+    let Tier::Specialist { replicas, .. } = &target.tier else {
+        return;
+    };
+    let addresses = replicas.resolve(lookup).await;
+    target.serve_from(&addresses);
+    describe(target, registry).await;
+}
+
+/// Reads the card from the first replica that gives it.
+pub(crate) async fn describe(target: &Target, registry: &Registry) -> Option<Arc<Card>> {
+    let Tier::Specialist { replicas, .. } = &target.tier else {
+        return None;
+    };
+    let ask = async {
+        for (address, channel) in replicas.all() {
+            let mut request = Request::new(v1::DescribeRequest {});
+            deadline::set(&mut request, PATIENCE);
+            match SpecialistServiceClient::new(channel).describe(request).await {
+                Ok(answer) => return Some(answer.into_inner()),
+                Err(status) => {
+                    tracing::debug!(target = &*target.name, %address, error = status.message(), "does not describe itself");
+                }
+            }
+        }
+        None
+    };
+    let wire = tokio::time::timeout(PATIENCE, ask).await.ok().flatten()?;
+    let known = registry.card(&target.name);
+    let identity = format!("{}@{}", wire.name, wire.version);
+    if known.as_ref().is_none_or(|c| c.identity != identity) {
+        tracing::info!(
+            target = &*target.name,
+            model = identity,
+            kind = wire.kind,
+            "specialist found"
+        );
+    }
+    let card = Arc::new(Card::of(wire));
+    registry.set_card(&target.name, card.clone());
+    Some(card)
+}
+
+/// Looks again and again until `stop`.
+pub(crate) fn start(target: Arc<Target>, registry: Arc<Registry>, lookup: Arc<dyn Lookup>, stop: CancellationToken) {
+    task::spawn("target refresh", async move {
+        let looking = async {
+            loop {
+                // After failures at once, or else about every five seconds; never twice in a row.
+                drop(tokio::time::timeout(PERIOD, target.stale.notified()).await);
+                look(&target, &registry, &*lookup).await;
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = looking => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}

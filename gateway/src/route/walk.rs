@@ -1,0 +1,202 @@
+//! Along a task's chain, from the smallest target to the largest, until an answer is taken. Every candidate leaves a decision.
+//!
+//! A target is left when the call fails, when the answer breaks its form, or when its confidence is under the threshold. The last
+//! one that can be asked has nobody to hand over to: its doubt is told and its answer taken. And a doubted answer is better than
+//! none: if all who come after it fail, it is taken after all.
+use super::{
+    Input, Registry, Sink, Trail, budget::Budget, judge::Accept, pass::Obstacle, registry::Route, target::Target,
+};
+use crate::{error::Error, schema::Schema, telemetry::Instruments};
+use shoal_proto::{
+    time,
+    v1::{self, decision},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+mod ask;
+mod decide;
+mod weigh;
+
+/// Hears of a node's way as it goes.
+pub(crate) trait Listener: Send + Sync {
+    /// The first target is asked.
+    fn asked(&self, target: &str);
+    /// A target was left for the next, which is asked now.
+    fn left(&self, from: &str, to: &str, decision: &v1::Decision);
+    /// Who hears the answer as it is decoded; `last` says that nobody else can take over.
+    fn sink(&self, last: bool) -> Option<Arc<dyn Sink>>;
+}
+
+/// What is asked, and within which bounds.
+pub(crate) struct Ask<'a> {
+    pub(crate) task: &'a str,
+    pub(crate) input: &'a Input,
+    pub(crate) sampling: Option<&'a v1::Sampling>,
+    pub(crate) schema: Option<&'a Arc<Schema>>,
+    pub(crate) human_facing: bool,
+    pub(crate) private: bool,
+    pub(crate) priority: v1::Priority,
+    /// Attempts at each target.
+    pub(crate) max_attempts: u32,
+    pub(crate) deadline: Instant,
+    /// A failure has a fallback: nobody needs to be asked who will hardly answer in time.
+    pub(crate) has_fallback: bool,
+    pub(crate) budget: &'a Budget,
+    pub(crate) accept: Option<&'a Accept>,
+    pub(crate) listener: &'a dyn Listener,
+    pub(crate) trail: &'a Trail,
+}
+
+/// An answer that was taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) value: serde_json::Value,
+    pub(crate) valid: Option<bool>,
+    pub(crate) target: String,
+    pub(crate) endpoint: String,
+    pub(crate) model: String,
+    pub(crate) timings: Option<v1::Timings>,
+    pub(crate) confidence: Option<v1::Confidence>,
+}
+
+/// Walks the task's chain.
+///
+/// # Errors
+/// The last failure, or why nobody could be asked.
+pub(crate) async fn walk(registry: &Registry, instruments: &Instruments, ask: Ask<'_>) -> Result<Answer, Error> {
+    let Some(route) = registry.route(ask.task) else {
+        return Err(Error::Unfit {
+            reason: "TASK_UNKNOWN",
+            what: format!("no task `{}` is routed", ask.task),
+        });
+    };
+    let mut walk = Walk {
+        registry,
+        instruments,
+        ask,
+        route,
+        doubted: None,
+        left: None,
+        failure: None,
+        obstacles: Vec::new(),
+    };
+    for (at, target) in route.chain.iter().enumerate() {
+        if let Some(answer) = walk.candidate(at, target).await? {
+            return Ok(answer);
+        }
+    }
+    walk.end()
+}
+
+struct Walk<'a> {
+    registry: &'a Registry,
+    instruments: &'a Instruments,
+    ask: Ask<'a>,
+    route: &'a Route,
+    /// An answer that was doubted, and why.
+    doubted: Option<(Answer, v1::Decision)>,
+    /// The target that was left last, and the decision that ended it.
+    left: Option<v1::Decision>,
+    failure: Option<Error>,
+    /// Why targets were passed over.
+    obstacles: Vec<(String, Obstacle)>,
+}
+
+impl<'a> Walk<'a> {
+    /// One candidate: its answer, if it is taken.
+    async fn candidate(&mut self, at: usize, target: &Target) -> Result<Option<Answer>, Error> {
+        if Instant::now() >= self.ask.deadline {
+            return Err(self.failure.take().unwrap_or(shoal_stack::Error::Expired.into()));
+        }
+        let card = self.card(target).await;
+        let others = self.others(at);
+        if let Some(obstacle) = self.obstacle(target, card.as_deref())
+            && (obstacle.is_final() || others || self.ask.has_fallback)
+        {
+            self.pass_over(target, obstacle);
+            return Ok(None);
+        }
+        let reservation = match self.reserve(target, card.as_deref()) {
+            Ok(reservation) => reservation,
+            Err(why) => {
+                self.pass_over(target, Obstacle::Spent(why));
+                return Ok(None);
+            }
+        };
+        let question = self.question(target, card.as_deref(), reservation.max_new_tokens, !others);
+        let means = question.means;
+        match &self.left {
+            None => self.ask.listener.asked(&target.name),
+            Some(decision) => self.ask.listener.left(&decision.target, &target.name, decision),
+        }
+        self.ask
+            .trail
+            .with(|way| target.name.to_string().clone_into(&mut way.target));
+        let began = Instant::now();
+        let answer = self.answer(target, question, others).await;
+        match answer {
+            Ok((address, said)) => {
+                reservation.settle(&said.usage);
+                self.ask.trail.spend(&said.usage);
+                self.instruments.used(&target.name, &said.usage);
+                if card.as_ref().is_some_and(|c| c.identity != said.model) {
+                    target.stale.notify_one();
+                }
+                Ok(self.weigh(
+                    target,
+                    card.as_deref(),
+                    (&address, said, means),
+                    began.elapsed(),
+                    others,
+                ))
+            }
+            Err(error) => {
+                drop(reservation);
+                let endpoint = decide::address(&error);
+                let error = Error::from(error);
+                let decision = v1::Decision {
+                    endpoint,
+                    ..decide::decision(target, decision::Verdict::Failed, error.to_string(), began.elapsed())
+                };
+                self.leave(decision, "failed");
+                self.failure = Some(error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave(&mut self, decision: v1::Decision, why: &'static str) {
+        self.instruments.escalated(self.ask.task, &decision.target, why);
+        self.ask.trail.decide(decision.clone());
+        self.left = Some(decision);
+    }
+
+    fn pass_over(&mut self, target: &Target, obstacle: Obstacle) {
+        let reason = obstacle.reason().to_owned();
+        self.ask.trail.decide(decide::decision(
+            target,
+            decision::Verdict::PassedOver,
+            reason,
+            Duration::ZERO,
+        ));
+        self.obstacles.push((target.name.to_string(), obstacle));
+    }
+
+    /// Nobody's answer was taken on the way.
+    fn end(self) -> Result<Answer, Error> {
+        if let Some((answer, doubt)) = self.doubted {
+            let reason = format!("taken after all: {}, and nobody after it had an answer", doubt.reason);
+            self.ask.trail.decide(v1::Decision {
+                verdict: decision::Verdict::Chosen.into(),
+                reason,
+                elapsed: Some(time::duration(Duration::ZERO)),
+                ..doubt
+            });
+            return Ok(answer);
+        }
+        Err(self
+            .failure
+            .unwrap_or_else(|| decide::nobody(self.ask.task, &self.obstacles)))
+    }
+}

@@ -1,0 +1,146 @@
+//! Before an answer: who can be asked, with which part of the budget, and the question as that target is asked it.
+use super::{Walk, decide};
+use crate::route::{
+    budget::{Need, Reservation},
+    card::Card,
+    keep,
+    pass::{self, Facts, Obstacle},
+    question::{Means, Question, Said},
+    target::{Target, Tier},
+};
+use rand::Rng as _;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// Waits for room at a target that sheds: the first one, and the longest. A slot frees about as often as an answer is finished.
+const ROOM: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+
+/// How long room is waited for while somebody else could be asked: a burst is over by then, an overload is not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// New tokens that an endpoint is assumed to generate where nobody says: what budgets reckon with.
+const ENDPOINT_TOKENS: u32 = 1024;
+
+/// How a target with this card is asked.
+fn means(card: Option<&Card>) -> Means {
+    if card.is_some_and(|c| c.kind == "classify") {
+        Means::Classify
+    } else {
+        Means::Generate
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Whether somebody after this candidate can be asked, as far as anybody knows now.
+    pub(super) fn others(&self, at: usize) -> bool {
+        let rest = self.route.chain.get(at + 1..).unwrap_or_default();
+        rest.iter().any(|target| {
+            self.obstacle(target, self.registry.card(&target.name).as_deref())
+                .is_none()
+        })
+    }
+
+    /// The card; a specialist that was never reached is asked for it now, since thresholds and forms are in it.
+    pub(super) async fn card(&self, target: &Target) -> Option<Arc<Card>> {
+        match self.registry.card(&target.name) {
+            Some(card) => Some(card),
+            None => {
+                let asked = keep::describe(target, self.registry);
+                tokio::time::timeout_at(self.ask.deadline, asked).await.ok().flatten()
+            }
+        }
+    }
+
+    pub(super) fn obstacle(&self, target: &Target, card: Option<&Card>) -> Option<Obstacle> {
+        let serves = match &target.tier {
+            Tier::Endpoint(_) => true,
+            Tier::Specialist { tasks, .. } if !tasks.is_empty() => tasks.iter().any(|t| t == self.ask.task),
+            Tier::Specialist { .. } => card.is_none_or(|c| c.tasks.contains_key(self.ask.task)),
+        };
+        pass::obstacle(&Facts {
+            unusable: target.unusable.clone(),
+            serves,
+            embeds: card.is_some_and(|c| c.kind == "embed"),
+            external: target.external(),
+            machine_only: target.machine_only(),
+            private: self.ask.private,
+            human_facing: self.ask.human_facing,
+            broken: target.broken(),
+            least: target.pace.least(self.ask.task),
+            left: self.ask.deadline.saturating_duration_since(Instant::now()),
+        })
+    }
+
+    /// This target's share of the plan's budget.
+    pub(super) fn reserve(&self, target: &Target, card: Option<&Card>) -> Result<Reservation<'a>, String> {
+        let wanted = self.ask.sampling.and_then(|s| s.max_tokens);
+        let most = card.map_or(ENDPOINT_TOKENS, |c| c.max_new_tokens);
+        self.ask.budget.reserve(Need {
+            input_bytes: self.ask.input.bytes(),
+            max_new_tokens: if means(card) == Means::Classify {
+                1
+            } else {
+                wanted.unwrap_or(most)
+            },
+            price: target.price().or(card.map(|c| c.price)).unwrap_or_default(),
+        })
+    }
+
+    /// The question as this target is asked it; `most` are the new tokens that the budget allows, if it has a say.
+    pub(super) fn question(&self, target: &Target, card: Option<&Card>, most: Option<u32>, last: bool) -> Question {
+        let means = means(card);
+        let mut sampling = self.ask.sampling.cloned();
+        if let (Means::Generate, Some(most)) = (means, most) {
+            sampling.get_or_insert_default().max_tokens = Some(most);
+        }
+        let of_task = self.registry.task_card(self.ask.task);
+        let own = card.and_then(|c| c.tasks.get(self.ask.task));
+        let (form, instructions) = match &target.tier {
+            // A card's own form is the specialist's default; the node's stands in where there is none.
+            Tier::Specialist { .. } if own.is_some_and(|t| t.schema.is_some() || t.grammar.is_some()) => (None, None),
+            Tier::Specialist { .. } => (self.ask.schema.cloned(), None),
+            Tier::Endpoint(_) => {
+                let form = of_task
+                    .as_ref()
+                    .and_then(|t| t.schema.clone())
+                    .or(self.ask.schema.cloned());
+                (form, Some(decide::instructions(self.ask.task, of_task.as_ref())))
+            }
+        };
+        Question {
+            task: self.ask.task.to_owned(),
+            input: self.ask.input.clone(),
+            means,
+            sampling,
+            form,
+            priority: self.ask.priority,
+            instructions,
+            sink: self.ask.listener.sink(last),
+        }
+    }
+
+    /// Asks one target, waiting for room as long as that makes sense.
+    pub(super) async fn answer(
+        &self,
+        target: &Target,
+        question: Question,
+        others: bool,
+    ) -> Result<(Arc<str>, Said), shoal_stack::Error> {
+        let began = Instant::now();
+        let left = self.ask.deadline.saturating_duration_since(began);
+        // Whoever is asked second should have as much time as who was asked first.
+        let deadline = if others { began + left / 2 } else { self.ask.deadline };
+        let patience = if others { PATIENCE.min(left / 4) } else { left };
+        let mut pause = ROOM.0;
+        loop {
+            let answer = target.ask(question.clone(), deadline, self.ask.max_attempts).await;
+            let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            let in_time = began.elapsed() + wait < patience;
+            if !matches!(answer, Err(shoal_stack::Error::Shed { .. })) || !in_time {
+                return answer;
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(ROOM.1);
+        }
+    }
+}

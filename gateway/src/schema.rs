@@ -1,0 +1,95 @@
+//! JSON Schemas that others wrote: compiled once, checked often, never followed out of this process.
+use serde_json::Value;
+use std::fmt;
+
+/// Breaches that a message tells; the rest would only be noise to whoever mends the first ones.
+const TOLD: usize = 3;
+
+/// A compiled schema.
+pub(crate) struct Schema {
+    value: Value,
+    validator: jsonschema::Validator,
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Schema({})", self.value)
+    }
+}
+
+impl Schema {
+    /// Reads and compiles. References to other documents are refused, and patterns run on an engine without backtracking: a
+    /// schema may come from anybody who may send a plan.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn compile(text: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?;
+        let validator = jsonschema::options()
+            .offline()
+            .with_pattern_options(jsonschema::PatternOptions::regex())
+            .build(&value)
+            .map_err(|e| format!("is no JSON Schema: {e}"))?;
+        Ok(Self { value, validator })
+    }
+
+    /// The schema itself.
+    pub(crate) fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Whether `instance` satisfies it.
+    ///
+    /// # Errors
+    /// The first breaches, each with its place.
+    pub(crate) fn check(&self, instance: &Value) -> Result<(), String> {
+        let breaches: Vec<String> = self
+            .validator
+            .iter_errors(instance)
+            .take(TOLD)
+            .map(|e| {
+                let place = e.instance_path().to_string();
+                let at = if place.is_empty() { "the value" } else { place.as_str() };
+                let said: String = e.to_string().chars().take(200).collect();
+                format!("{at}: {said}")
+            })
+            .collect();
+        if breaches.is_empty() {
+            Ok(())
+        } else {
+            Err(breaches.join("; "))
+        }
+    }
+
+    /// Names of an object schema's properties, in its order.
+    pub(crate) fn properties(&self) -> Vec<String> {
+        let properties = self.value.get("properties").and_then(Value::as_object);
+        properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_breach_is_told_with_its_place() {
+        let schema = Schema::compile(r#"{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}"#)
+            .expect("schema");
+        assert!(schema.check(&json!({"n": 1})).is_ok());
+        assert!(schema.check(&json!({"n": "x"})).expect_err("wrong").contains("/n"));
+        assert!(schema.check(&json!({})).expect_err("missing").contains("the value"));
+        assert_eq!(schema.properties(), ["n"]);
+    }
+
+    #[test]
+    fn what_is_no_schema_or_points_elsewhere_is_refused() {
+        assert!(Schema::compile("{").expect_err("text").contains("no JSON"));
+        assert!(Schema::compile(r#"{"type": 7}"#).is_err());
+        assert!(Schema::compile(r#"{"$ref": "http://example.com/x.json"}"#).is_err());
+        // A pattern that takes a backtracking engine for ever is linear here.
+        let slow = Schema::compile(r#"{"type":"string","pattern":"^(a+)+$"}"#).expect("schema");
+        assert!(slow.check(&json!(format!("{}!", "a".repeat(50_000)))).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! OpenAI's protocol over HTTP: `POST /v1/chat/completions`, plain and streamed, and `GET /v1/models`. A task is a model; the model
+//! `shoal` takes a goal, has it planned and run, and answers with the outputs.
+use super::{
+    open::{self, Entrance},
+    single, sse,
+};
+use crate::{
+    admit::Catalogue as _,
+    context::Context,
+    error::Error,
+    plans::{Attached, Plan},
+};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use shoal_kit::{propagate, telemetry::names};
+use shoal_proto::v1;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub(super) mod answer;
+mod body;
+pub(super) mod refusal;
+
+use body::Body;
+
+/// The model that takes goals.
+pub(super) const GOALS: &str = "shoal";
+
+/// Bytes of JSON around a request's own texts.
+const MARGIN: usize = 64 << 10;
+
+/// The routes, for the server's HTTP door.
+pub(crate) fn router(context: Arc<Context>) -> Router {
+    // Twice the texts: an escape in JSON is two bytes or more. What is really too large is told with the key that says so.
+    let most = context.config.max_input_bytes.saturating_mul(2).saturating_add(MARGIN);
+    Router::new()
+        .route("/v1/chat/completions", post(complete))
+        .route("/v1/models", get(models))
+        .layer(DefaultBodyLimit::max(most))
+        .with_state(context)
+}
+
+async fn models(State(context): State<Arc<Context>>) -> Json<Value> {
+    let tasks = context.registry.tasks();
+    let goals = tasks.contains(&context.config.plan_task.as_str()).then_some(GOALS);
+    let model = |id: &str| json!({"id": id, "object": "model", "created": 0, "owned_by": names::PROVIDER});
+    let data: Vec<Value> = goals.into_iter().chain(tasks).map(model).collect();
+    Json(json!({"object": "list", "data": data}))
+}
+
+async fn complete(
+    State(context): State<Arc<Context>>,
+    headers: HeaderMap,
+    body: Result<Json<Body>, JsonRejection>,
+) -> Response {
+    let span = open::span("POST /v1/chat/completions");
+    propagate::adopt_headers(&headers, &span);
+    let body = match body {
+        Ok(Json(body)) => body,
+        Err(rejection) => return refusal::body(&rejection),
+    };
+    let (streamed, include_usage, model) = (body.stream, body.include_usage(), body.model.clone());
+    let completion = match begin(&context, body, span) {
+        Ok(completion) => completion,
+        Err(error) => return refusal::response(&error),
+    };
+    if streamed {
+        let live = model != GOALS && context.registry.route(&model).is_some_and(|r| r.chain.len() == 1);
+        return sse::stream(completion, include_usage, live).into_response();
+    }
+    match answer::whole(&completion.plan).await {
+        Ok(answer) => Json(completion.object(&answer)).into_response(),
+        Err(error) => refusal::response(&error),
+    }
+}
+
+fn begin(context: &Arc<Context>, body: Body, span: tracing::Span) -> Result<Completion, Error> {
+    let model = body.model.clone();
+    let plan = if model == GOALS {
+        let request = v1::ExecutePlanRequest {
+            source: Some(v1::execute_plan_request::Source::Goal(body.goal()?)),
+            ..v1::ExecutePlanRequest::default()
+        };
+        open::open(context, request, false, Entrance::whole(span, None))?
+    } else if context.registry.route(&model).is_some() {
+        single::begin(context, body.asked()?, span, None)?
+    } else {
+        let there = context.registry.tasks().join(", ");
+        return Err(Error::Passed(v1::Fault {
+            code: tonic::Code::NotFound as i32,
+            reason: "MODEL_UNKNOWN".into(),
+            message: format!("no model `{model}` here; there are {GOALS}, {there}"),
+        }));
+    };
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    Ok(Completion {
+        id: format!("chatcmpl-{}", plan.id),
+        created,
+        model,
+        _attached: plan.clone().attach(),
+        plan,
+    })
+}
+
+/// One completion: the plan behind it, held by whoever waits for the answer.
+pub(super) struct Completion {
+    id: String,
+    created: u64,
+    model: String,
+    pub(super) plan: Arc<Plan>,
+    _attached: Attached,
+}
+
+impl Completion {
+    fn object(&self, answer: &answer::Answer) -> Value {
+        json!({
+            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}, "logprobs": null, "finish_reason": "stop"}],
+            "usage": answer.usage(), "shoal": answer.extra(&self.plan),
+        })
+    }
+
+    /// A chunk of the streamed answer.
+    pub(super) fn chunk(&self, delta: &Value, finish_reason: &Value) -> Value {
+        json!({
+            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
+            "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason}],
+        })
+    }
+}

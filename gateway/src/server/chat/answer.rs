@@ -1,0 +1,67 @@
+//! What a completion answers: one node's output, or, of a goal, every node's.
+use crate::{
+    admit::PLANNER,
+    error::Error,
+    plans::{Plan, record},
+    server::single,
+};
+use serde_json::{Map, Value, json};
+use shoal_proto::v1;
+use std::sync::Arc;
+
+/// An answer, and what it took.
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    nodes: Vec<v1::NodeResult>,
+    usage: v1::Usage,
+}
+
+/// Waits for a plan's end.
+///
+/// # Errors
+/// The plan's fault.
+pub(crate) async fn whole(plan: &Arc<Plan>) -> Result<Answer, Error> {
+    plan.ended().await;
+    let record = record::of(plan);
+    if let Some(fault) = record.fault {
+        return Err(Error::Passed(fault));
+    }
+    let steps: Vec<&v1::NodeResult> = record.nodes.iter().filter(|n| n.node_id != PLANNER).collect();
+    let text = match steps.as_slice() {
+        [only] => single::text(&only.output_json),
+        several => {
+            let output = |n: &&v1::NodeResult| {
+                (
+                    n.node_id.clone(),
+                    serde_json::from_str(&n.output_json).unwrap_or(Value::Null),
+                )
+            };
+            Value::Object(several.iter().map(output).collect::<Map<_, _>>()).to_string()
+        }
+    };
+    Ok(Answer {
+        text,
+        usage: record.usage.unwrap_or_default(),
+        nodes: record.nodes,
+    })
+}
+
+impl Answer {
+    /// Tokens as OpenAI counts them.
+    pub(crate) fn usage(&self) -> Value {
+        let (input, output) = (self.usage.input_tokens, self.usage.output_tokens);
+        json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
+    }
+
+    /// The non-standard field: where it ran and how sure the model was.
+    pub(crate) fn extra(&self, plan: &Plan) -> Value {
+        let node = |n: &v1::NodeResult| {
+            json!({
+                "id": n.node_id, "name": n.name, "target": n.target, "model": n.model,
+                "confidence": n.confidence.as_ref().map(|c| c.score),
+            })
+        };
+        let nodes: Vec<Value> = self.nodes.iter().map(node).collect();
+        json!({"plan_id": plan.id, "trace_id": plan.trace_id, "cost_usd": self.usage.cost_usd, "nodes": nodes})
+    }
+}

@@ -1,0 +1,219 @@
+//! shoal.v1.PlanService.
+use super::open::{self, Entrance};
+use crate::{
+    context::Context,
+    decompose::once,
+    error::Error,
+    execute::join::Arrivals,
+    plans::{Opening, Plan, rebuilt, record},
+};
+use futures::{StreamExt as _, stream::BoxStream};
+use shoal_kit::{deadline, propagate, serve};
+use shoal_plan::reference::is_id;
+use shoal_proto::v1::{
+    self, execute_plan_stream_request::Message, feedback_service_client::FeedbackServiceClient,
+    plan_service_server::PlanService,
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tracing::Instrument as _;
+
+/// One question to feedback. It reads an index.
+const STORED: Duration = Duration::from_secs(5);
+
+/// Bytes of a plan's stored outcomes at most: as many as a client of ours decodes.
+const STORED_BYTES: usize = 64 << 20;
+
+type Events = BoxStream<'static, Result<v1::PlanEvent, Status>>;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Plans(pub(crate) Arc<Context>);
+
+/// The events of a plan that this caller executes: dropping them cancels it, as far as nobody else executes it and it was not
+/// detached.
+fn executed(plan: Arc<Plan>) -> Events {
+    let attached = plan.clone().attach();
+    let events = plan.log.clone().watch(0).map(|event| Ok((*event).clone()));
+    // A stream whose client sent something wrong ends by saying what, field by field.
+    let end = futures::stream::once(async move {
+        drop(attached);
+        plan.refused().map(|error| Err(Status::from(error)))
+    });
+    Box::pin(events.chain(end.filter_map(std::future::ready)))
+}
+
+fn left(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
+    open::past(deadline::of(metadata)?)
+}
+
+#[tonic::async_trait]
+impl PlanService for Plans {
+    type ExecutePlanStream = Events;
+    type ExecutePlanStreamStream = Events;
+    type WatchPlanStream = Events;
+
+    async fn execute_plan(&self, request: Request<v1::ExecutePlanRequest>) -> Result<Response<Events>, Status> {
+        let span = open::span("shoal.v1.PlanService/ExecutePlan");
+        propagate::adopt(request.metadata(), &span);
+        let entrance = Entrance::whole(span, left(request.metadata())?);
+        let plan = open::open(&self.0, request.into_inner(), false, entrance)?;
+        Ok(Response::new(executed(plan)))
+    }
+
+    async fn execute_plan_stream(
+        &self,
+        request: Request<Streaming<v1::ExecutePlanStreamRequest>>,
+    ) -> Result<Response<Events>, Status> {
+        let span = open::span("shoal.v1.PlanService/ExecutePlanStream");
+        propagate::adopt(request.metadata(), &span);
+        let left = left(request.metadata())?;
+        let mut incoming = request.into_inner();
+        // A client that opens nothing holds nothing: its own deadline, or ours, ends the wait.
+        let first = tokio::time::timeout(left.unwrap_or(self.0.config.default_deadline), incoming.message());
+        let first = first.await.map_err(|_| Error::Expired {
+            what: "no `open` came".into(),
+        })?;
+        let first = first.map_err(|status| match serve::unreadable(&status) {
+            Some(reason) => Status::from(reason),
+            None => status,
+        })?;
+        let Some(Message::Open(opening)) = first.and_then(|f| f.message) else {
+            return Err(Error::invalid("message", "the first message must be `open`").into());
+        };
+        let client_tools = client_tools(opening.client_tools)?;
+        let request = opening.request.unwrap_or_default();
+        let bytes = prost::Message::encoded_len(&request);
+        let entrance = Entrance {
+            span,
+            left,
+            client_tools,
+            arrivals: Arrivals::from_client(incoming.boxed(), bytes),
+        };
+        let plan = open::open(&self.0, request, true, entrance)?;
+        Ok(Response::new(executed(plan)))
+    }
+
+    async fn decompose(
+        &self,
+        request: Request<v1::DecomposeRequest>,
+    ) -> Result<Response<v1::DecomposeResponse>, Status> {
+        let span = open::span("shoal.v1.PlanService/Decompose");
+        propagate::adopt(request.metadata(), &span);
+        let context = self.0.clone();
+        let left = left(request.metadata())?;
+        let goal = request.into_inner().goal;
+        context.admission(&BTreeSet::new()).decomposition(goal.as_ref())?;
+        if context.leaving.is_cancelled() {
+            return Err(serve::draining("the gateway").into());
+        }
+        context.recorder.room()?;
+        let _place = context.plans.place()?;
+        let most = left
+            .unwrap_or(context.config.default_deadline)
+            .min(context.config.max_deadline);
+        let opening = Opening {
+            plan_id: uuid::Uuid::now_v7().to_string(),
+            trace_id: propagate::trace_id(&span),
+            deadline: most,
+            planner: None,
+            content: 0,
+            detach: false,
+        };
+        let planned = Box::pin(once::decompose(context, goal.unwrap_or_default(), opening)).instrument(span);
+        Ok(Response::new(planned.await?))
+    }
+
+    async fn get_plan(&self, request: Request<v1::GetPlanRequest>) -> Result<Response<v1::GetPlanResponse>, Status> {
+        let plan_id = request.into_inner().plan_id;
+        Ok(Response::new(self.record(&plan_id).await?))
+    }
+
+    async fn watch_plan(&self, request: Request<v1::WatchPlanRequest>) -> Result<Response<Events>, Status> {
+        let v1::WatchPlanRequest {
+            plan_id,
+            after_sequence,
+        } = request.into_inner();
+        let plan = self.known(&plan_id)?.ok_or(Error::PlanUnknown { plan_id })?;
+        let events = plan.log.clone().watch(after_sequence).map(|event| Ok((*event).clone()));
+        Ok(Response::new(events.boxed()))
+    }
+
+    async fn cancel_plan(
+        &self,
+        request: Request<v1::CancelPlanRequest>,
+    ) -> Result<Response<v1::CancelPlanResponse>, Status> {
+        let v1::CancelPlanRequest { plan_id, reason } = request.into_inner();
+        let state = match self.known(&plan_id)? {
+            Some(plan) => {
+                let why: String = if reason.is_empty() {
+                    "cancelled by CancelPlan".into()
+                } else {
+                    reason.chars().take(500).collect()
+                };
+                plan.cancel(&why);
+                plan.ended().await;
+                plan.state()
+            }
+            // What has ended and is forgotten has ended all the same.
+            None => self.record(&plan_id).await?.state(),
+        };
+        Ok(Response::new(v1::CancelPlanResponse { state: state.into() }))
+    }
+}
+
+impl Plans {
+    fn known(&self, plan_id: &str) -> Result<Option<Arc<Plan>>, Error> {
+        if !is_id(plan_id) {
+            return Err(Error::invalid("plan_id", "must be 1 to 64 of A-Z a-z 0-9 _ -"));
+        }
+        Ok(self.0.plans.get(plan_id))
+    }
+
+    /// A plan's record, from memory or from what is stored of it.
+    async fn record(&self, plan_id: &str) -> Result<v1::GetPlanResponse, Error> {
+        if let Some(plan) = self.known(plan_id)? {
+            return Ok(record::of(&plan));
+        }
+        let unknown = || Error::PlanUnknown {
+            plan_id: plan_id.to_owned(),
+        };
+        let feedback = self.0.feedback.clone().ok_or_else(unknown)?;
+        let mut request = Request::new(v1::ListOutcomesRequest {
+            plan_id: plan_id.to_owned(),
+        });
+        deadline::set(&mut request, STORED);
+        let mut client = FeedbackServiceClient::new(feedback).max_decoding_message_size(STORED_BYTES);
+        let away = |what: String| Error::Away {
+            what: format!("this gateway does not hold plan `{plan_id}`, and feedback cannot be asked: {what}"),
+        };
+        let answer = tokio::time::timeout(STORED, client.list_outcomes(request)).await;
+        let stored = answer
+            .map_err(|_| away("it does not answer".into()))?
+            .map_err(|status| away(status.message().to_owned()))?;
+        rebuilt::of(plan_id, stored.into_inner().outcomes).ok_or_else(unknown)
+    }
+}
+
+/// Names of tools that a client answers itself.
+fn client_tools(names: Vec<String>) -> Result<BTreeSet<String>, Error> {
+    /// As many as a plan may have nodes, by default: each would be called once.
+    const MOST: usize = 256;
+    if names.len() > MOST {
+        return Err(Error::invalid(
+            "open.client_tools",
+            format!("{} names; at most {MOST} are taken", names.len()),
+        ));
+    }
+    let word = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() || name.len() > 128 || !name.bytes().all(word) {
+            let field = format!("open.client_tools[{i}]");
+            return Err(Error::invalid(
+                field,
+                "must be 1 to 128 of A-Z a-z 0-9 _ - and a point, as in Service.Method",
+            ));
+        }
+    }
+    Ok(names.into_iter().collect())
+}

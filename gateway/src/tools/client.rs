@@ -1,0 +1,154 @@
+//! Tools that a plan's own client answers: the question leaves as an event, the answer comes back on the client's stream.
+use super::call::answer_of;
+use crate::error::Error;
+use serde_json::Value;
+use shoal_proto::v1::{self, tool_result::Outcome};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+use tokio::sync::oneshot;
+
+type Answer = Result<Value, Error>;
+
+/// The calls of one plan.
+#[derive(Debug)]
+pub(crate) struct ClientTools {
+    names: BTreeSet<String>,
+    calls: Mutex<Calls>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    open: HashMap<String, oneshot::Sender<Answer>>,
+    /// Calls that have ended, by whatever: an answer that comes too late is not a fault of the client's.
+    ended: BTreeSet<String>,
+}
+
+impl ClientTools {
+    pub(crate) fn new(names: BTreeSet<String>) -> Self {
+        Self {
+            names,
+            calls: Mutex::default(),
+        }
+    }
+
+    /// What the client answers itself.
+    pub(crate) fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    /// Opens a call; the id goes out, the answer comes in.
+    pub(crate) fn open(&self) -> Open<'_> {
+        let (sender, answer) = oneshot::channel();
+        let id = uuid::Uuid::now_v7().to_string();
+        self.lock().open.insert(id.clone(), sender);
+        Open {
+            tools: self,
+            id,
+            answer,
+        }
+    }
+
+    /// The client's answer to a call.
+    ///
+    /// # Errors
+    /// `Invalid` if there never was such a call, or if it says nothing.
+    pub(crate) fn answer(&self, result: v1::ToolResult) -> Result<(), Error> {
+        let answer = match result.outcome {
+            None => {
+                return Err(Error::invalid(
+                    "tool_result.outcome",
+                    "set one of output_json and fault",
+                ));
+            }
+            Some(Outcome::OutputJson(text)) => answer_of(&text),
+            Some(Outcome::Fault(fault)) => Err(Error::Passed(fault)),
+        };
+        let mut calls = self.lock();
+        match calls.open.remove(&result.call_id) {
+            Some(sender) => {
+                calls.ended.insert(result.call_id);
+                drop(sender.send(answer));
+                Ok(())
+            }
+            None if calls.ended.contains(&result.call_id) => Ok(()),
+            None => {
+                let said = format!(
+                    "`{}` is no call that was requested",
+                    result.call_id.chars().take(80).collect::<String>()
+                );
+                Err(Error::invalid("tool_result.call_id", said))
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call under way. Dropped, it is over: an answer to it is ignored.
+#[derive(Debug)]
+pub(crate) struct Open<'a> {
+    tools: &'a ClientTools,
+    pub(crate) id: String,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Open<'_> {
+    /// The client's answer.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let gone = || Error::Broken {
+            what: "the client's call was dropped".into(),
+        };
+        (&mut self.answer).await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let mut calls = self.tools.lock();
+        calls.open.remove(&self.id);
+        calls.ended.insert(std::mem::take(&mut self.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(call_id: &str, outcome: Option<Outcome>) -> v1::ToolResult {
+        v1::ToolResult {
+            call_id: call_id.into(),
+            outcome,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_finds_its_call_and_one_that_is_late_is_ignored() {
+        let tools = ClientTools::new(BTreeSet::new());
+        let (mut first, mut second) = (tools.open(), tools.open());
+        let (one, two) = (first.id.clone(), second.id.clone());
+        tools
+            .answer(result(&two, Some(Outcome::OutputJson("2".into()))))
+            .expect("open");
+        assert_eq!(second.answer().await.expect("answered"), Value::from(2));
+        tools
+            .answer(result(&one, Some(Outcome::OutputJson("{".into()))))
+            .expect("open");
+        assert_eq!(
+            first.answer().await.expect_err("nonsense").fault().reason,
+            "TOOL_ANSWER_INVALID"
+        );
+        let third = tools.open();
+        let late = third.id.clone();
+        drop(third);
+        tools
+            .answer(result(&late, Some(Outcome::OutputJson("1".into()))))
+            .expect("late");
+        let unknown = tools.answer(result("nobody", Some(Outcome::OutputJson("1".into()))));
+        assert!(matches!(unknown, Err(Error::Invalid(_))));
+        assert!(matches!(tools.answer(result(&late, None)), Err(Error::Invalid(_))));
+    }
+}
