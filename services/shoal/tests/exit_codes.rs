@@ -1,0 +1,175 @@
+//! The binary as a shell sees it: exit codes, what stands on which stream, and that nothing is served before it is known to work.
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// Runs `shoal` in a folder of its own, without what the environment may say of a mesh.
+fn shoal(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    let ours = std::env::vars()
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("SHOAL_"));
+    ours.for_each(|name| {
+        command.env_remove(name);
+    });
+    command.env_remove("ORT_DYLIB_PATH").current_dir(folder).args(arguments);
+    command.output().expect("shoal runs")
+}
+
+/// The exit code, and standard error, which must name `says`.
+#[track_caller]
+fn refused(output: &Output, code: i32, says: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(says), "`{says}` is not in: {said}");
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn folder(config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("folder");
+    fs::write(folder.path().join("mesh.toml"), config).expect("written");
+    folder
+}
+
+#[test]
+fn a_wrong_command_line_or_configuration_leaves_with_64_and_says_where() {
+    let typo = folder("[gateway]\nlissten = \"127.0.0.1:1\"\n");
+    for arguments in [
+        &["config", "check"][..],
+        &["up"],
+        &["gateway"],
+        &["status"],
+        &["run", "x"],
+    ] {
+        let output = shoal(typo.path(), arguments);
+        refused(&output, 64, "mesh.toml:2");
+        refused(&output, 64, "lissten");
+    }
+    let empty = folder("");
+    refused(&shoal(empty.path(), &["frobnicate"]), 64, "frobnicate");
+    refused(&shoal(empty.path(), &["run", "no/such.yaml"]), 64, "no/such.yaml");
+    refused(
+        &shoal(empty.path(), &["specialist", "nobody"]),
+        64,
+        "[specialist.nobody]",
+    );
+    refused(&shoal(empty.path(), &["demo"]), 64, "mesh.toml");
+    fs::write(
+        empty.path().join("bad.yaml"),
+        "nodes: [{id: a, tool: S.M, argumnets: {}}]",
+    )
+    .expect("written");
+    refused(&shoal(empty.path(), &["run", "bad.yaml"]), 64, "argumnets");
+}
+
+#[test]
+fn a_mesh_that_is_away_leaves_with_69_and_says_how_to_start_one() {
+    let empty = folder("");
+    for arguments in [
+        &["status", "--json"][..],
+        &["run", "play some jazz"],
+        &["decompose", "play some jazz"],
+        &["why", "p"],
+        &["health"],
+        &["feedback", "export"],
+    ] {
+        let there = if arguments[0] == "feedback" {
+            "--feedback"
+        } else {
+            "--gateway"
+        };
+        let mut all = arguments.to_vec();
+        if arguments[0] != "health" {
+            all.push(there);
+        }
+        all.push("127.0.0.1:1");
+        let says = if arguments[0] == "health" {
+            "127.0.0.1:1"
+        } else {
+            "shoal up"
+        };
+        refused(&shoal(empty.path(), &all), 69, says);
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_found_before_anything_binds() {
+    let folder = folder(
+        "[gateway]\nspool = \"file/spool\"\n[feedback]\nstore = \"file/outcomes.sqlite\"\n[concierge]\nresults = \"none.jsonl\"\n\
+         [specialist.s]\nfolder = \"none\"\n[onnxruntime]\npath = \"none.so\"\n",
+    );
+    fs::write(folder.path().join("file"), "in the way").expect("written");
+    for (arguments, says) in [
+        (&["gateway"][..], "spool"),
+        (&["feedback"], "[feedback] store"),
+        (&["concierge"], "[concierge]"),
+        (&["specialist", "s"], "[specialist.s]"),
+    ] {
+        let announced = [
+            "--listen",
+            "127.0.0.1:0",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--announce",
+            "there.json",
+        ];
+        refused(&shoal(folder.path(), &[arguments, &announced].concat()), 64, says);
+        assert!(
+            !folder.path().join("there.json").exists(),
+            "{arguments:?} bound and said so"
+        );
+    }
+    refused(&shoal(folder.path(), &["onnxruntime"]), 64, "none.so");
+}
+
+#[test]
+fn a_port_in_use_leaves_with_64_and_names_the_key() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = taken.local_addr().expect("address").to_string();
+    let folder = folder("");
+    let arguments = ["--listen", address.as_str(), "--http-listen", "127.0.0.1:0"];
+    for process in ["feedback", "gateway"] {
+        let output = shoal(folder.path(), &[&[process][..], &arguments].concat());
+        refused(&output, 64, "listen");
+        refused(&output, 64, &address);
+    }
+}
+
+#[test]
+fn eval_of_a_file_asks_nobody_and_its_object_is_that_of_score_py() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/score");
+    let expected = fs::read_to_string(fixtures.join("expected.jsonl")).expect("expected");
+    let folder = folder("");
+    for (task, expected) in [
+        "tool_call",
+        "plan",
+        "route",
+        "extract",
+        "compose",
+        "summarize",
+        "episode",
+    ]
+    .into_iter()
+    .zip(expected.lines())
+    {
+        let [gold, said] =
+            ["gold", "predictions"].map(|of| fixtures.join(format!("{task}.{of}.jsonl")).display().to_string());
+        let output = shoal(folder.path(), &["eval", task, &gold, "--from", &said, "--json"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), expected);
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn the_effective_configuration_is_shown_with_its_origins() {
+    let folder = folder("[gateway]\nmax_nodes = 7\n");
+    let output = shoal(folder.path(), &["config", "check", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(shown["gateway.max_nodes"]["value"], 7);
+    let origin = shown["gateway.max_nodes"]["origin"].as_str().unwrap_or_default();
+    assert!(origin.ends_with("mesh.toml:2"), "{origin}");
+    assert_eq!(shown["gateway.max_depth"]["origin"], "default");
+}
