@@ -77,7 +77,9 @@ impl PlanView {
                     None => ("", "", ""),
                 };
                 (view.kind, view.name, view.input) = (kind.into(), name.into(), input.into());
-                view.text.clone_from(&added.text);
+                // Plan text starts with the id, which every line of ours starts with anyway.
+                let step = added.text.strip_prefix(&format!("{}. ", node.id));
+                view.text = step.unwrap_or(&added.text).to_owned();
                 view.depends_on.clone_from(&added.depends_on);
                 Some(index)
             }

@@ -25,6 +25,7 @@ pub(super) fn line(event: &v1::PlanEvent, plan: &PlanView, node: Option<usize>) 
     Some(match (event.event.as_ref()?, node) {
         (Event::Accepted(accepted), _) => format!("plan {} accepted, trace {}", plan.plan_id, accepted.trace_id),
         (Event::NodeAdded(_), Some(n)) => format!("  {} {:<5} {}{}", n.id, n.kind, n.text, words::waits_for(n)),
+        (Event::NodeStarted(_), Some(n)) if n.target.is_empty() => format!("  {} started", n.id),
         (Event::NodeStarted(_), Some(n)) => format!("  {} started on {}", n.id, n.target),
         (Event::NodeEscalated(_), Some(n)) => {
             format!(

@@ -56,7 +56,7 @@ fn history() -> Vec<v1::PlanEvent> {
             deadline: None,
         }),
         added(tool("1", "A.Find"), &[], "A.Find(city=\"San Jose\")"),
-        added(tool("2", "A.Book"), &["1"], "A.Book(name=$1.name)"),
+        added(tool("2", "A.Book"), &["1"], "2. A.Book(name=$1.name)"),
         added(model, &[], "tool_call: jazz"),
         Event::NodeStarted(v1::NodeStarted {
             node_id: "3".into(),
