@@ -171,3 +171,42 @@ pub(crate) fn past(left: Option<Duration>) -> Result<Option<Duration>, Error> {
         left => Ok(left),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_was_past_before_the_call_came_is_refused() {
+        let fault = past(Some(Duration::ZERO)).expect_err("past").fault();
+        assert_eq!(fault.code, tonic::Code::DeadlineExceeded as i32);
+        assert_eq!(
+            past(Some(Duration::from_millis(1))).expect("some left"),
+            Some(Duration::from_millis(1))
+        );
+        assert_eq!(past(None).expect("no deadline"), None);
+    }
+
+    #[test]
+    fn the_same_request_under_another_id_is_the_same_content_and_any_other_is_not() {
+        let request = |text: &str, plan_id: &str| v1::ExecutePlanRequest {
+            source: Some(v1::execute_plan_request::Source::PlanText(text.into())),
+            plan_id: plan_id.into(),
+            ..v1::ExecutePlanRequest::default()
+        };
+        let none = BTreeSet::new();
+        let detached = v1::ExecutePlanRequest {
+            detach: true,
+            ..request("1. t: a", "x")
+        };
+        assert_eq!(content(&request("1. t: a", "x"), &none), content(&detached, &none));
+        assert_ne!(
+            content(&request("1. t: a", "x"), &none),
+            content(&request("1. t: b", "x"), &none)
+        );
+        assert_ne!(
+            content(&request("1. t: a", "x"), &none),
+            content(&request("1. t: a", "x"), &BTreeSet::from(["T.M".to_owned()]))
+        );
+    }
+}

@@ -59,7 +59,8 @@ where
         let last = call.attempt + 1 >= call.max_attempts || call.others == 0;
         let bound = if last { left } else { left / 2 };
         // The callee is told this attempt's deadline, and not the plan's: it should not work on for nobody.
-        call.deadline = Instant::now() + bound;
+        let until = Instant::now() + bound;
+        call.deadline = until;
         let (address, answer) = (self.address.clone(), self.inner.call(call));
         Box::pin(async move {
             let expired = if last {
@@ -67,7 +68,13 @@ where
             } else {
                 Error::Attempt { address, after: bound }
             };
-            tokio::time::timeout(bound, answer).await.unwrap_or(Err(expired))
+            let answer = tokio::time::timeout_at(until, answer).await;
+            let left = until.saturating_duration_since(Instant::now());
+            match answer {
+                Ok(Err(error)) if error.timed_out(left) => Err(expired),
+                Ok(answer) => answer,
+                Err(_) => Err(expired),
+            }
         })
     }
 }

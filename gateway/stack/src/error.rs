@@ -2,6 +2,9 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 use tonic::Code;
 
+/// How much earlier than ours a callee's clock may strike: a rounded `grpc-timeout`, and the way back.
+const MARGIN: Duration = Duration::from_millis(20);
+
 /// Named for what the layer above can do.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -62,6 +65,18 @@ impl Error {
         }
     }
 
+    /// Whether the time that the callee was given is over: told by our side of the wire, or, at the very end of that time, by the
+    /// callee. A callee that says so earlier speaks of a deadline of its own, which is an answer.
+    #[must_use]
+    pub(crate) fn timed_out(&self, left: Duration) -> bool {
+        match self {
+            Self::Call { status, .. } => {
+                timed_out(status) || (status.code() == Code::DeadlineExceeded && left < MARGIN)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it speaks against the endpoint: what a breaker counts and a balancer penalises. A request that is refused as
     /// wrong says nothing about who refused it.
     #[must_use]
@@ -77,6 +92,18 @@ impl Error {
             Self::Shed { .. } | Self::Expired | Self::NoEndpoint { .. } => false,
         }
     }
+}
+
+/// Whether tonic's own timer made the status: it reads the `grpc-timeout` that we send, and strikes a rounding error before ours.
+fn timed_out(status: &tonic::Status) -> bool {
+    let mut cause = status.source();
+    while let Some(inner) = cause {
+        if inner.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// A status that the callee sent has no source; one that tonic made of a broken connection has.

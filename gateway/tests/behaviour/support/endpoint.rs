@@ -1,0 +1,63 @@
+//! An OpenAI-compatible endpoint on loopback.
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+type Answering = Box<dyn Fn(&Value, usize) -> (u16, String) + Send + Sync>;
+
+pub(crate) struct Endpoint {
+    pub(crate) base_url: String,
+    seen: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
+}
+
+impl Endpoint {
+    /// Answers with a status and a body.
+    pub(crate) async fn start(answer: impl Fn(&Value, usize) -> (u16, String) + Send + Sync + 'static) -> Self {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let answer: Arc<Answering> = Arc::new(Box::new(answer));
+        let router = Router::new()
+            .route("/v1/chat/completions", post(complete))
+            .with_state((seen.clone(), answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let base_url = format!("http://{}/v1", listener.local_addr().expect("address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { base_url, seen }
+    }
+
+    /// Always says this.
+    pub(crate) async fn saying(text: &'static str) -> Self {
+        Self::start(move |_, _| (200, completion(text))).await
+    }
+
+    pub(crate) fn seen(&self) -> Vec<(HeaderMap, Value)> {
+        self.seen.lock().expect("seen").clone()
+    }
+}
+
+/// A completion with usage.
+pub(crate) fn completion(text: &str) -> String {
+    json!({
+        "model": "large-1", "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 50},
+    })
+    .to_string()
+}
+
+type Shared = (Arc<Mutex<Vec<(HeaderMap, Value)>>>, Arc<Answering>);
+
+async fn complete(State((seen, answer)): State<Shared>, headers: HeaderMap, body: String) -> Response {
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let number = {
+        let mut seen = seen.lock().expect("seen");
+        seen.push((headers, body.clone()));
+        seen.len() - 1
+    };
+    let (status, text) = answer(&body, number);
+    (StatusCode::from_u16(status).expect("status"), text).into_response()
+}
