@@ -9,7 +9,7 @@
 //! What is acknowledged is remembered in memory alone: after a kill some outcomes are sent again, and feedback knows them by id.
 use super::frame::{self, Tail};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
@@ -52,13 +52,24 @@ pub enum Unusable {
 #[derive(Debug, Default)]
 struct Segment {
     bytes: u64,
-    frames: u64,
-    acknowledged: BTreeSet<u64>,
+    /// Frames that are not acknowledged: where each begins, and its bytes.
+    waiting: BTreeMap<u64, u64>,
+    /// The sum of those: it is asked for at every write.
+    waiting_bytes: u64,
 }
 
 impl Segment {
     fn done(&self) -> bool {
-        self.acknowledged.len() as u64 >= self.frames
+        self.waiting.is_empty()
+    }
+
+    fn wait_for(&mut self, offset: u64, bytes: u64) {
+        self.waiting.insert(offset, bytes);
+        self.waiting_bytes += bytes;
+    }
+
+    fn acknowledge(&mut self, offset: u64) {
+        self.waiting_bytes -= self.waiting.remove(&offset).unwrap_or(0);
     }
 }
 
@@ -134,11 +145,14 @@ impl Files {
         if end < bytes.len() {
             OpenOptions::new().write(true).open(path)?.set_len(end as u64)?;
         }
-        let segment = Segment {
+        let mut segment = Segment {
             bytes: end as u64,
-            frames: payloads.len() as u64,
-            acknowledged: BTreeSet::new(),
+            ..Segment::default()
         };
+        for payload in payloads {
+            let (begins, bytes) = (payload.start - frame::HEADER, payload.len() + frame::HEADER);
+            segment.wait_for(begins as u64, bytes as u64);
+        }
         self.segments.insert(id, segment);
         Ok(())
     }
@@ -161,7 +175,7 @@ impl Files {
     ///
     /// # Errors
     /// The operating system's; the segment is then as before, or is not written to again.
-    pub(crate) fn append(&mut self, frames: &[u8], count: u64) -> io::Result<()> {
+    pub(crate) fn append<'a>(&mut self, frames: impl Iterator<Item = &'a [u8]> + Clone) -> io::Result<()> {
         let full = |id: &u64| self.segments.get(id).is_none_or(|s| s.bytes >= SEGMENT);
         if self.active.as_ref().is_none_or(|(id, _)| full(id)) {
             self.rotate()?;
@@ -170,15 +184,17 @@ impl Files {
             return Err(io::Error::other("no active segment"));
         };
         let segment = self.segments.entry(*id).or_default();
-        if let Err(error) = file.write_all(frames) {
+        if let Err(error) = file.write_all(&frames.clone().collect::<Vec<_>>().concat()) {
             // Half a frame in the middle would end the reading there.
             if file.set_len(segment.bytes).is_err() {
                 self.active = None;
             }
             return Err(error);
         }
-        segment.bytes += frames.len() as u64;
-        segment.frames += count;
+        for frame in frames {
+            segment.wait_for(segment.bytes, frame.len() as u64);
+            segment.bytes += frame.len() as u64;
+        }
         self.unsynced = true;
         Ok(())
     }
@@ -220,7 +236,7 @@ impl Files {
                 };
                 at = payload.end;
                 next.offset = offset + at as u64;
-                if !segment.acknowledged.contains(&begins.offset) {
+                if segment.waiting.contains_key(&begins.offset) {
                     found.push((begins, bytes[payload].to_vec()));
                 }
             }
@@ -235,7 +251,7 @@ impl Files {
     pub(crate) fn acknowledge(&mut self, positions: &[Position]) {
         for position in positions {
             if let Some(segment) = self.segments.get_mut(&position.segment) {
-                segment.acknowledged.insert(position.offset);
+                segment.acknowledge(position.offset);
             }
         }
         let active = self.active.as_ref().map(|(id, _)| *id);
@@ -261,17 +277,14 @@ impl Files {
         self.segments.remove(&id);
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait. What is acknowledged and still lies in a file that is appended to does not: it goes with that file.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.values().map(|s| s.bytes).sum()
+        self.segments.values().map(|s| s.waiting_bytes).sum()
     }
 
     /// Outcomes that wait.
     pub(crate) fn waiting(&self) -> u64 {
-        self.segments
-            .values()
-            .map(|s| s.frames.saturating_sub(s.acknowledged.len() as u64))
-            .sum()
+        self.segments.values().map(|s| s.waiting.len() as u64).sum()
     }
 }
 

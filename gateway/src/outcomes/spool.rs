@@ -212,13 +212,7 @@ impl Keeper {
         if self.held.is_empty() {
             return;
         }
-        let frames = self
-            .held
-            .iter()
-            .map(|(frame, _)| frame.as_slice())
-            .collect::<Vec<_>>()
-            .concat();
-        let result = self.files.append(&frames, self.held.len() as u64);
+        let result = self.files.append(self.held.iter().map(|(frame, _)| frame.as_slice()));
         let mut broken = self.state.broken.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) => {

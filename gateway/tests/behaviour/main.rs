@@ -3,6 +3,9 @@
 mod ending;
 mod execution;
 mod planning;
+mod recorded;
 mod routing;
+mod streamed;
 mod support;
 mod toolcalls;
+mod watched;

@@ -1,9 +1,13 @@
 use super::*;
 
 fn append(files: &mut Files, payloads: &[&str]) {
-    let mut frames = Vec::new();
-    payloads.iter().for_each(|p| frame::write(p.as_bytes(), &mut frames));
-    files.append(&frames, payloads.len() as u64).expect("appended");
+    let frame = |payload: &&str| {
+        let mut frame = Vec::new();
+        frame::write(payload.as_bytes(), &mut frame);
+        frame
+    };
+    let frames: Vec<Vec<u8>> = payloads.iter().map(frame).collect();
+    files.append(frames.iter().map(Vec::as_slice)).expect("appended");
 }
 
 fn all(files: &Files) -> Vec<(Position, String)> {
