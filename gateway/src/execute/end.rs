@@ -50,6 +50,12 @@ impl Driver {
         }
         let plan = &self.run.plan;
         let elapsed = plan.began.elapsed();
+        // The driver's task runs in the plan's span.
+        let span = tracing::Span::current();
+        span.record(crate::telemetry::STATE, crate::telemetry::word(state));
+        if state != v1::State::Succeeded {
+            span.record("otel.status_code", "ERROR");
+        }
         tracing::info!(
             plan_id = plan.id,
             state = crate::telemetry::word(state),

@@ -232,10 +232,13 @@ fn span(job: &Job) -> Span {
         ("tool", _) => ("TOOL", "execute_tool"),
         _ => ("CHAIN", "chat"),
     };
-    let planner = if job.accept.is_some() { "planner" } else { "node" };
+    let shown = match job.accept {
+        Some(_) => format!("planner {}", job.about.name),
+        None => format!("node {} {}", job.about.node_id, job.about.name),
+    };
     let span = info_span!(
         "node",
-        otel.name = format!("{planner} {} {}", job.about.node_id, job.about.name),
+        otel.name = shown,
         otel.status_code = Empty,
         { names::OPENINFERENCE_KIND } = kind,
         { names::GEN_AI_OPERATION } = operation,
@@ -284,7 +287,12 @@ fn record(span: &Span, job: &Job, result: &v1::NodeResult) {
         }
     }
     if job.context.content {
-        span.record(names::INPUT_VALUE, result.input_json.as_str());
-        span.record(names::OUTPUT_VALUE, result.output_json.as_str());
+        span.record(names::INPUT_VALUE, plain(&result.input_json));
+        span.record(names::OUTPUT_VALUE, plain(&result.output_json));
     }
+}
+
+/// A JSON string's text; anything else as it is. People read it.
+fn plain(json: &str) -> String {
+    serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())
 }

@@ -134,6 +134,14 @@ fn begin_admitted(
         Begun::New(plan, place) => (plan, place),
     };
     entrance.span.record(names::PLAN_ID, plan.id.as_str());
+    if let (true, Source::Goal(goal)) = (context.content, &admitted.source) {
+        let said = if goal.turns.is_empty() {
+            goal.text.clone()
+        } else {
+            goal.turns.join("\n")
+        };
+        entrance.span.record(names::INPUT_VALUE, said);
+    }
     let driver = entrance.span.in_scope(|| {
         Driver::new(
             context.clone(),

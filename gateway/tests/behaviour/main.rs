@@ -1,10 +1,18 @@
 //! The gateway as its callers see it: on real sockets, with stubs of everybody that it calls.
 
+mod doors;
 mod ending;
+mod endpoints;
 mod execution;
+mod inference;
+mod passed;
 mod planning;
 mod recorded;
+mod refused;
+mod replicas;
 mod routing;
+mod spans;
+mod status;
 mod streamed;
 mod support;
 mod toolcalls;

@@ -164,18 +164,13 @@ async fn a_client_that_never_answers_is_bounded_by_the_nodes_timeout_and_a_late_
     });
     let mut client = open(&world, request(vec![node]), &["My.Tool"]).await.expect("opened");
     let asked = client.requested().await;
-    loop {
-        match client.events.next().await.expect("more").expect("event").event {
-            Some(Event::NodeFinished(f)) => {
-                assert_eq!(
-                    f.result.expect("result").fault.expect("fault").code,
-                    Code::DeadlineExceeded as i32
-                );
-                break;
-            }
-            _ => {}
+    let fault = loop {
+        let event = client.events.next().await.expect("more").expect("event").event;
+        if let Some(Event::NodeFinished(f)) = event {
+            break f.result.expect("result").fault.expect("fault");
         }
-    }
+    };
+    assert_eq!(fault.code, Code::DeadlineExceeded as i32);
     client
         .result(&asked.call_id, Some(Outcome::OutputJson("1".into())))
         .await;
@@ -245,7 +240,8 @@ async fn what_a_stream_must_not_say_is_refused() {
         .expect_err("bad name");
     assert!(bad_name.message().contains("open.client_tools[0]"), "{bad_name:?}");
     // Opened twice, a call that was never requested, a message from the future, and too much in all.
-    let says: [(&str, fn() -> v1::ExecutePlanStreamRequest); 4] = [
+    type Bad = fn() -> v1::ExecutePlanStreamRequest;
+    let says: [(&str, Bad); 4] = [
         ("open", || message(Message::Open(Open::default()))),
         ("tool_result.call_id", || {
             message(Message::ToolResult(v1::ToolResult {

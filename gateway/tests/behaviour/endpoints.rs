@@ -1,0 +1,153 @@
+//! The larger tier: an OpenAI-compatible endpoint.
+use crate::support::{
+    endpoint::{Endpoint, completion},
+    model::{Model, unsure},
+    ms,
+    plan::{model, request, within},
+    world::Mesh,
+};
+use serde_json::{Value, json};
+use shoal_proto::v1::{State, decision::Verdict};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tonic::Code;
+
+/// A variable that every test process has, and whose value is long enough to be recognised.
+const KEY: &str = "CARGO_MANIFEST_DIR";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubted_answer_goes_to_the_endpoint_with_schema_instructions_and_price() {
+    let endpoint = Endpoint::saying("{\"tool\":\"x\"}").await;
+    let schema = r#"{"type":"object","required":["tool"]}"#;
+    let small = Model::new("small", "tool_call", |_, _| unsure("{\"tool\":\"y\"}", 0.2))
+        .threshold(0.5)
+        .task(|t| t.output_schema_json = schema.into())
+        .start();
+    let world = Mesh::new()
+        .specialist("small", &small.server.url())
+        .endpoint("large", &endpoint.base_url, |e| {
+            e.input_usd_per_million_tokens = 10.0;
+            e.output_usd_per_million_tokens = 20.0;
+        })
+        .task("tool_call", &["small", "large"])
+        .start()
+        .await;
+    let ran = world
+        .run(request(vec![model("a", "tool_call", "play some jazz")]))
+        .await;
+    assert_eq!((ran.state(), ran.output("a")), (State::Succeeded, json!({"tool": "x"})));
+    let node = ran.node("a");
+    assert_eq!((node.target.as_str(), node.model.as_str()), ("large", "large-1"));
+    // Ten and five of the specialist at $1 and $2 a million, a hundred and fifty of the endpoint's.
+    let usage = node.usage.expect("usage");
+    assert_eq!((usage.input_tokens, usage.output_tokens), (110, 55));
+    assert!((usage.cost_usd - (0.00002 + 0.001 + 0.001)).abs() < 1e-9, "{usage:?}");
+    let (headers, body) = endpoint.seen().remove(0);
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!((&body["model"], &body["temperature"]), (&json!("large"), &json!(0.0)));
+    assert_eq!(
+        body["messages"][1],
+        json!({"role": "user", "content": "play some jazz"})
+    );
+    assert!(
+        body["messages"][0]["content"]
+            .as_str()
+            .is_some_and(|s| s.contains("`tool_call`"))
+    );
+    let schema: Value = serde_json::from_str(schema).expect("JSON");
+    assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_of_an_endpoint_is_told_and_the_key_never_is() {
+    let key = std::env::var(KEY).expect("set by cargo");
+    for (status, body, code, attempts) in [
+        (
+            401,
+            json!({"error": {"message": format!("no such key: {key}")}}).to_string(),
+            Code::FailedPrecondition,
+            1,
+        ),
+        (429, "slow down".to_owned(), Code::ResourceExhausted, 2),
+        (500, "oops".to_owned(), Code::Unavailable, 2),
+        (200, "not json".to_owned(), Code::FailedPrecondition, 1),
+    ] {
+        let endpoint = Endpoint::start(move |_, _| (status, body.clone())).await;
+        let world = Mesh::new()
+            .endpoint("large", &endpoint.base_url, |e| e.api_key_env = Some(KEY.into()))
+            .task("t", &["large"])
+            .start()
+            .await;
+        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        let fault = ran.node("a").fault.expect("fault");
+        assert_eq!(
+            (fault.code, endpoint.seen().len()),
+            (code as i32, attempts),
+            "{fault:?}"
+        );
+        assert_eq!(endpoint.seen()[0].0["authorization"], format!("Bearer {key}"));
+        let told = format!("{:?}", ran.events);
+        assert!(!told.contains(&key), "the key is in {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_recovers_is_tried_again_and_one_that_hangs_has_its_own_bound() {
+    let endpoint = Endpoint::start(|_, n| {
+        if n == 0 {
+            (503, String::new())
+        } else {
+            (200, completion("ok"))
+        }
+    })
+    .await;
+    let world = Mesh::new()
+        .endpoint("large", &endpoint.base_url, |_| {})
+        .task("t", &["large"])
+        .start()
+        .await;
+    assert_eq!(world.run(request(vec![model("a", "t", "x")])).await.output("a"), "ok");
+    static HELD: AtomicUsize = AtomicUsize::new(0);
+    let hanging = Endpoint::start(|_, _| {
+        HELD.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(ms(900));
+        (200, completion("too late"))
+    })
+    .await;
+    let world = Mesh::new()
+        .endpoint("large", &hanging.base_url, |e| e.timeout = ms(300))
+        .task("t", &["large"])
+        .start()
+        .await;
+    let began = std::time::Instant::now();
+    let ran = world.run(within(request(vec![model("a", "t", "x")]), ms(5000))).await;
+    assert!(began.elapsed() < ms(800), "{:?}", began.elapsed());
+    assert_eq!(
+        (ran.state(), ran.node("a").decisions[0].verdict()),
+        (State::Failed, Verdict::Failed)
+    );
+    assert_eq!(HELD.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tier_has_room_of_its_own() {
+    let endpoint = Endpoint::start(|_, _| {
+        std::thread::sleep(ms(50));
+        (200, completion("large"))
+    })
+    .await;
+    let small = Model::new("small", "s", |_, _| crate::support::model::say("small")).start();
+    let world = Mesh::new()
+        .specialist("small", &small.server.url())
+        .endpoint("large", &endpoint.base_url, |e| e.max_in_flight = 1)
+        .task("s", &["small"])
+        .task("l", &["large"])
+        .start()
+        .await;
+    let mut nodes: Vec<_> = (0..5).map(|i| model(&format!("l{i}"), "l", "x")).collect();
+    nodes.extend((0..20).map(|i| model(&format!("s{i}"), "s", "x")));
+    let ran = world.run(request(nodes)).await;
+    assert_eq!(ran.state(), State::Succeeded, "{:?}", ran.finished());
+    let last_small = ran.nodes().iter().rposition(|n| n.name == "s").expect("small");
+    let last_large = ran.nodes().iter().rposition(|n| n.name == "l").expect("large");
+    assert!(last_small < last_large, "the small ones did not wait for the large one");
+}

@@ -1,0 +1,191 @@
+//! Replicas that come and go: found by name, sharing the load, and no plan lost with one of them.
+use crate::support::{
+    model::{Model, Specialist, say, slow},
+    ms,
+    plan::{model, request},
+    process::anywhere,
+    until,
+    world::Mesh,
+};
+use futures::future::{BoxFuture, join_all};
+use shoal_gateway::Lookup;
+use shoal_proto::v1::State;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// A name service of the test's own.
+#[derive(Debug, Default)]
+struct Zone(Mutex<Vec<SocketAddr>>);
+
+impl Zone {
+    fn set(&self, replicas: &[&Specialist]) {
+        *self.0.lock().expect("zone") = replicas.iter().map(|r| r.server.address).collect();
+    }
+}
+
+impl Lookup for Zone {
+    fn lookup<'a>(&'a self, host: &'a str, _: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        assert_eq!(host, "replicas");
+        let now = self.0.lock().expect("zone").clone();
+        Box::pin(async move {
+            if now.is_empty() {
+                Err(io::Error::other("no such name"))
+            } else {
+                Ok(now)
+            }
+        })
+    }
+}
+
+/// Replicas on loopback addresses of their own, on one port: as a name service lists them.
+fn replicas(count: u8, millis: u64) -> Vec<Specialist> {
+    let start = |ip: [u8; 4], port: u16| {
+        Model::new("small", "t", move |_, _| slow(millis))
+            .at(SocketAddr::new(IpAddr::from(ip), port))
+            .start()
+    };
+    let first = start([127, 0, 0, 1], anywhere().port());
+    let port = first.server.address.port();
+    let others = (2..=count).map(|n| start([127, 0, 0, n], port));
+    std::iter::once(first).chain(others).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_stands_for_all_its_replicas_and_they_share_the_load() {
+    let (zone, three) = (Arc::new(Zone::default()), replicas(3, 20));
+    zone.set(&three.iter().collect::<Vec<_>>());
+    let world = Mesh::new()
+        .specialist("small", "http://replicas:7")
+        .task("t", &["small"])
+        .lookup(zone)
+        .start()
+        .await;
+    for _ in 0..10 {
+        let nodes = (0..12).map(|i| model(&format!("n{i}"), "t", "x")).collect();
+        assert_eq!(world.run(request(nodes)).await.state(), State::Succeeded);
+    }
+    let counts: Vec<usize> = three.iter().map(|r| r.notes.count()).collect();
+    assert!(counts.iter().all(|n| *n > 15), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replica_fails_no_plan() {
+    let (zone, three) = (Arc::new(Zone::default()), replicas(3, 15));
+    zone.set(&three.iter().collect::<Vec<_>>());
+    let world = Arc::new(
+        Mesh::new()
+            .specialist("small", "http://replicas:7")
+            .task("t", &["small"])
+            .lookup(zone.clone())
+            .start()
+            .await,
+    );
+    let until_then = Instant::now() + Duration::from_secs(2);
+    let client = |world: Arc<crate::support::world::World>| async move {
+        let mut plans = 0;
+        while Instant::now() < until_then {
+            let ran = world
+                .run(request(vec![model("a", "t", "x"), model("b", "t", "${a}")]))
+                .await;
+            assert_eq!(ran.state(), State::Succeeded, "{ran:#?}");
+            plans += 1;
+        }
+        plans
+    };
+    let clients = join_all((0..6).map(|_| tokio::spawn(client(world.clone()))));
+    let killer = async {
+        tokio::time::sleep(ms(500)).await;
+        // While it works: its name is still listed for a while, as with any name service.
+        three[1].server.kill();
+        tokio::time::sleep(ms(700)).await;
+        zone.set(&[&three[0], &three[2]]);
+    };
+    let (clients, ()) = tokio::join!(clients, killer);
+    let plans: usize = clients.into_iter().map(|c| c.expect("every plan succeeded")).sum();
+    assert!(
+        plans > 50 && three[1].notes.count() > 5,
+        "{plans}, {}",
+        three[1].notes.count()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_joins_is_called_and_one_that_leaves_is_not() {
+    let (zone, two) = (Arc::new(Zone::default()), replicas(2, 5));
+    zone.set(&[&two[0]]);
+    let world = Mesh::new()
+        .specialist("small", "http://replicas:7")
+        .task("t", &["small"])
+        .lookup(zone.clone())
+        .start()
+        .await;
+    let one = || world.run(request(vec![model("a", "t", "x")]));
+    one().await;
+    assert_eq!((two[0].notes.count(), two[1].notes.count()), (1, 0));
+    zone.set(&[&two[1]]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while two[1].notes.count() == 0 {
+        assert!(Instant::now() < end, "the new one is never called");
+        assert_eq!(one().await.state(), State::Succeeded);
+        tokio::time::sleep(ms(50)).await;
+    }
+    let before = two[0].notes.count();
+    for _ in 0..10 {
+        one().await;
+    }
+    assert_eq!(two[0].notes.count(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_specialist_that_comes_late_is_found_and_its_threshold_holds_from_the_first_call_on() {
+    let address = {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("port")
+            .local_addr()
+            .expect("address")
+            .port();
+        SocketAddr::new(anywhere().ip(), port)
+    };
+    let large = Model::new("large", "t", |_, _| say("large")).start();
+    let world = Mesh::new()
+        .specialist("small", &format!("http://{address}"))
+        .specialist("large", &large.server.url())
+        .task("t", &["small", "large"])
+        .start()
+        .await;
+    assert_eq!(
+        world.run(request(vec![model("a", "t", "x")])).await.output("a"),
+        "large"
+    );
+    let small = Model::new("small", "t", |_, _| crate::support::model::unsure("small", 0.2))
+        .threshold(0.5)
+        .at(address)
+        .start();
+    let end = Instant::now() + Duration::from_secs(20);
+    while small.notes.count() == 0 {
+        assert!(Instant::now() < end, "it is never found");
+        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        assert_eq!(ran.output("a"), "large", "a doubted answer is never taken: {ran:?}");
+        tokio::time::sleep(ms(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_waits_for_room_and_none_of_it_fails() {
+    let small = Model::new("small", "t", |_, _| slow(10)).start();
+    let world = Mesh::new()
+        .specialist("small", &small.server.url())
+        .task("t", &["small"])
+        .change(|c| c.specialist.get_mut("small").expect("small").max_in_flight = 4)
+        .start()
+        .await;
+    let nodes = (0..60).map(|i| model(&format!("n{i}"), "t", "x")).collect();
+    let ran = world.run(request(nodes)).await;
+    assert_eq!(ran.state(), State::Succeeded, "{:?}", ran.finished());
+    until("all have ended", || small.notes.live() == 0).await;
+    assert_eq!(small.notes.count(), 60);
+}
