@@ -1,6 +1,6 @@
 //! Plans that run or have ended: [`log`] holds a plan's events, [`record`] folds them into what GetPlan answers, [`rebuilt`]
 //! does the same from stored outcomes, and this file keeps a bounded number of them.
-use crate::{error::Error, telemetry::Instruments};
+use crate::{admit::PLANNER, error::Error, telemetry::Instruments};
 use dashmap::{DashMap, Entry};
 use shoal_proto::v1::{self, plan_event::Event};
 use std::{
@@ -20,7 +20,7 @@ pub(crate) mod record;
 
 use log::Log;
 
-/// Bytes of ended plans' events in memory at most. [gateway] plans_kept alone would let a thousand plans of a megabyte each stay.
+/// Bytes of ended plans' events in memory at most. `[gateway] plans_kept` alone would let a thousand plans of a megabyte each stay.
 const KEPT_BYTES: usize = 256 << 20;
 
 /// When a caller that met a full gateway may come back: a plan of a few nodes takes about that long.
@@ -35,8 +35,8 @@ pub(crate) struct Plan {
     pub(crate) began: Instant,
     /// When it will be cut off.
     pub(crate) deadline: Instant,
-    /// The task of the planner's call, if there is one.
-    pub(crate) planner: Option<String>,
+    /// The planner's call, if there is one.
+    planner: Mutex<Option<v1::NodeResult>>,
     pub(crate) log: Arc<Log>,
     /// Of its outcomes, those that feedback has acknowledged.
     pub(crate) acknowledged: AtomicU32,
@@ -71,7 +71,7 @@ impl Plan {
             accepted_at: SystemTime::now(),
             began,
             deadline: began + opening.deadline,
-            planner: opening.planner,
+            planner: Mutex::new(opening.planner.map(waiting)),
             acknowledged: AtomicU32::new(0),
             content: opening.content,
             detached: opening.detach,
@@ -80,6 +80,18 @@ impl Plan {
             why: Mutex::default(),
             refused: Mutex::default(),
         }
+    }
+
+    /// Notes how the planner's call goes.
+    pub(crate) fn planner_is(&self, note: impl FnOnce(&mut v1::NodeResult)) {
+        if let Some(call) = &mut *self.planner.lock().unwrap_or_else(PoisonError::into_inner) {
+            note(call);
+        }
+    }
+
+    /// The planner's call, as far as it has got.
+    pub(crate) fn planner(&self) -> Option<v1::NodeResult> {
+        self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what of its client's stream was refused: the stream's own end says it with every field.
@@ -127,6 +139,17 @@ impl Plan {
     pub(crate) fn attach(self: Arc<Self>) -> Attached {
         self.attached.fetch_add(1, Ordering::AcqRel);
         Attached(self)
+    }
+}
+
+/// A planner's call that has not begun.
+fn waiting(task: String) -> v1::NodeResult {
+    v1::NodeResult {
+        node_id: PLANNER.into(),
+        kind: "model".into(),
+        name: task,
+        state: v1::State::Pending.into(),
+        ..v1::NodeResult::default()
     }
 }
 

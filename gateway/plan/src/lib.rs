@@ -1,6 +1,6 @@
 //! The pure core of plan execution: no tokio, no tonic, no clock.
 //!
-//! - [`reference`]: `${node.field}` in texts and JSON, and how outputs fill it;
+//! - [`mod@reference`]: `${node.field}` in texts and JSON, and how outputs fill it;
 //! - [`graph`]: nodes and edges, checked against every rule at once;
 //! - [`frontier`]: which nodes may start now, given what has ended;
 //! - [`slack`]: critical path and slack, given durations;

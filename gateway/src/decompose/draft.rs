@@ -4,7 +4,7 @@ use shoal_plan::{
     Node,
     text::{Garbled, Lines},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 #[derive(Debug, Default)]
@@ -20,22 +20,13 @@ struct Inner {
 }
 
 /// See the module.
+#[derive(Debug, Default)]
 pub(crate) struct Draft {
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
-    /// Who else hears the text.
-    also: Option<Arc<dyn Sink>>,
 }
 
 impl Draft {
-    pub(crate) fn new(also: Option<Arc<dyn Sink>>) -> Self {
-        Self {
-            inner: Mutex::default(),
-            changed: watch::Sender::new(()),
-            also,
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,10 +78,6 @@ impl Sink for Draft {
         let mut inner = self.lock();
         (inner.lines, inner.read) = (Lines::default(), 0);
         inner.text.clear();
-        drop(inner);
-        if let Some(also) = &self.also {
-            also.begin();
-        }
     }
 
     fn delta(&self, text: &str) {
@@ -102,9 +89,6 @@ impl Sink for Draft {
         }
         drop(inner);
         self.changed.send_replace(());
-        if let Some(also) = &self.also {
-            also.delta(text);
-        }
     }
 }
 
@@ -118,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_second_attempt_goes_on_where_the_first_broke_off_and_may_not_change_what_has_joined() {
-        let draft = Draft::new(None);
+        let draft = Draft::default();
         draft.begin();
         draft.delta("1. t: a\n2. t:");
         assert_eq!((ids(&draft.steps(0).0), draft.steps(0).1), (vec!["1"], None));
@@ -133,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_garbled_line_is_told_and_the_steps_before_it_stay() {
-        let draft = Draft::new(None);
+        let draft = Draft::default();
         draft.delta("1. t: a\n");
         draft.delta("nonsense\n2. t: b\n");
         let (steps, garbled) = draft.steps(0);

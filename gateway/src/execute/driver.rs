@@ -202,14 +202,16 @@ impl Driver {
         self.underway.remove(&key);
         let usage = end.result.usage.unwrap_or_default();
         self.usage = crate::plans::record::sum([self.usage, usage].iter());
+        if key == Key::Planner {
+            self.run.plan.planner_is(|call| *call = end.result);
+            return self.planned(end.output);
+        }
         let (node_id, fault) = (end.result.node_id.clone(), end.result.fault.clone());
         self.run.plan.log.push(Event::NodeFinished(v1::NodeFinished {
             result: Some(end.result),
         }));
-        let at = match key {
-            Key::Planner => return self.planned(end.output),
-            Key::Node(at) => at,
-            Key::Call(at) => at,
+        let (Key::Node(at) | Key::Call(at)) = key else {
+            return Ok(());
         };
         match end.output {
             Ok(output) => {

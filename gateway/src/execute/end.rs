@@ -103,12 +103,12 @@ impl Driver {
             .iter()
             .map(|(_, u)| cut(&self.context, &self.run.plan, u, &why));
         let results = join_all(ended).await;
-        for result in results {
+        for ((key, _), result) in underway.iter().zip(results) {
             self.usage = crate::plans::record::sum([self.usage, result.usage.unwrap_or_default()].iter());
-            self.run
-                .plan
-                .log
-                .push(Event::NodeFinished(v1::NodeFinished { result: Some(result) }));
+            match key {
+                Key::Planner => self.run.plan.planner_is(|call| *call = result),
+                Key::Node(_) | Key::Call(_) => self.told(result),
+            }
         }
         for at in open.into_iter().filter(|at| !ran.contains(at)) {
             let about = self.about_at(at);

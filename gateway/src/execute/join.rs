@@ -230,7 +230,7 @@ fn unreadable(status: &Status) -> Error {
     }
 }
 
-/// "step[2].model.input" of the graph's "nodes[7].model.input".
+/// `step[2].model.input` of the graph's `nodes[7].model.input`.
 fn renamed(field: &str, name: &str) -> String {
     match field.split_once('.') {
         Some((_, rest)) => format!("{name}.{rest}"),

@@ -17,7 +17,7 @@ pub(crate) struct Report {
     started: AtomicBool,
     /// Some target's text has been told: no other target's is, so that what a watcher puts together is never a mix.
     told: Arc<AtomicBool>,
-    /// Of the planner: where its steps are read.
+    /// Of the planner: where its steps are read. Its own call is no step of the plan, and no event of it: GetPlan has it.
     draft: Option<Arc<Draft>>,
 }
 
@@ -34,9 +34,11 @@ impl Report {
 
     /// The planner's report, and the draft that its text is read from while nobody can take over from it.
     pub(crate) fn planner(plan: Arc<Plan>, node_id: &str) -> (Self, Arc<Draft>) {
-        let mut report = Self::new(plan, node_id);
-        let draft = Arc::new(Draft::new(Some(Arc::new(report.deltas()))));
-        report.draft = Some(draft.clone());
+        let draft = Arc::new(Draft::default());
+        let report = Self {
+            draft: Some(draft.clone()),
+            ..Self::new(plan, node_id)
+        };
         (report, draft)
     }
 
@@ -51,7 +53,12 @@ impl Report {
 
     /// The node has started, whatever else happens to it; told once.
     pub(crate) fn start(&self, target: &str) {
-        if !self.started.swap(true, Ordering::AcqRel) {
+        if self.draft.is_some() {
+            self.plan.planner_is(|call| {
+                call.state = v1::State::Running.into();
+                target.clone_into(&mut call.target);
+            });
+        } else if !self.started.swap(true, Ordering::AcqRel) {
             self.plan.log.push(Event::NodeStarted(v1::NodeStarted {
                 node_id: self.node_id.clone(),
                 target: target.to_owned(),
@@ -76,6 +83,13 @@ impl Listener for Report {
     }
 
     fn left(&self, from: &str, to: &str, decision: &v1::Decision) {
+        if self.draft.is_some() {
+            self.plan.planner_is(|call| {
+                to.clone_into(&mut call.target);
+                call.decisions.push(decision.clone());
+            });
+            return;
+        }
         self.plan.log.push(Event::NodeEscalated(v1::NodeEscalated {
             node_id: self.node_id.clone(),
             from: from.to_owned(),
@@ -85,10 +99,10 @@ impl Listener for Report {
     }
 
     fn sink(&self, last: bool) -> Option<Arc<dyn Sink>> {
-        if let Some(draft) = self.draft.as_ref().filter(|_| last) {
-            return Some(draft.clone());
+        if let Some(draft) = &self.draft {
+            return last.then(|| draft.clone() as Arc<dyn Sink>);
         }
-        let fresh = self.draft.is_none() && !self.told.load(Ordering::Acquire);
+        let fresh = !self.told.load(Ordering::Acquire);
         fresh.then(|| Arc::new(self.deltas()) as Arc<dyn Sink>)
     }
 }

@@ -1,6 +1,5 @@
-//! GetPlan's answer, folded from the events: they are all there is to know, and so the two can never differ.
+//! GetPlan's answer, folded from the events, so that the two can never differ; the planner's own call, which is no event, comes first.
 use super::Plan;
-use crate::admit::PLANNER;
 use shoal_proto::{
     time,
     v1::{self, plan_event::Event},
@@ -22,9 +21,6 @@ pub(crate) fn of(plan: &Plan) -> v1::GetPlanResponse {
         match event.event.clone() {
             Some(Event::NodeAdded(added)) => nodes.extend(added.node.map(|node| pending(&node, added.depends_on))),
             Some(Event::NodeStarted(started)) => {
-                if started.node_id == PLANNER && plan.planner.is_some() {
-                    nodes.insert(0, planner(plan));
-                }
                 if let Some(node) = find(&mut nodes, &started.node_id) {
                     node.state = v1::State::Running.into();
                     node.target = started.target;
@@ -55,6 +51,7 @@ pub(crate) fn of(plan: &Plan) -> v1::GetPlanResponse {
             _ => {}
         }
     }
+    nodes.splice(0..0, plan.planner());
     record.usage = Some(sum(nodes.iter().filter_map(|n| n.usage.as_ref())));
     record.nodes = nodes;
     record
@@ -76,15 +73,6 @@ fn pending(node: &v1::Node, depends_on: Vec<String>) -> v1::NodeResult {
         name,
         state: v1::State::Pending.into(),
         depends_on,
-        ..v1::NodeResult::default()
-    }
-}
-
-fn planner(plan: &Plan) -> v1::NodeResult {
-    v1::NodeResult {
-        node_id: PLANNER.into(),
-        kind: "model".into(),
-        name: plan.planner.clone().unwrap_or_default(),
         ..v1::NodeResult::default()
     }
 }

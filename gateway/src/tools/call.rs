@@ -19,7 +19,7 @@ pub(crate) struct Wanted<'a> {
     /// `None`: two for an idempotent tool, one for another.
     pub(crate) max_attempts: Option<u32>,
     pub(crate) deadline: Instant,
-    /// [gateway] tool_timeout.
+    /// `[gateway] tool_timeout`.
     pub(crate) timeout: Duration,
 }
 

@@ -3,7 +3,7 @@ use crate::support::{
     endpoint::Endpoint,
     model::{Act, Model, Specialist, say, slow, unsure},
     ms,
-    plan::{goal, within},
+    plan::{Ran, goal, within},
     store::{self, Disk},
     tools::{self, Reply},
     until,
@@ -35,6 +35,13 @@ async fn planned(planner: Model, change: impl FnOnce(Mesh) -> Mesh) -> (Speciali
     (planner, worker, world)
 }
 
+/// The planner's own call, as GetPlan has it.
+async fn call(world: &World, ran: &Ran) -> v1::NodeResult {
+    let record = world.record(&ran.plan_id()).await.expect("known");
+    assert_eq!(record.nodes[0].node_id, "planner");
+    record.nodes[0].clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_run_while_the_planner_still_writes() {
     let lines = vec![
@@ -50,24 +57,31 @@ async fn steps_run_while_the_planner_still_writes() {
     let ran = world.run(goal("two things")).await;
     assert_eq!(ran.state(), State::Succeeded, "{ran:?}");
     let ended = |id: &'static str| move |e: &Event| matches!(e, Event::NodeFinished(f) if f.result.as_ref().is_some_and(|r| r.node_id == id));
+    let added = |id: &'static str| move |e: &Event| matches!(e, Event::NodeAdded(a) if a.node.as_ref().is_some_and(|n| n.id == id));
     assert!(
-        ran.position("1 ends", ended("1")) < ran.position("the planner ends", ended("planner")),
+        ran.position("1 ends", ended("1")) < ran.position("3 joins", added("3")),
         "{ran:?}"
+    );
+    assert!(
+        ran.nodes().iter().all(|n| n.node_id != "planner"),
+        "its own call is no step of the plan"
     );
     assert_eq!(ran.node("2").input_json, "\"with done and more\"");
     assert_eq!(ran.node("2").depends_on, ["1"]);
-    let told = ran.node("planner");
+    let record = world.record(&ran.plan_id()).await.expect("known");
+    let told = record.nodes[0].clone();
     assert_eq!(
         (told.kind.as_str(), told.name.as_str(), told.target.as_str()),
         ("model", "plan", "planner")
     );
-    assert_eq!(ran.output("planner"), "1. do: a\n2. do: with ${1} and more\n3. do: c");
-    assert_eq!(ran.told("planner"), ran.output("planner"));
+    assert_eq!(
+        told.output_json,
+        json!("1. do: a\n2. do: with ${1} and more\n3. do: c").to_string()
+    );
     assert_eq!(
         (planner.notes.seen()[0].prompt().as_str(), worker.notes.count()),
         ("two things", 3)
     );
-    let record = world.record(&ran.plan_id()).await.expect("known");
     let ids: Vec<_> = record.nodes.iter().map(|n| n.node_id.as_str()).collect();
     assert_eq!(ids, ["planner", "1", "2", "3"]);
     assert_eq!(
@@ -167,7 +181,7 @@ async fn a_line_that_a_planner_garbles_ends_the_plan_while_earlier_steps_run() {
     );
     assert!(ran.finished().fault.expect("fault").message.contains("line 2"));
     assert_eq!(
-        (ran.node("1").state(), ran.node("planner").state()),
+        (ran.node("1").state(), call(&world, &ran).await.state()),
         (State::Cancelled, State::Cancelled)
     );
     until("everything is dropped", || {
@@ -196,8 +210,9 @@ async fn garbled_or_doubtful_text_moves_on_to_the_next_planner_and_no_step_of_it
         .await;
         let ran = world.run(goal("something")).await;
         assert_eq!(ran.state(), State::Succeeded, "{ran:?}");
-        assert_eq!(ran.node("planner").target, "larger");
-        let decisions: Vec<_> = ran.decisions("planner").into_iter().map(|d| d.1).collect();
+        let call = call(&world, &ran).await;
+        assert_eq!(call.target, "larger");
+        let decisions: Vec<_> = call.decisions.iter().map(v1::Decision::verdict).collect();
         assert_eq!(decisions, [verdict, Verdict::Chosen]);
         let prompts: Vec<_> = worker.notes.seen().iter().map(|s| s.prompt()).collect();
         assert_eq!(prompts, ["right"]);
@@ -232,7 +247,10 @@ async fn a_planner_that_breaks_off_is_asked_again_and_goes_on_where_it_was() {
     let mut prompts: Vec<_> = worker.notes.seen().iter().map(|s| s.prompt()).collect();
     prompts.sort();
     assert_eq!(prompts, ["a", "b"], "each step ran once");
-    assert_eq!(ran.told("planner"), "1. do: a\n2. do: b");
+    assert_eq!(
+        call(&world, &ran).await.output_json,
+        json!("1. do: a\n2. do: b").to_string()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +336,7 @@ async fn the_planner_has_the_plans_deadline_and_no_more() {
     let (planner, _worker, world) = planned(Model::new("planner", "plan", |_, _| Act::Hang), |m| m).await;
     let ran = world.run(within(goal("x"), ms(300))).await;
     assert_eq!(
-        (ran.state(), ran.node("planner").state()),
+        (ran.state(), call(&world, &ran).await.state()),
         (State::Cancelled, State::Cancelled)
     );
     until("it is dropped", || planner.notes.dropped() == 1).await;
