@@ -96,12 +96,18 @@ fn named_outside(words: &[&str], allowed: impl Fn(&str) -> bool) -> Result<Vec<S
         .filter(|(path, _)| !is_test(path) && !allowed(path))
         .filter_map(|(path, text)| {
             let code = code(&text);
-            words
-                .iter()
-                .find(|word| code.contains(**word))
-                .map(|word| format!("{path} names `{word}`"))
+            let word = words.iter().find(|word| names(&code, word))?;
+            Some(format!("{path} names `{word}`"))
         });
     Ok(hits.collect())
+}
+
+/// Whether `word` stands in `code`, and not as the end of a longer name: `transport::` does not name `ort::`.
+fn names(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
 }
 
 #[test]
