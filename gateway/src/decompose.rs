@@ -4,6 +4,7 @@
 //! garbled or doubtful, its steps wait for its end: a step that has run cannot be taken back.
 use crate::{
     admit::Admission,
+    error::Error,
     route::{Input, Registry},
 };
 use serde_json::{Map, Value};
@@ -70,7 +71,11 @@ pub(crate) fn runnable(written: &str, goal: &v1::Goal, admission: &Admission<'_>
     let mut graph = Graph::empty(admission.graph_limits());
     for node in nodes {
         allowed(goal, &node)?;
-        admission.written(&node).map_err(|error| error.to_string())?;
+        match admission.written(&node) {
+            // Whether the text is wrong is not known while a tool server has not been asked; when the step joins, that is told.
+            Ok(_) | Err(Error::Away { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+        }
         graph.push(node).map_err(|faults| {
             faults
                 .iter()

@@ -5,6 +5,7 @@ use opentelemetry::{
 };
 use shoal_kit::telemetry::meter;
 use shoal_proto::v1;
+use shoal_stack::metrics::SECONDS;
 use std::time::Duration;
 
 /// Counter: plans ended, by `state`.
@@ -69,6 +70,7 @@ impl Default for Instruments {
                 .build(),
             plan_seconds: meter
                 .f64_histogram(PLAN_SECONDS)
+                .with_boundaries(SECONDS.to_vec())
                 .with_description("acceptance to the last event")
                 .build(),
             refused: meter
@@ -77,6 +79,7 @@ impl Default for Instruments {
                 .build(),
             node_seconds: meter
                 .f64_histogram(NODE_SECONDS)
+                .with_boundaries(SECONDS.to_vec())
                 .with_description("a node's start to its end")
                 .build(),
             escalations: meter

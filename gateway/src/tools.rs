@@ -15,7 +15,7 @@ use shoal_stack::balance::Endpoints;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -38,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) stale: Notify,
     stack: Stack<Arc<v1::CallToolRequest>, String>,
     listed: AtomicBool,
+    /// What it said last: the same again needs nothing to be compiled anew.
+    list: Mutex<Vec<v1::Tool>>,
 }
 
 impl fmt::Debug for Server {
@@ -65,6 +67,7 @@ impl Server {
             endpoints,
             stale: Notify::new(),
             listed: AtomicBool::new(false),
+            list: Mutex::default(),
         }
     }
 

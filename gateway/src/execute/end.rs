@@ -56,14 +56,22 @@ impl Driver {
         if state != v1::State::Succeeded {
             span.record("otel.status_code", "ERROR");
         }
-        tracing::info!(
-            plan_id = plan.id,
-            state = crate::telemetry::word(state),
-            nodes = self.graph.len(),
-            seconds = elapsed.as_secs_f64(),
-            fault = fault.as_ref().map(|f| f.message.as_str()),
-            "plan ended"
-        );
+        let (nodes, seconds) = (self.graph.len(), elapsed.as_secs_f64());
+        match &fault {
+            // A busy gateway ends hundreds a second: what went well is in the metrics and the traces.
+            None => tracing::debug!(plan_id = plan.id, nodes, seconds, "plan succeeded"),
+            Some(fault) => {
+                let state = crate::telemetry::word(state);
+                tracing::info!(
+                    plan_id = plan.id,
+                    state,
+                    nodes,
+                    seconds,
+                    fault = fault.message,
+                    "plan did not succeed"
+                );
+            }
+        }
         plan.log.push(Event::Finished(v1::PlanFinished {
             state: state.into(),
             fault,

@@ -199,6 +199,14 @@ impl Files {
         Ok(())
     }
 
+    /// Makes the next write fail, as a full disk does.
+    #[cfg(test)]
+    pub(crate) fn refuse_once(&mut self) {
+        if let Some((id, file)) = &mut self.active {
+            *file = File::open(self.folder.join(format!("{id:020}.seg"))).expect("there");
+        }
+    }
+
     /// Brings what was appended through a power cut.
     ///
     /// # Errors

@@ -53,6 +53,29 @@ struct State {
     folder: PathBuf,
 }
 
+impl State {
+    /// Whether outcomes of one more plan will find room. Plans that run may write past the bound: what they were promised is kept.
+    ///
+    /// # Errors
+    /// `Full`, with what to do.
+    fn room(&self) -> Result<(), Error> {
+        let folder = self.folder.display();
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let what = match broken {
+            Some(error) => format!("outcomes cannot be written to {folder}: {error}; make room or mend the disk"),
+            None if self.bytes.load(Ordering::Relaxed) >= self.max_bytes => format!(
+                "{folder} holds {} bytes of outcomes that feedback has not acknowledged, as many as it may ([gateway] spool_max_bytes): start feedback",
+                self.max_bytes
+            ),
+            None => return Ok(()),
+        };
+        Err(Error::Full {
+            what,
+            retry_after: RETRY,
+        })
+    }
+}
+
 /// The handle. The thread ends, and gives the folder back, when the last one is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Spool {
@@ -93,25 +116,12 @@ impl Spool {
         })
     }
 
-    /// Whether outcomes of one more plan will find room. Plans that run may write past the bound: what they were promised is kept.
+    /// Whether outcomes of one more plan will find room.
     ///
     /// # Errors
     /// `Full`, with what to do.
     pub(super) fn room(&self) -> Result<(), Error> {
-        let folder = self.state.folder.display();
-        let broken = self.state.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let what = match broken {
-            Some(error) => format!("outcomes cannot be written to {folder}: {error}; make room or mend the disk"),
-            None if self.state.bytes.load(Ordering::Relaxed) >= self.state.max_bytes => format!(
-                "{folder} holds {} bytes of outcomes that feedback has not acknowledged, as many as it may ([gateway] spool_max_bytes): start feedback",
-                self.state.max_bytes
-            ),
-            None => return Ok(()),
-        };
-        Err(Error::Full {
-            what,
-            retry_after: RETRY,
-        })
+        self.state.room()
     }
 
     /// Returns once the outcome is in the page cache. It is written even if nobody waits for that.
@@ -253,5 +263,63 @@ impl Keeper {
         self.state
             .waiting
             .send_replace(self.files.waiting() + self.held.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keeper(folder: &Path) -> Keeper {
+        let state = State {
+            bytes: AtomicU64::new(0),
+            waiting: watch::Sender::new(0),
+            broken: Mutex::default(),
+            max_bytes: 1 << 20,
+            folder: folder.to_owned(),
+        };
+        Keeper {
+            files: Files::open(folder).expect("opened"),
+            state: Arc::new(state),
+            held: Vec::new(),
+            instruments: Instruments::default(),
+        }
+    }
+
+    fn append(keeper: &mut Keeper, id: &str) -> oneshot::Receiver<()> {
+        let outcome = v1::Outcome {
+            outcome_id: id.into(),
+            ..v1::Outcome::default()
+        };
+        let mut frame = Vec::new();
+        frame::write(&outcome.encode_to_vec(), &mut frame);
+        let (done, written) = oneshot::channel();
+        keeper.held.push((frame, done));
+        written
+    }
+
+    #[test]
+    fn what_the_disk_refuses_stays_in_memory_and_no_plan_is_taken_until_it_is_written() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut keeper = keeper(folder.path());
+        let mut first = append(&mut keeper, "a");
+        keeper.write();
+        assert!(first.try_recv().is_ok(), "written");
+        keeper.files.refuse_once();
+        let mut second = append(&mut keeper, "b");
+        keeper.write();
+        assert!(second.try_recv().is_err(), "not written, and not said to be");
+        let refused = keeper.state.room().expect_err("no plan is taken");
+        assert!(refused.to_string().contains("mend the disk"), "{refused}");
+        keeper.write();
+        assert!(
+            second.try_recv().is_ok() && keeper.state.room().is_ok(),
+            "the disk takes it again"
+        );
+        drop(keeper);
+        let again = self::keeper(folder.path());
+        let (found, _) = again.read(Position::default(), 9).expect("read");
+        let ids: Vec<_> = found.into_iter().map(|(_, o)| o.outcome_id).collect();
+        assert_eq!(ids, ["a", "b"]);
     }
 }

@@ -6,6 +6,8 @@ use std::{collections::HashMap, sync::Arc};
 /// A specialist's card.
 #[derive(Debug, Default)]
 pub(crate) struct Card {
+    /// What was read, but for what changes all the time.
+    wire: v1::DescribeResponse,
     /// "name@version".
     pub(crate) identity: String,
     /// "generate", "classify" or "embed".
@@ -27,6 +29,11 @@ pub(crate) struct TaskCard {
 }
 
 impl Card {
+    /// Whether Describe still answers the same: then nothing needs to be compiled anew.
+    pub(crate) fn says(&self, wire: &v1::DescribeResponse) -> bool {
+        self.wire == without_memory(wire.clone())
+    }
+
     /// Reads Describe's answer. A schema that does not compile is said, and counts as none: the specialist holds to it anyway.
     pub(crate) fn of(wire: v1::DescribeResponse) -> Self {
         let identity = format!("{}@{}", wire.name, wire.version);
@@ -53,11 +60,19 @@ impl Card {
             (card.task, read)
         };
         Self {
-            tasks: wire.tasks.into_iter().map(task).collect(),
-            kind: wire.kind,
+            tasks: wire.tasks.iter().cloned().map(task).collect(),
+            kind: wire.kind.clone(),
             max_new_tokens: wire.max_new_tokens,
             price: (wire.input_usd_per_million_tokens, wire.output_usd_per_million_tokens),
+            wire: without_memory(wire),
             identity,
         }
+    }
+}
+
+fn without_memory(wire: v1::DescribeResponse) -> v1::DescribeResponse {
+    v1::DescribeResponse {
+        resident_bytes: 0,
+        ..wire
     }
 }

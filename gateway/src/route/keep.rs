@@ -51,6 +51,9 @@ pub(crate) async fn describe(target: &Target, registry: &Registry) -> Option<Arc
     };
     let wire = tokio::time::timeout(PATIENCE, ask).await.ok().flatten()?;
     let known = registry.card(&target.name);
+    if let Some(card) = known.as_ref().filter(|card| card.says(&wire)) {
+        return Some(card.clone());
+    }
     let identity = format!("{}@{}", wire.name, wire.version);
     if known.as_ref().is_none_or(|c| c.identity != identity) {
         tracing::info!(

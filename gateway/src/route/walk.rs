@@ -82,7 +82,11 @@ pub(crate) async fn walk(registry: &Registry, instruments: &Instruments, ask: As
         obstacles: Vec::new(),
     };
     for (at, target) in route.chain.iter().enumerate() {
-        if let Some(answer) = walk.candidate(at, target).await? {
+        if Instant::now() >= walk.ask.deadline {
+            walk.failure.get_or_insert(shoal_stack::Error::Expired.into());
+            break;
+        }
+        if let Some(answer) = walk.candidate(at, target).await {
             return Ok(answer);
         }
     }
@@ -105,23 +109,20 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// One candidate: its answer, if it is taken.
-    async fn candidate(&mut self, at: usize, target: &Target) -> Result<Option<Answer>, Error> {
-        if Instant::now() >= self.ask.deadline {
-            return Err(self.failure.take().unwrap_or(shoal_stack::Error::Expired.into()));
-        }
+    async fn candidate(&mut self, at: usize, target: &Target) -> Option<Answer> {
         let card = self.card(target).await;
         let others = self.others(at);
         if let Some(obstacle) = self.obstacle(target, card.as_deref())
             && (obstacle.is_final() || others || self.ask.has_fallback)
         {
             self.pass_over(target, obstacle);
-            return Ok(None);
+            return None;
         }
         let reservation = match self.reserve(target, card.as_deref()) {
             Ok(reservation) => reservation,
             Err(why) => {
                 self.pass_over(target, Obstacle::Spent(why));
-                return Ok(None);
+                return None;
             }
         };
         let question = self.question(target, card.as_deref(), reservation.max_new_tokens, !others);
@@ -143,13 +144,8 @@ impl<'a> Walk<'a> {
                 if card.as_ref().is_some_and(|c| c.identity != said.model) {
                     target.stale.notify_one();
                 }
-                Ok(self.weigh(
-                    target,
-                    card.as_deref(),
-                    (&address, said, means),
-                    began.elapsed(),
-                    others,
-                ))
+                let said = (&address, said, means);
+                self.weigh(target, card.as_deref(), said, began.elapsed(), others)
             }
             Err(error) => {
                 drop(reservation);
@@ -161,7 +157,7 @@ impl<'a> Walk<'a> {
                 };
                 self.leave(decision, "failed");
                 self.failure = Some(error);
-                Ok(None)
+                None
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::{
 use shoal_kit::{deadline, task};
 use shoal_proto::v1::{self, tool_service_client::ToolServiceClient};
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,14 @@ pub(crate) async fn look(server: &Arc<Server>, registry: &Registry, lookup: &dyn
     let Some(listed) = tokio::time::timeout(PATIENCE, ask).await.ok().flatten() else {
         return false;
     };
+    // All of it must be registered too: a name that another server has given up is free now.
+    let same = server.listed()
+        && *server.list.lock().unwrap_or_else(PoisonError::into_inner) == listed
+        && listed.iter().all(|tool| registry.tool(&tool.name).is_some());
+    if same {
+        return true;
+    }
+    *server.list.lock().unwrap_or_else(PoisonError::into_inner) = listed.clone();
     let tools: Vec<Tool> = listed.into_iter().filter_map(|tool| read(tool, server)).collect();
     if !server.listed.swap(true, Ordering::AcqRel) {
         tracing::info!(server = &*server.name, tools = tools.len(), "tool server found");

@@ -13,6 +13,11 @@ use tower::{Layer, Service};
 /// Seconds of one call to a target, by `target` and `outcome` ("ok", "error", "expired", "shed", "cancelled").
 pub const CALL_SECONDS: &str = "shoal_call_seconds";
 
+/// Bounds of every histogram of seconds, from a cached answer to a plan's default deadline. OpenTelemetry's own are for milliseconds.
+pub const SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
 /// Records into [`CALL_SECONDS`].
 #[derive(Debug, Clone)]
 pub struct MetricsLayer {
@@ -26,6 +31,7 @@ impl MetricsLayer {
     pub fn new(target: Arc<str>) -> Self {
         let seconds = shoal_kit::telemetry::meter()
             .f64_histogram(CALL_SECONDS)
+            .with_boundaries(SECONDS.to_vec())
             .with_description("one call to a target, retries included")
             .build();
         Self { target, seconds }

@@ -334,7 +334,19 @@ async fn decompose_says_what_a_garbled_text_was_and_dropping_it_stops_the_planne
 #[tokio::test(flavor = "multi_thread")]
 async fn the_planner_has_the_plans_deadline_and_no_more() {
     let (planner, _worker, world) = planned(Model::new("planner", "plan", |_, _| Act::Hang), |m| m).await;
-    let ran = world.run(within(goal("x"), ms(300))).await;
+    let detached = v1::ExecutePlanRequest {
+        plan_id: "mine".into(),
+        ..within(goal("x"), ms(300))
+    };
+    let stream = world.open(detached).await.expect("admitted");
+    until("it runs", || planner.notes.live() == 1).await;
+    let record = world.record("mine").await.expect("known");
+    assert_eq!(
+        (record.nodes[0].node_id.as_str(), record.nodes[0].state()),
+        ("planner", State::Running)
+    );
+    assert_eq!(record.nodes[0].target, "planner");
+    let ran = Ran::through(stream).await;
     assert_eq!(
         (ran.state(), call(&world, &ran).await.state()),
         (State::Cancelled, State::Cancelled)

@@ -165,6 +165,24 @@ async fn a_doubted_answer_is_taken_after_all_if_nobody_after_it_has_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_doubted_answer_is_taken_when_time_runs_out_on_the_next() {
+    let (_small, _large, world) = pair(
+        Model::new("small", "t", |_, _| unsure("small", 0.1)).threshold(0.5),
+        Model::new("large", "t", |_, _| Act::Hang),
+        |m| m,
+    )
+    .await;
+    let mut node = model("a", "t", "x");
+    node.timeout = Some(shoal_proto::time::duration(crate::support::ms(300)));
+    let ran = world.run(request(vec![node])).await;
+    let expected = [both(Unsure, Failed), vec![("small".to_owned(), Chosen)]].concat();
+    assert_eq!(
+        (ran.state(), verdicts(&ran), ran.output("a")),
+        (State::Succeeded, expected, json!("small"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_tasks_own_threshold_wins_over_the_cards_and_doubt_can_be_switched_off() {
     let models = || {
         (
