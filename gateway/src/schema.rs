@@ -2,6 +2,8 @@
 use serde_json::Value;
 use std::fmt;
 
+mod weight;
+
 /// Breaches that a message tells; the rest would only be noise to whoever mends the first ones.
 const TOLD: usize = 3;
 
@@ -18,13 +20,14 @@ impl fmt::Debug for Schema {
 }
 
 impl Schema {
-    /// Reads and compiles. References to other documents are refused, and patterns run on an engine without backtracking: a
-    /// schema may come from anybody who may send a plan.
+    /// Reads and compiles. References to other documents are refused, so are schemas that multiply themselves by references, and
+    /// patterns run on an engine without backtracking: a schema may come from anybody who may send a plan.
     ///
     /// # Errors
     /// In words.
     pub(crate) fn compile(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?;
+        weight::bounded(&value)?;
         let validator = jsonschema::options()
             .offline()
             .with_pattern_options(jsonschema::PatternOptions::regex())
@@ -91,5 +94,23 @@ mod tests {
         // A pattern that takes a backtracking engine for ever is linear here.
         let slow = Schema::compile(r#"{"type":"string","pattern":"^(a+)+$"}"#).expect("schema");
         assert!(slow.check(&json!(format!("{}!", "a".repeat(50_000)))).is_err());
+    }
+
+    #[test]
+    fn a_schema_that_refers_to_itself_without_end_ends() {
+        for text in [
+            r##"{"$ref": "#"}"##,
+            r##"{"allOf": [{"$ref": "#"}]}"##,
+            r##"{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}"##,
+            r##"{"not": {"$ref": "#"}}"##,
+            r##"{"anyOf": [{"$ref": "#"}, {"type": "string"}]}"##,
+            r##"{"$dynamicAnchor": "x", "allOf": [{"$dynamicRef": "#x"}]}"##,
+            r##"{"if": {"$ref": "#"}, "then": true}"##,
+        ] {
+            eprintln!("{text}");
+            if let Ok(schema) = Schema::compile(text) {
+                drop(schema.check(&json!({"a": [1, 2]})));
+            }
+        }
     }
 }

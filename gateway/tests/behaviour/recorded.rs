@@ -130,6 +130,22 @@ async fn feedback_may_be_away_for_a_while_and_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_and_never_acknowledged_is_sent_again() {
+    let (disk, echo) = (Arc::new(Disk::default()), echo());
+    disk.deaf.store(true, Ordering::SeqCst);
+    let feedback = store::start(&disk);
+    let address = feedback.address;
+    let world = mesh(&echo, &feedback.url()).start().await;
+    let plans = run(&world, 4).await;
+    until("everything was sent", || disk.unheard.load(Ordering::SeqCst) == 8).await;
+    // Killed before its commit.
+    feedback.kill();
+    disk.deaf.store(false, Ordering::SeqCst);
+    let _feedback = store::start_at(address, &disk);
+    until("everything is stored", || complete(&disk, &plans)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_gateway_had_told_is_delivered_by_the_next_one() {
     let (disk, echo) = (Arc::new(Disk::default()), echo());
     let folder = tempfile::tempdir().expect("folder");

@@ -23,6 +23,10 @@ pub(crate) struct Disk {
     pub(crate) again: AtomicUsize,
     /// Outcomes are stored, and their acknowledgements never sent.
     pub(crate) mute: AtomicBool,
+    /// Outcomes are read and not stored, as by a process that is killed before its commit.
+    pub(crate) deaf: AtomicBool,
+    /// Outcomes that were read and not stored.
+    pub(crate) unheard: AtomicUsize,
 }
 
 impl Disk {
@@ -80,6 +84,10 @@ impl FeedbackService for Stub {
             let disk = disk.clone();
             async move {
                 let outcome = message.ok()?.outcome?;
+                if disk.deaf.load(Ordering::SeqCst) {
+                    disk.unheard.fetch_add(1, Ordering::SeqCst);
+                    return None;
+                }
                 let id = outcome.outcome_id.clone();
                 disk.keep(outcome);
                 let told = v1::RecordResponse { outcome_ids: vec![id] };

@@ -1,0 +1,127 @@
+//! How much a schema is once its references are followed. Forty definitions of two references each are a trillion subschemas to a
+//! validator, and a text of two kilobytes.
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// Subschemas at most, each counted as often as it is referred to: large schemas that people write have some thousands.
+const WEIGHT: u64 = 50_000;
+
+/// Levels at most, references included: JSON itself may be nested 128 deep here, and a validator's stack is a thread's.
+const DEPTH: usize = 256;
+
+/// Whether a validator can be expected to come to an end with it soon.
+///
+/// # Errors
+/// In words.
+pub(super) fn bounded(schema: &Value) -> Result<(), String> {
+    let mut walk = Walk {
+        root: schema,
+        known: HashMap::new(),
+    };
+    let weight = walk.weigh(schema, 0)?;
+    if weight > WEIGHT {
+        return Err(format!(
+            "has more than {WEIGHT} subschemas once its references are followed"
+        ));
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    root: &'a Value,
+    /// By reference: its target's weight, or `None` while that is being weighed, which is a schema that contains itself.
+    known: HashMap<&'a str, Option<u64>>,
+}
+
+impl<'a> Walk<'a> {
+    fn weigh(&mut self, value: &'a Value, depth: usize) -> Result<u64, String> {
+        if depth > DEPTH {
+            return Err(format!(
+                "is more than {DEPTH} levels deep once its references are followed"
+            ));
+        }
+        let mut weight = 1u64;
+        match value {
+            Value::Array(list) => {
+                for inner in list {
+                    weight = weight.saturating_add(self.weigh(inner, depth + 1)?);
+                }
+            }
+            Value::Object(object) => {
+                for (key, inner) in object {
+                    let more = match (key.as_str(), inner.as_str()) {
+                        ("$ref" | "$dynamicRef" | "$recursiveRef", Some(reference)) => self.follow(reference, depth)?,
+                        _ => self.weigh(inner, depth + 1)?,
+                    };
+                    weight = weight.saturating_add(more);
+                }
+            }
+            _ => {}
+        }
+        Ok(weight)
+    }
+
+    fn follow(&mut self, reference: &'a str, depth: usize) -> Result<u64, String> {
+        match self.known.get(reference) {
+            Some(Some(weight)) => return Ok(*weight),
+            // It contains itself: how often is the instance's to say.
+            Some(None) => return Ok(1),
+            None => {}
+        }
+        let Some(target) = self.target(reference) else {
+            return Err(format!(
+                "refers to `{reference}`; only references like `#/$defs/name` are followed"
+            ));
+        };
+        self.known.insert(reference, None);
+        let weight = self.weigh(target, depth + 1)?;
+        self.known.insert(reference, Some(weight));
+        Ok(weight)
+    }
+
+    /// The value at a reference into this document, or this document for `#`.
+    fn target(&self, reference: &str) -> Option<&'a Value> {
+        self.root.pointer(reference.strip_prefix('#')?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Definitions `a0` to `a{n}`, each of which refers to the next so often.
+    fn chain(n: usize, times: usize) -> Value {
+        let mut defs = serde_json::Map::new();
+        for i in 0..n {
+            let next = json!({"$ref": format!("#/$defs/a{}", i + 1)});
+            defs.insert(format!("a{i}"), json!({"allOf": vec![next; times]}));
+        }
+        defs.insert(format!("a{n}"), json!({"type": "object"}));
+        json!({"$defs": defs, "$ref": "#/$defs/a0"})
+    }
+
+    #[test]
+    fn a_schema_that_multiplies_itself_or_is_a_long_way_down_is_refused_at_once() {
+        assert!(bounded(&chain(10, 2)).is_ok());
+        assert!(bounded(&chain(40, 2)).expect_err("a trillion").contains("subschemas"));
+        assert!(bounded(&chain(3000, 1)).expect_err("deep").contains("levels"));
+    }
+
+    #[test]
+    fn what_people_write_passes_and_what_points_elsewhere_does_not() {
+        let tree = json!({"$defs": {"node": {"properties": {"left": {"$ref": "#/$defs/node"}, "right": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"});
+        assert!(bounded(&tree).is_ok());
+        assert!(
+            bounded(&json!({"properties": {"$ref": {"type": "string"}}})).is_ok(),
+            "a property of that name"
+        );
+        assert!(
+            bounded(&json!({"$ref": "http://example.com/x"}))
+                .expect_err("elsewhere")
+                .contains("only references")
+        );
+        let large = json!({"anyOf": (0..2000).map(|i| json!({"const": i})).collect::<Vec<_>>()});
+        assert!(bounded(&large).is_ok());
+    }
+}
