@@ -1,9 +1,10 @@
 //! What each token stands for, in bytes: what incremental detokenising and grammars need and `tokenizers` does not give.
 //!
-//! Two families of tokenizers are read: byte-level BPE (GPT-2's alphabet, where every byte is a printable character), and
-//! byte-fallback (SentencePiece style, `<0x0A>` for bytes and a mark for the space).
+//! Two families of tokenizers are read, by their decoder: byte-level (GPT-2's alphabet, where every byte is a printable
+//! character), whatever cuts the text before it, and byte-fallback (SentencePiece style, `<0x0A>` for bytes and a mark for the
+//! space).
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A token's bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,7 +45,12 @@ impl Vocabulary {
             pieces[id] = piece;
             Ok::<_, String>(())
         };
+        // An added token stands for its own text, also where the model's vocabulary lists it: it is never in the alphabet.
+        let added: HashSet<u64> = added_tokens(&json).filter_map(|t| t["id"].as_u64()).collect();
         for (token, id) in model_tokens(&json["model"])? {
+            if added.contains(&id) {
+                continue;
+            }
             put(
                 id,
                 Piece {
@@ -53,7 +59,7 @@ impl Vocabulary {
                 },
             )?;
         }
-        for added in json["added_tokens"].as_array().into_iter().flatten() {
+        for added in added_tokens(&json) {
             let content = added["content"].as_str().ok_or("an added token has no content")?;
             let id = added["id"]
                 .as_u64()
@@ -69,11 +75,7 @@ impl Vocabulary {
         if pieces.is_empty() {
             return Err("it has no tokens".into());
         }
-        let prefixes = json
-            .pointer("/pre_tokenizer/add_prefix_space")
-            .and_then(Value::as_bool)
-            .unwrap_or(false);
-        let canonical = matches!(decoder, Decoder::ByteLevel(_)) && !prefixes;
+        let canonical = matches!(decoder, Decoder::ByteLevel(_)) && !prefixes_space(&json);
         let strips_leading_space = matches!(decoder, Decoder::ByteFallback { strips: true, .. });
         Ok(Self {
             pieces,
@@ -107,6 +109,18 @@ impl Vocabulary {
     pub(crate) fn canonical(&self) -> bool {
         self.canonical
     }
+}
+
+fn added_tokens(json: &Value) -> impl Iterator<Item = &Value> {
+    json["added_tokens"].as_array().into_iter().flatten()
+}
+
+/// A space is put before every text: decoding an encoded text never gives that text.
+fn prefixes_space(json: &Value) -> bool {
+    let pre = &json["pre_tokenizer"];
+    let steps = pre["pretokenizers"].as_array();
+    let mut steps = steps.map_or(std::slice::from_ref(pre), Vec::as_slice).iter();
+    steps.any(|step| step["add_prefix_space"].as_bool() == Some(true))
 }
 
 /// Ids over this are a fault of the file: the largest vocabularies have 260,000 tokens.
@@ -230,6 +244,32 @@ mod tests {
         assert_eq!(bytes(5), "é!".as_bytes());
         assert_eq!(vocabulary.piece(6), None);
         assert!(vocabulary.canonical());
+    }
+
+    #[test]
+    fn a_space_put_before_the_text_is_seen_wherever_it_is_said() {
+        let canonical = |pre: &str| {
+            let json = format!(
+                r#"{{"decoder":{{"type":"ByteLevel"}},"pre_tokenizer":{pre},"model":{{"vocab":{{"a":0}}}},"added_tokens":[]}}"#
+            );
+            Vocabulary::from_tokenizer_json(&json).expect("parses").canonical()
+        };
+        assert!(canonical(r#"{"type":"ByteLevel","add_prefix_space":false}"#));
+        assert!(!canonical(r#"{"type":"ByteLevel","add_prefix_space":true}"#));
+        let split = |prefix: bool| {
+            format!(
+                r#"{{"type":"Sequence","pretokenizers":[{{"type":"Split"}},{{"type":"ByteLevel","add_prefix_space":{prefix}}}]}}"#
+            )
+        };
+        assert!(canonical(&split(false)) && !canonical(&split(true)));
+    }
+
+    #[test]
+    fn an_added_token_is_its_text_even_if_the_model_lists_it_too() {
+        let json = r#"{"decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":0,"<｜end▁of▁text｜>":1}},
+            "added_tokens":[{"id":1,"content":"<｜end▁of▁text｜>","special":true}]}"#;
+        let vocabulary = Vocabulary::from_tokenizer_json(json).expect("its letters stand for no byte, and need not");
+        assert!(vocabulary.piece(1).expect("known").special);
     }
 
     #[test]

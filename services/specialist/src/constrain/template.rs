@@ -8,7 +8,7 @@
 //! start: "{\"tool\":\"play\",\"arguments\":{" [pair ("," pair)*] "}}"
 //! pair: NAME ":" VALUE
 //! NAME: "\"artist\"" | "\"album\""
-//! VALUE: ("\"" WORDS "\"") & /"[^ "].*"/
+//! VALUE: ("\"" WORDS "\"") & /"([^"\\ ]|\\.)(([^"\\]|\\.)*([^"\\ ]|\\.))?"/
 //! WORDS: %regex { "substring_words": {{ (messages[-1].content | replace("\n", " ") | tojson)[1:-1] | tojson }} }
 //! ```
 //!
@@ -16,17 +16,20 @@
 //!   of the answer stands there escaped, so its span is of the escaped text: `(text | tojson)[1:-1] | tojson`.
 //! - **Chunks.** `substring_words` cuts a text into runs of letters, digits and `_`; of white space; and of everything else. A
 //!   span is any run of whole chunks, so it may begin or end with a space, and cannot take `U.S.` out of `U.S.,`.
-//!   `substring_chars` cuts everywhere (three times the time to compile, still milliseconds); `substring_chunks` takes a list.
+//!   `substring_chars` cuts everywhere (twice the time to compile, milliseconds still); `substring_chunks` takes a list.
 //! - **A span may be empty.** All three match nothing at all. Forbid it, and a blank at either end, by an intersection:
-//!   `SPAN: WORDS & /[^ ](.*[^ ])?/`.
-//! - **A newline in the input is a newline in a span** (and `\n` in an escaped one, cut after its backslash: `n` and the word
-//!   behind it are one chunk then). Where a newline separates, replace it before `tojson`; `.` in an intersection excludes it.
+//!   `SPAN: WORDS & /[^ ](.*[^ ])?/` for plain text, the one above for a JSON string.
+//! - **A newline in the input is a newline in a span.** Where it separates, replace it before `tojson`; `.` in an intersection
+//!   excludes it. In escaped text it is `\n`, which is cut behind its backslash (as `\t` is): `n` and the word behind it are one
+//!   chunk, and a span may end with the backslash, which makes the closing quotation mark a part of the string. The
+//!   intersection above forbids that: what it lets through is JSON whatever the input.
 //! - **Terminals are greedy.** Rules (`lower`) are sequences of terminals (`UPPER`, literals), and a terminal goes on for as long
 //!   as any text of it can: one that may hold its own end swallows it (`"\"" SPAN "\""` over a text with quotation marks, a step
 //!   that ends at a newline over a text with newlines). Quotation marks belong into the terminal, as in `VALUE` above: within
 //!   one terminal there is nothing greedy. Escaped text outside one works too, for no chunk of it begins with a bare `"`.
-//! - **Alternatives must not be empty.** `NAME:` without a literal, of a loop that did not run, does not parse. Guard the loop, or
-//!   give it a first alternative.
+//! - **A loop that does not run leaves the empty text.** `NAME:` without a literal is a terminal that matches nothing at all, not
+//!   an error.
+//! - **No U+007F in a literal.** Lark's literals exclude it, and `tojson` does not escape it; `%regex` takes it.
 //! - **Both sides render it.** Constructs that Python's jinja2 and this environment render alike are pinned by a test over
 //!   `tests/reference/templates.json`: loops, `items()`, `join`, `set`, macros, slices, `namespace`, `replace`, `tojson`.
 //!

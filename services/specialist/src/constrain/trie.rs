@@ -42,8 +42,11 @@ impl TokenizerEnv for Environment {
         }
         self.trie
             .tokenize_with_greedy_fallback(bytes, |text| match self.tokenizer.encode(text, false) {
-                Ok(encoding) => encoding.get_ids().to_vec(),
-                Err(_) => self.trie.greedy_tokenize(text.as_bytes()),
+                // A normaliser may have made another text of it, and forced tokens must be the forced bytes.
+                Ok(encoding) if self.trie.decode_raw(encoding.get_ids()) == text.as_bytes() => {
+                    encoding.get_ids().to_vec()
+                }
+                _ => self.trie.greedy_tokenize(text.as_bytes()),
             })
     }
 

@@ -6,6 +6,8 @@
 pub mod labels;
 mod owner;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     error::Error,
@@ -111,13 +113,21 @@ impl Encoder {
             file: "model.onnx".into(),
             message,
         })?;
+        let run = move |rows, columns, ids, mask| owner::answer(&mut model, &wanted, rows, columns, ids, mask);
+        Ok(Self::over(tokenizer, context_tokens, queue_tokens, run)?)
+    }
+
+    fn over<M>(tokenizer: Tokenizer, context_tokens: usize, queue_tokens: usize, model: M) -> std::io::Result<Self>
+    where
+        M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String> + Send + 'static,
+    {
         let (batches, queue) = mpsc::channel::<Batch>(BATCHES);
         let (waiting, stopped) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let (taken, end) = (waiting.clone(), stopped.clone().drop_guard());
         let thread = shoal_kit::task::thread("encoder", move || {
             // Told however the thread ends, by a panic too.
             let _end = end;
-            owner::run(queue, &taken, model, &wanted);
+            owner::run(queue, &taken, model);
         })?;
         Ok(Self {
             batches: Some(batches),

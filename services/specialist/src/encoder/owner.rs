@@ -66,8 +66,11 @@ impl Batch {
     }
 }
 
-/// Until the handle is gone.
-pub(super) fn run(mut queue: mpsc::Receiver<Batch>, waiting: &AtomicUsize, mut model: OrtEncoder, wanted: &Wanted) {
+/// Until the handle is gone. `model` makes answers of `rows`, `columns`, `ids` and `mask`.
+pub(super) fn run<M>(mut queue: mpsc::Receiver<Batch>, waiting: &AtomicUsize, mut model: M)
+where
+    M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
+{
     while let Some(batch) = queue.blocking_recv() {
         waiting.fetch_sub(batch.tokens, Ordering::Relaxed);
         let started = Instant::now();
@@ -87,8 +90,7 @@ pub(super) fn run(mut queue: mpsc::Receiver<Batch>, waiting: &AtomicUsize, mut m
             reply,
             ..
         } = batch;
-        let answers = answer(&mut model, wanted, rows, columns, ids, mask);
-        let _ = reply.send(match answers {
+        let _ = reply.send(match model(rows, columns, ids, mask) {
             Ok(answers) => Ok(Ran {
                 answers,
                 queue: started - queued,
@@ -99,7 +101,8 @@ pub(super) fn run(mut queue: mpsc::Receiver<Batch>, waiting: &AtomicUsize, mut m
     }
 }
 
-fn answer(
+/// One batch through the model.
+pub(super) fn answer(
     model: &mut OrtEncoder,
     wanted: &Wanted,
     rows: usize,

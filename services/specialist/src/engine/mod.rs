@@ -10,13 +10,14 @@
 //!
 //! A sequence owns a slot, a row of the buffer. Live rows are always the first ones: when one ends, the last live row is
 //! copied into its place ([`slots`]). What a model must do is `decoder`; what a caller says and hears is `call`; what waits and
-//! who is next is [`queue`]; what one row does with its logits is `sequence`; the loop is `owner`. Queue and slots are plain
-//! data, without a clock or a thread.
+//! who is next is [`queue`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`. Queue and
+//! slots are plain data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
 
 mod call;
 mod decoder;
+mod live;
 mod owner;
 pub mod queue;
 mod sequence;
@@ -152,9 +153,9 @@ impl Engine {
         self.shape
     }
 
-    /// What it did so far.
+    /// What it did so far; lives on when the engine is gone.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 

@@ -1,7 +1,8 @@
 //! The owner thread: the one that touches the decoder.
 use super::{
-    Decoder, Done, Event, Request, Row, Shape, Shared, State, Timings, Waiting,
-    sequence::{Advance, Finish, Sequence},
+    Decoder, Event, Request, Row, Shape, Shared, State, Timings, Waiting,
+    live::{Fate, Live, advance, finish},
+    sequence::Sequence,
     slots::Slots,
 };
 use crate::{error::Error, telemetry::Instruments, vocabulary::Vocabulary};
@@ -11,27 +12,7 @@ use std::{
     time::Instant,
 };
 use tokio::sync::mpsc;
-use tracing::{Span, field, info_span, warn};
-
-/// A live row.
-struct Live {
-    sequence: Sequence,
-    /// The token to read next, and the positions filled before it.
-    next: Row,
-    input_tokens: usize,
-    events: mpsc::Sender<Event>,
-    deadline: Option<Instant>,
-    timings: Timings,
-    decode_from: Instant,
-    steps: u64,
-    span: Span,
-}
-
-/// What became of a row.
-enum Fate {
-    Stays,
-    Ends(&'static str),
-}
+use tracing::{field, info_span, warn};
 
 pub(super) struct Owner<D> {
     decoder: D,
@@ -315,66 +296,4 @@ impl<D: Decoder> Owner<D> {
             .live_slots
             .store(self.slots.rows().len() as u64, Ordering::Relaxed);
     }
-}
-
-/// Takes a row's logits, and sends what they came to. Never waits: the channel has room for every event of its request.
-fn advance(live: &mut Live, logits: &[f32]) -> Fate {
-    let delta = |text: String| {
-        if !text.is_empty() {
-            let _ = live.events.try_send(Event::Delta(text));
-        }
-    };
-    match live.sequence.advance(logits) {
-        Ok(Advance::On { token, text }) => {
-            delta(text);
-            live.next.token = token;
-            Fate::Stays
-        }
-        Ok(Advance::End { finish, text }) => {
-            delta(text);
-            Fate::Ends(match finish {
-                Finish::Stop => "stop",
-                Finish::Length => "length",
-            })
-        }
-        Err(error) => {
-            let _ = live.events.try_send(Event::Failed(error));
-            Fate::Ends("failed")
-        }
-    }
-}
-
-/// Says the last word to the caller, if there is one to say, and closes the row's span.
-fn finish(live: Live, outcome: &'static str, instruments: &Instruments) {
-    let Live {
-        sequence,
-        events,
-        mut timings,
-        decode_from,
-        steps,
-        span,
-        input_tokens,
-        ..
-    } = live;
-    span.record("shoal.decode.steps", steps);
-    span.record("gen_ai.usage.output_tokens", sequence.generated());
-    timings.decode = decode_from.elapsed();
-    instruments.ended(outcome);
-    let finish = match outcome {
-        "stop" => Finish::Stop,
-        "length" => Finish::Length,
-        _ => return,
-    };
-    let (text, tokens, confidence) = sequence.into_parts();
-    let done = Done {
-        text,
-        finish,
-        input_tokens,
-        tokens,
-        timings,
-        confidence,
-    };
-    // The span ends before the caller can end the request's: children close before their parent.
-    drop(span);
-    let _ = events.try_send(Event::Done(Box::new(done)));
 }

@@ -128,3 +128,85 @@ async fn a_form_that_does_not_compile_is_the_callers_to_mend() {
         }
     }
 }
+
+/// Definitions that each lead to the next, as many as a form may hold.
+fn chain(start: &str, link: impl Fn(usize) -> String, end: impl Fn(usize) -> String) -> String {
+    let mut text = start.to_owned();
+    for i in 0.. {
+        let next = link(i);
+        if text.len() + next.len() + end(i).len() > FORM_BYTES {
+            text += &end(i);
+            break;
+        }
+        text += &next;
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_form_that_recurses_for_ever_or_explodes_is_answered_and_takes_nothing_with_it() {
+    let specialist = load("tiny_decoder", 2);
+    let rules = chain(
+        "start: a0\n",
+        |i| format!("a{i}:a{}\n", i + 1),
+        |i| format!("a{i}:\"y\"\n"),
+    );
+    let tokens = chain(
+        "start: A0\n",
+        |i| format!("A{i}:\"x\"A{}\n", i + 1),
+        |i| format!("A{i}:\"y\"\n"),
+    );
+    let refs = |link: fn(usize) -> String| {
+        let text = chain("{\"$ref\":\"#/$defs/a0\",\"$defs\":{", link, |i| {
+            format!("\"a{i}\":{{\"type\":\"null\"}}}}}}")
+        });
+        Form::Schema(serde_json::from_str(&text).expect("JSON"))
+    };
+    let forms = [
+        ("rules", Form::Lark(rules)),
+        ("tokens", Form::Lark(tokens)),
+        (
+            "refs",
+            refs(|i| format!("\"a{i}\":{{\"$ref\":\"#/$defs/a{}\"}},", i + 1)),
+        ),
+        (
+            "items",
+            refs(|i| format!("\"a{i}\":{{\"items\":{{\"$ref\":\"#/$defs/a{}\"}}}},", i + 1)),
+        ),
+        (
+            "any of",
+            refs(|i| format!("\"a{i}\":{{\"anyOf\":[{{\"$ref\":\"#/$defs/a{}\"}},{{}}]}},", i + 1)),
+        ),
+        (
+            "counted patterns joined",
+            Form::Lark("start: A\nA: /(.*a.{300})/ & /(.*b.{299}c?)/ & /.*c.{200}.*/\n".into()),
+        ),
+        (
+            "nested groups",
+            Form::Lark(format!("start: {}\"x\"{}", "(".repeat(9000), ")".repeat(9000))),
+        ),
+    ];
+    for (name, form) in forms {
+        match specialist.generate(held(form, 0)).await {
+            // Its answer may well end in an error of the grammar's own limits; it must end.
+            Ok(ticket) => drop(ticket.complete().await),
+            Err(Error::Invalid { field, .. }) => assert_eq!(field, "constraint"),
+            Err(other) => panic!("{name}: {other:?}"),
+        }
+    }
+    let done = answer(&specialist, held(Form::Lark("start: \"still here\"".into()), 0)).await;
+    assert_eq!(done.text, "still here");
+}
+
+#[tokio::test]
+async fn a_deadline_holds_while_a_form_is_compiled() {
+    let specialist = load("tiny_decoder", 1);
+    let late = Ask {
+        deadline: Some(std::time::Instant::now()),
+        ..held(Form::Lark("start: \"x\"".into()), 0)
+    };
+    assert!(matches!(
+        specialist.generate(late).await,
+        Err(Error::Expired { generated: 0 })
+    ));
+}

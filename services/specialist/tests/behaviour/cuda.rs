@@ -1,7 +1,10 @@
 //! CUDA asked for and not there is a refusal that says what to do, never a quiet CPU.
 use crate::world::{config, fixture, library};
 use shoal_kit::config::Provider;
-use shoal_specialist::specialist::Specialist;
+use shoal_specialist::{
+    RuntimeError,
+    specialist::{LoadError, Specialist},
+};
 
 #[test]
 fn cuda_that_is_not_there_is_refused_in_words() {
@@ -11,6 +14,11 @@ fn cuda_that_is_not_there_is_refused_in_words() {
     };
     match Specialist::load(&fixture("tiny_decoder"), &config, library()) {
         Err(error) => {
+            // What the process leaves with exit code 64 for.
+            assert!(
+                matches!(error, LoadError::Runtime(RuntimeError::NoCuda { .. })),
+                "{error:?}"
+            );
             let words = error.to_string();
             assert!(
                 words.contains("provider = \"cuda\"")

@@ -1,11 +1,10 @@
 //! shoal.v1.SpecialistService over the wire.
-use crate::{stub::until, world::Served};
-use shoal_kit::{deadline, status};
+use crate::{folders::Copy, world::Served};
 use shoal_proto::v1::{self, generate_response::Event, prompt::Content};
 use std::time::{Duration, Instant};
 use tonic::{Code, Status, Streaming};
 
-fn ask(text: &str) -> v1::GenerateRequest {
+pub(crate) fn ask(text: &str) -> v1::GenerateRequest {
     let prompt = v1::Prompt {
         content: Some(Content::Text(text.into())),
     };
@@ -16,7 +15,7 @@ fn ask(text: &str) -> v1::GenerateRequest {
     }
 }
 
-async fn collect(mut stream: Streaming<v1::GenerateResponse>) -> Result<(String, v1::GenerateDone), Status> {
+pub(crate) async fn collect(mut stream: Streaming<v1::GenerateResponse>) -> Result<(String, v1::GenerateDone), Status> {
     let mut text = String::new();
     while let Some(response) = stream.message().await? {
         match response.event.expect("set") {
@@ -34,6 +33,7 @@ async fn collect(mut stream: Streaming<v1::GenerateResponse>) -> Result<(String,
 async fn a_generation_streams_whole_text_with_usage_timings_and_confidence() {
     let served = Served::start("tiny_decoder", 4, |_| {}).await;
     let mut client = served.client();
+    let started = Instant::now();
     let (text, done) = collect(
         client
             .generate(ask("hello world"))
@@ -54,10 +54,14 @@ async fn a_generation_streams_whole_text_with_usage_timings_and_confidence() {
         (confidence.score - confidence.mean_logprob.exp()).abs() < 1e-12
             && confidence.min_logprob <= confidence.mean_logprob
     );
+    assert!((confidence.sum_logprob - 64.0 * confidence.mean_logprob).abs() < 1e-9);
     let timings = done.timings.expect("timings");
-    assert!(
-        timings.tokenize.is_some() && timings.queue.is_some() && timings.prefill.is_some() && timings.decode.is_some()
-    );
+    let parts = [timings.tokenize, timings.queue, timings.prefill, timings.decode].map(|part| {
+        let part = part.expect("told");
+        Duration::new(part.seconds as u64, part.nanos as u32)
+    });
+    let (sum, elapsed) = (parts.iter().sum::<Duration>(), started.elapsed());
+    assert!(sum <= elapsed && parts[3] > parts[0], "{parts:?} in {elapsed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,102 +207,6 @@ async fn what_is_wrong_with_a_request_is_told_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_past_a_malformed_and_a_short_deadline_end_the_call() {
-    let served = Served::start("tiny_decoder", 1, |_| {}).await;
-    let mut client = served.client();
-    collect(client.generate(ask("up?")).await.expect("accepted").into_inner())
-        .await
-        .expect("answered");
-    let mut past = tonic::Request::new(ask("x"));
-    deadline::set(&mut past, Duration::ZERO);
-    // tonic's own timer may be first where nothing was decoded yet, and calls that CANCELLED.
-    let code = client.generate(past).await.expect_err("refused").code();
-    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
-    let mut malformed = tonic::Request::new(ask("x"));
-    malformed
-        .metadata_mut()
-        .insert("grpc-timeout", "soon".parse().expect("ascii"));
-    let status = client.generate(malformed).await.expect_err("refused");
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-
-    // One slot and sixty answers of 64 tokens: most cannot be done in 30 ms, and none may take much longer than that.
-    let short = Duration::from_millis(30);
-    let calls = (0..60).map(async |i| {
-        let (mut client, started) = (client.clone(), Instant::now());
-        let mut request = tonic::Request::new(ask(&format!("prompt {i}")));
-        deadline::set(&mut request, short);
-        let ended = match client.generate(request).await {
-            Ok(response) => collect(response.into_inner()).await.map(|_| ()),
-            Err(status) => Err(status),
-        };
-        (ended, started.elapsed())
-    });
-    let ended = futures::future::join_all(calls).await;
-    let expired: Vec<_> = ended
-        .iter()
-        .filter_map(|(e, took)| e.as_ref().err().map(|s| (s, *took)))
-        .collect();
-    assert!(expired.len() > 10, "only {} of 60 expired", expired.len());
-    for (status, took) in expired {
-        let tonics_own = status.code() == Code::Cancelled && status.message().contains("Timeout expired");
-        assert!(tonics_own || status.code() == Code::DeadlineExceeded, "{status:?}");
-        assert!(took < short + Duration::from_millis(1500), "{took:?}");
-    }
-    collect(
-        client
-            .generate(ask("still there?"))
-            .await
-            .expect("accepted")
-            .into_inner(),
-    )
-    .await
-    .expect("answered");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_says_when_to_come_back() {
-    let served = Served::start("tiny_decoder", 1, |c| c.queue_tokens = 40).await;
-    let client = served.client();
-    let calls = (0..30).map(
-        async |i| match client.clone().generate(ask(&format!("prompt {i}"))).await {
-            Ok(response) => collect(response.into_inner()).await.map(|_| ()),
-            Err(status) => Err(status),
-        },
-    );
-    let ended = futures::future::join_all(calls).await;
-    let refused: Vec<_> = ended.iter().filter_map(|e| e.as_ref().err()).collect();
-    assert!(
-        !refused.is_empty() && refused.len() < 30,
-        "{} of 30 refused",
-        refused.len()
-    );
-    for status in refused {
-        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
-        assert!(status::retry_after(status).is_some_and(|d| d > Duration::ZERO));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dropping_the_call_frees_the_slot_for_the_next() {
-    let served = Served::start("tiny_decoder", 1, |_| {}).await;
-    let mut client = served.client();
-    for i in 0..20 {
-        let mut stream = client
-            .generate(ask(&format!("prompt {i}")))
-            .await
-            .expect("accepted")
-            .into_inner();
-        stream.message().await.expect("a delta");
-    }
-    let started = Instant::now();
-    collect(client.generate(ask("last")).await.expect("accepted").into_inner())
-        .await
-        .expect("answered");
-    assert!(started.elapsed() < Duration::from_secs(10));
-    until("nothing is left", || true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_json_prompt_reaches_the_template_as_a_mapping() {
     let served = Served::start("tiny_decoder", 1, |_| {}).await;
     let json = r#"{"methods": {"Rides_1": {"GetRide": ["destination", "seats"]}}, "turns": ["a cab please"]}"#;
@@ -312,4 +220,59 @@ async fn a_json_prompt_reaches_the_template_as_a_mapping() {
         .await
         .expect("answered");
     assert!(done.usage.expect("usage").input_tokens > 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_with_knots_makes_the_score_and_tells_its_schema_and_not_its_template() {
+    let copy = Copy::of("tiny_decoder");
+    copy.write("call.lark.jinja", b"start: {{ messages[-1].content | tojson }}");
+    copy.write("echo.lark", b"start: /[a-z]{3}/");
+    copy.edit(
+        "1/card.toml",
+        "schema = \"output.schema.json\"",
+        "schema = \"output.schema.json\"\ngrammar = \"call.lark.jinja\"\n\n[output.echo]\ngrammar = \"echo.lark\"",
+    );
+    copy.edit(
+        "1/card.toml",
+        "confidence_threshold = 0.5",
+        "confidence_threshold = 0.5\nstatistic = \"sum_logprob\"\nknots = [[-1000, 0.25], [0, 0.75]]\nexpected_calibration_error = 0.03\ncoverage = 1\naccuracy_kept = 0.9",
+    );
+    let served = Served::folder(copy.root(), 1, |_| {}, &Default::default()).await;
+    let request = v1::GenerateRequest {
+        task: "call".into(),
+        ..ask("say this")
+    };
+    let (text, done) = collect(served.client().generate(request).await.expect("accepted").into_inner())
+        .await
+        .expect("answered");
+    assert_eq!(text, "say this");
+    let confidence = done.confidence.expect("told");
+    let wanted = 0.75 + confidence.sum_logprob / 2000.0;
+    assert!(
+        confidence.sum_logprob < -10.0 && (confidence.score - wanted).abs() < 1e-9,
+        "{confidence:?}"
+    );
+    let (_, done) = collect(served.client().generate(ask("x")).await.expect("accepted").into_inner())
+        .await
+        .expect("answered");
+    let plain = done.confidence.expect("told");
+    assert!(
+        (plain.score - plain.mean_logprob.exp()).abs() < 1e-12,
+        "echo has no map"
+    );
+
+    let card = served
+        .client()
+        .describe(v1::DescribeRequest {})
+        .await
+        .expect("told")
+        .into_inner();
+    let [echo, call] = &card.tasks[..] else {
+        panic!("two tasks")
+    };
+    assert_eq!(
+        (echo.output_schema_json.as_str(), echo.output_lark.as_str()),
+        ("", "start: /[a-z]{3}/")
+    );
+    assert!(call.output_schema_json.starts_with('{') && call.output_lark.is_empty());
 }

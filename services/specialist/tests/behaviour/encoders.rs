@@ -1,7 +1,14 @@
 //! Classify and embed.
-use crate::world::{Served, load};
+use crate::{
+    folders::Copy,
+    world::{Served, load},
+};
 use shoal_proto::v1;
-use shoal_specialist::{Error, encoder::Answer, folder::manifest::Kind};
+use shoal_specialist::{
+    Error,
+    encoder::{Answer, TEXTS},
+    folder::manifest::Kind,
+};
 use tonic::Code;
 
 #[tokio::test]
@@ -104,4 +111,89 @@ async fn an_encoder_classifies_over_the_wire_and_says_that_it_does_not_generate(
         .await
         .expect_err("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn many_texts_are_read_as_one_is() {
+    let specialist = load("tiny_embedder", 1);
+    let encoder = specialist.encoder(Kind::Embed).expect("embeds");
+    // 64 texts of 320 bytes: over what is read on the request's own thread.
+    let texts = vec![" reserve".repeat(40); TEXTS];
+    let whole = encoder.encode(&texts, None).await.expect("encodes");
+    let alone = encoder.encode(&texts[..1], None).await.expect("encodes");
+    assert_eq!(
+        (whole.answers.len(), whole.input_tokens),
+        (TEXTS, TEXTS * alone.input_tokens)
+    );
+}
+
+#[test]
+fn a_model_that_does_not_give_what_the_card_says_is_refused_at_load() {
+    for (fixture, from, to, wanted) in [
+        (
+            "tiny_classifier",
+            "\"oos\"]",
+            "\"oos\", \"more\"]",
+            "the card says 5 numbers a text",
+        ),
+        (
+            "tiny_embedder",
+            "dimensions = 32",
+            "dimensions = 16",
+            "the card says 16 numbers a text",
+        ),
+        (
+            "tiny_embedder",
+            "context_tokens = 128",
+            "context_tokens = 129",
+            "does not run on 129 tokens",
+        ),
+    ] {
+        let copy = Copy::of(fixture);
+        copy.edit("1/card.toml", from, to);
+        let told = copy.load(1).expect_err("refused").to_string();
+        assert!(told.contains(wanted), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_makes_the_score_of_a_label_and_puts_an_unsure_one_behind() {
+    let plain = Served::start("tiny_classifier", 1, |_| {}).await;
+    let ask = |top_k| v1::ClassifyRequest {
+        texts: vec!["play jazz".into()],
+        top_k,
+        task: String::new(),
+    };
+    let labels = |response: v1::ClassifyResponse| response.results[0].labels.clone();
+    let raw = labels(plain.client().classify(ask(4)).await.expect("classifies").into_inner());
+    let copy = Copy::of("tiny_classifier");
+    let manifest = std::fs::read_to_string(copy.path("specialist.toml")).expect("readable");
+    let task = manifest
+        .split("tasks = [\"")
+        .nth(1)
+        .expect("tasks")
+        .split('"')
+        .next()
+        .expect("a task");
+    let best = &raw[0].name;
+    copy.edit(
+        "1/card.toml",
+        "[training]",
+        &format!(
+            "[classify.thresholds]\n{best} = 0.9\n\n[calibration.{task}]\nconfidence_threshold = 0.5\nstatistic = \"sum_logprob\"\nknots = [[-4, 0], [0.0, 0.8]]\n\n[training]"
+        ),
+    );
+    let served = Served::folder(copy.root(), 1, |_| {}, &Default::default()).await;
+    let calibrated = labels(served.client().classify(ask(4)).await.expect("classifies").into_inner());
+    assert_eq!(
+        calibrated.last().map(|l| &l.name),
+        Some(best),
+        "its 0.8 at most is under its threshold"
+    );
+    assert_eq!(calibrated[0].name, raw[1].name);
+    for label in &calibrated {
+        let raw = raw.iter().find(|l| l.name == label.name).expect("the same labels");
+        let wanted = (0.8 * (1.0 + raw.score.ln() / 4.0)).max(0.0);
+        assert!((label.score - wanted).abs() < 1e-6, "{label:?} of {raw:?}");
+    }
 }

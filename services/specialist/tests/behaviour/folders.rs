@@ -82,3 +82,12 @@ impl Copy {
         self.root.path()
     }
 }
+
+/// Whether the words say all of it.
+#[track_caller]
+pub(crate) fn has(words: &str, parts: &[&str]) {
+    assert!(
+        parts.iter().all(|p| words.contains(p)),
+        "{words:?} lacks one of {parts:?}"
+    );
+}

@@ -1,5 +1,5 @@
 //! Folders that lie: each refused with its own message, before ONNX Runtime is touched (the library here does not even exist).
-use crate::{folders::Copy, world::fixture};
+use crate::folders::{Copy, has};
 use std::{fs, os::unix::fs::symlink};
 
 /// `bytes` as a length-delimited field.
@@ -35,13 +35,6 @@ fn nested(tensor: Vec<u8>) -> Vec<u8> {
         7,
         &field(1, &field(5, &field(6, &field(1, &field(5, &field(5, &tensor)))))),
     )
-}
-
-fn has(words: &str, parts: &[&str]) {
-    assert!(
-        parts.iter().all(|p| words.contains(p)),
-        "{words:?} lacks one of {parts:?}"
-    );
 }
 
 #[test]
@@ -196,98 +189,4 @@ fn a_file_that_is_no_onnx_and_a_graph_that_names_files_are_refused() {
         let words = copy.refused();
         assert!(words.contains(wanted), "{words}");
     }
-}
-
-#[test]
-fn insane_configurations_are_refused() {
-    let genai = fs::read_to_string(fixture("tiny_decoder").join("1/genai_config.json")).expect("readable");
-    for (from, to, wanted) in [
-        (
-            "\"context_length\": 256",
-            "\"context_length\": 128",
-            "lower [limits] context_tokens",
-        ),
-        ("\"eos_token_id\": 0", "\"eos_token_id\": []", "eos_token_id"),
-        ("\"eos_token_id\": 0", "\"eos_token_id\": [0, 9999]", "eos_token_id"),
-        (
-            "\"num_hidden_layers\": 2",
-            "\"num_hidden_layers\": 0",
-            "num_hidden_layers is 0",
-        ),
-        (
-            "\"num_key_value_heads\": 2",
-            "\"num_key_value_heads\": 3",
-            "cannot share",
-        ),
-        ("\"head_size\": 16", "\"head_size\": 99999999", "head_size"),
-        (
-            "\"filename\": \"model.onnx\"",
-            "\"filename\": \"../model.onnx\"",
-            "leaves",
-        ),
-        ("\"filename\": \"model.onnx\"", "\"filename\": ", "does not parse"),
-    ] {
-        let copy = Copy::of("tiny_decoder");
-        assert!(genai.contains(from));
-        copy.write("genai_config.json", genai.replacen(from, to, 1).as_bytes());
-        has(&copy.refused(), &[wanted]);
-    }
-    for (file, from, to, wanted) in [
-        ("specialist.toml", "tasks", "taskz", "unknown field `taskz`"),
-        (
-            "specialist.toml",
-            "active_version = 1",
-            "active_version = 2",
-            "is missing",
-        ),
-        ("specialist.toml", "\"echo\"", "\"no spaces\"", "is no name"),
-        ("1/card.toml", "[limits]", "[limitz]", "unknown field `limitz`"),
-        (
-            "1/card.toml",
-            "version = 1",
-            "version = 3",
-            "make `name` and `version` agree",
-        ),
-        (
-            "1/card.toml",
-            "max_new_tokens = 64",
-            "max_new_tokens = 256",
-            "max_new_tokens",
-        ),
-        (
-            "1/card.toml",
-            "[output.call]",
-            "[output.other]",
-            "which specialist.toml does not serve",
-        ),
-        (
-            "1/card.toml",
-            "confidence_threshold = 0.5",
-            "confidence_threshold = 5",
-            "between 0 and 1",
-        ),
-        (
-            "1/card.toml",
-            "kind = \"generate\"",
-            "kind = \"embed\"",
-            "kind is \"embed\"",
-        ),
-    ] {
-        let copy = Copy::of("tiny_decoder");
-        copy.edit(file, from, to);
-        has(&copy.refused(), &[wanted]);
-    }
-}
-
-#[test]
-fn text_files_of_other_families_are_refused_by_name() {
-    let copy = Copy::of("tiny_decoder");
-    copy.write("tokenizer.json", b"{}");
-    has(&copy.refused(), &["tokenizer.json of tiny_decoder@1"]);
-    let copy = Copy::of("tiny_decoder");
-    copy.write("chat_template.jinja", b"{% for x in %}");
-    has(&copy.refused(), &["chat_template.jinja", "does not compile"]);
-    let copy = Copy::of("tiny_decoder");
-    copy.write("output.schema.json", br#"{"type": "nonsense"}"#);
-    has(&copy.refused(), &["output form", "task call"]);
 }

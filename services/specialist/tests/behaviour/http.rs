@@ -1,6 +1,7 @@
 //! The OpenAI-compatible door, over a socket.
-use crate::world::Served;
+use crate::{stub::until, world::Served};
 use serde_json::{Value, json};
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -125,14 +126,47 @@ async fn errors_have_openais_shape_and_a_fitting_status() {
         (400, chat(json!({"temperature": "hot"}))),
         (400, "{".to_owned()),
         (400, chat(json!({"model": "tiny_decoder"}))),
+        (
+            400,
+            chat(
+                json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+            ),
+        ),
+        (413, chat(json!({"user": "x".repeat(17 << 20)}))),
     ];
     for (wanted, request) in wrong {
         let (status, response) = call(&served, "POST", "/v1/chat/completions", &request).await;
-        assert_eq!(status, wanted, "{request}: {response}");
+        assert_eq!(status, wanted, "{:.200}: {response}", request);
         assert!(
             body(&response)["error"]["message"]
                 .as_str()
                 .is_some_and(|m| !m.is_empty())
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_frees_its_slot() {
+    let served = Served::start("tiny_decoder", 1, |_| {}).await;
+    let counters = served.counters.as_ref().expect("generates");
+    for streamed in [false, true] {
+        let before = counters.cancelled.load(Ordering::Relaxed);
+        let mut tries = 0;
+        // An answer takes some milliseconds: a try or two may come too late.
+        while counters.cancelled.load(Ordering::Relaxed) == before {
+            tries += 1;
+            assert!(tries < 200, "streamed {streamed}: nobody noticed");
+            let body = chat(json!({"max_tokens": 64, "stream": streamed}));
+            let mut socket = TcpStream::connect(&served.http).await.expect("connects");
+            let head = format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            socket.write_all((head + &body).as_bytes()).await.expect("sent");
+            let live = || counters.live_slots.load(Ordering::Relaxed) == 1;
+            let _ = tokio::time::timeout(Duration::from_millis(20), until("it runs", live)).await;
+            drop(socket);
+            until("the slot is free", || counters.live_slots.load(Ordering::Relaxed) == 0).await;
+        }
     }
 }

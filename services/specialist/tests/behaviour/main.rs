@@ -2,11 +2,14 @@
 //! be held still, over a decoder that is a few lines of arithmetic.
 
 mod batching;
+mod cards;
 mod constrained;
 mod cuda;
+mod deadlines;
 mod doors;
 mod encoders;
 mod folders;
+mod grammar_templates;
 mod hostile;
 mod http;
 mod limits;
@@ -14,5 +17,7 @@ mod oip;
 mod reference;
 mod sampled;
 mod spans;
+mod spans_of_input;
 mod stub;
+mod templates;
 mod world;

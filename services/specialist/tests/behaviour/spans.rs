@@ -1,5 +1,8 @@
 //! A call's spans: `prefill` and `decode` are its children, though another thread makes them, and carry what UIs read.
-use crate::{stub::until, world::Served};
+use crate::{
+    stub::until,
+    world::{Served, fixture},
+};
 use shoal_proto::v1;
 use std::{
     collections::HashMap,
@@ -67,47 +70,103 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     }
 }
 
+impl Recorder {
+    fn find(&self, wanted: impl Fn(&Seen) -> bool) -> Option<Seen> {
+        self.closed.lock().expect("whole").iter().find(|s| wanted(s)).cloned()
+    }
+
+    async fn closed(&self, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
+        until(what, || self.find(&wanted).is_some()).await;
+        self.find(&wanted).expect("closed")
+    }
+}
+
+fn request(text: &str, max_tokens: u32) -> v1::GenerateRequest {
+    v1::GenerateRequest {
+        task: "echo".into(),
+        prompt: Some(v1::Prompt {
+            content: Some(v1::prompt::Content::Text(text.into())),
+        }),
+        sampling: Some(v1::Sampling {
+            max_tokens: Some(max_tokens),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+async fn ask(served: &Served, request: v1::GenerateRequest) -> String {
+    let mut stream = served.client().generate(request).await.expect("accepted").into_inner();
+    let mut text = String::new();
+    while let Some(response) = stream.message().await.expect("a message") {
+        if let Some(v1::generate_response::Event::Done(done)) = response.event {
+            text = done.text;
+        }
+    }
+    text
+}
+
+/// One test, for a process has one subscriber.
 #[tokio::test(flavor = "multi_thread")]
-async fn prefill_and_decode_are_children_of_the_call_and_are_counted() {
+async fn prefill_and_decode_are_children_of_the_call_are_counted_and_say_what_was_asked_only_if_they_may() {
     let recorder = Recorder::default();
     let subscriber = tracing_subscriber::registry().with(recorder.clone());
     tracing::subscriber::set_global_default(subscriber).expect("the only one of this binary");
     let served = Served::start("tiny_decoder", 2, |_| {}).await;
-    let text = "the one call of this test".to_owned();
-    let prompt = v1::Prompt {
-        content: Some(v1::prompt::Content::Text(text)),
-    };
-    let sampling = v1::Sampling {
-        max_tokens: Some(7),
-        ..Default::default()
-    };
-    let request = v1::GenerateRequest {
-        task: "echo".into(),
-        prompt: Some(prompt),
-        sampling: Some(sampling),
-        ..Default::default()
-    };
-    let mut stream = served.client().generate(request).await.expect("accepted").into_inner();
-    while stream.message().await.expect("a message").is_some() {}
-    drop(stream);
+    let output = ask(&served, request("the one secret call of this test", 7)).await;
     // Other tests of this binary may be at work: a decode of six steps is ours alone.
-    let ours = |seen: &Seen| seen.name == "decode" && seen.fields.get("shoal.decode.steps").is_some_and(|n| n == "6");
-    let find = |f: &dyn Fn(&Seen) -> bool| recorder.closed.lock().expect("whole").iter().find(|s| f(s)).cloned();
-    until("decode is closed", || find(&ours).is_some()).await;
-    let decode = find(&ours).expect("closed");
+    let steps = |n: &'static str| {
+        move |seen: &Seen| seen.name == "decode" && seen.fields.get("shoal.decode.steps").is_some_and(|s| s == n)
+    };
+    let decode = recorder.closed("decode is closed", steps("6")).await;
     assert_eq!(decode.fields["gen_ai.usage.output_tokens"], "7");
     assert_eq!(decode.fields["gen_ai.provider.name"], "shoal");
     let parent = decode.parent.expect("a child");
-    let is_parent = |seen: &Seen| seen.name == "generate" && seen.id == parent;
-    until("the call is closed", || find(&is_parent).is_some()).await;
-    let call = find(&is_parent).expect("closed");
+    let call = recorder
+        .closed("the call is closed", |s| s.name == "generate" && s.id == parent)
+        .await;
     assert_eq!(call.fields["rpc.method"], "shoal.v1.SpecialistService/Generate");
     assert_eq!(call.fields["rpc.response.status_code"], "OK");
     assert_eq!(call.fields["gen_ai.response.model"], "tiny_decoder@1");
     assert_eq!(call.fields["gen_ai.usage.output_tokens"], "7");
-    let prefill = find(&|seen| seen.name == "prefill" && seen.parent == Some(parent)).expect("a sibling");
+    let prefill = recorder
+        .find(|s| s.name == "prefill" && s.parent == Some(parent))
+        .expect("a sibling");
     assert_eq!(
         prefill.fields["gen_ai.usage.input_tokens"],
         call.fields["gen_ai.usage.input_tokens"]
     );
+    // Nothing of prompt or answer is anywhere: content is off unless it is switched on.
+    let told = |what: &str| recorder.find(|s| s.fields.values().any(|v| v.contains(what)));
+    assert!(told("secret").is_none() && told(&format!("{output:?}")).is_none());
+    assert!(!call.fields.contains_key("input.value") && !call.fields.contains_key("output.value"));
+
+    let refused = served.client().generate(request("too many tokens", 9999)).await;
+    assert!(refused.is_err());
+    let failed = |s: &Seen| {
+        s.fields
+            .get("rpc.response.status_code")
+            .is_some_and(|c| c == "INVALID_ARGUMENT")
+    };
+    let failed = recorder.closed("the refused call is closed", failed).await;
+    assert_eq!(
+        (failed.name, failed.fields["otel.status_code"].as_str()),
+        ("generate", "ERROR")
+    );
+
+    let told = shoal_kit::config::Telemetry {
+        content: true,
+        ..Default::default()
+    };
+    let served = Served::folder(&fixture("tiny_decoder"), 1, |_| {}, &told).await;
+    let output = ask(&served, request("an open call", 9)).await;
+    let decode = recorder.closed("decode is closed", steps("8")).await;
+    let call = recorder
+        .closed("the call is closed", |s| {
+            s.name == "generate" && Some(s.id) == decode.parent
+        })
+        .await;
+    assert_eq!(call.fields["input.value"], "an open call");
+    assert_eq!(call.fields["output.value"], format!("{output:?}").trim_matches('"'));
+    assert!(!decode.fields.contains_key("output.value"), "once is enough");
 }

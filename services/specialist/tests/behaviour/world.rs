@@ -7,10 +7,11 @@ use shoal_specialist::{
     prompt::Prompt,
     sampling::Sampling,
     specialist::{Ask, Specialist},
+    telemetry::Counters,
 };
 use std::{
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -74,6 +75,8 @@ pub(crate) async fn answer(specialist: &Specialist, ask: Ask) -> Done {
 pub(crate) struct Served {
     pub(crate) grpc: String,
     pub(crate) http: String,
+    /// Of a generating model.
+    pub(crate) counters: Option<Arc<Counters>>,
     shutdown: CancellationToken,
 }
 
@@ -98,9 +101,10 @@ impl Served {
         let mut config = config(slots);
         change(&mut config);
         let folder = Folder::open(path).expect("a good folder");
+        let loaded = shoal_specialist::load(folder, &config, library()).await.expect("loads");
+        let counters = loaded.engine().map(|e| e.counters().clone());
         let (stop, telemetry) = (shutdown.clone(), telemetry.clone());
         task::spawn("served specialist", async move {
-            let loaded = shoal_specialist::load(folder, &config, library()).await.expect("loads");
             shoal_specialist::serve("served", loaded, &config, &telemetry, bound, stop)
                 .await
                 .expect("serves")
@@ -108,6 +112,7 @@ impl Served {
         Self {
             grpc: format!("http://{grpc}"),
             http: format!("{http}"),
+            counters,
             shutdown,
         }
     }
