@@ -83,16 +83,3 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, Prompt]:
     weights.eval()
     return weights, Prompt.load(folder)
 
-
-@torch.no_grad()
-def greedy(weights: LlamaForCausalLM, prompt: Prompt, asked: list[list[int]], limit: int) -> list[str]:
-    """Greedy answers, each row by itself so that no padding enters the arithmetic: ids in, text out."""
-    weights.eval()
-    answers = []
-    for ids in asked:
-        room = min(limit, weights.config.max_position_embeddings - len(ids))
-        out = weights.generate(
-            torch.tensor([ids], device=weights.device), max_new_tokens=max(1, room), do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.end
-        )
-        answers.append(prompt.text(out[0, len(ids) :].tolist()))
-    return answers

@@ -15,9 +15,10 @@ from .prompt import Prompt
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said, and the log probabilities (full vocabulary, before any mask) of the tokens that it said, end included."""
+    """What a model said: its tokens, end included, and their log probabilities (full vocabulary, before any mask)."""
 
     text: str
+    ids: tuple[int, ...]
     logprobs: tuple[float, ...]
 
     @property
@@ -62,10 +63,10 @@ class Folder:
             best = int((np.where(self.constraint.allowed(matcher), row, -np.inf) if matcher else row).argmax())
             logprobs.append(float(row[best] - row.max() - np.log(np.exp(row - row.max()).sum())))
             past = dict(zip(self._past, present))
+            out.append(best)
             if best == self.prompt.end:
                 break
             if matcher:
                 matcher.consume_token(best)
-            out.append(best)
             step = [best]
-        return Answer(self.prompt.text(out), tuple(logprobs))
+        return Answer(self.prompt.text(out), tuple(out), tuple(logprobs))
