@@ -2,7 +2,7 @@
 use super::{ANSWER_BYTES, Tool, wire};
 use crate::error::Error;
 use serde_json::Value;
-use shoal_kit::status::Violation;
+use shoal_kit::status::{self, Violation};
 use shoal_proto::v1;
 use shoal_stack::Call;
 use std::{sync::Arc, time::Duration};
@@ -59,7 +59,8 @@ pub(crate) async fn call(tool: &Tool, wanted: Wanted<'_>) -> Result<Answered, Er
         .oneshot(Call::new(Arc::new(request), deadline, attempts))
         .await;
     let (address, text) = answer.map_err(|error| {
-        if error.endpoint_fault() || error.retryable() {
+        // A server that is away, or one that has come back with other tools.
+        if error.endpoint_fault() || error.retryable() || unknown(&error) {
             tool.server.stale.notify_one();
         }
         match error {
@@ -82,6 +83,14 @@ pub(crate) async fn call(tool: &Tool, wanted: Wanted<'_>) -> Result<Answered, Er
         endpoint: address.to_string(),
         valid,
     })
+}
+
+/// Whether the server does not know a tool that it has listed.
+fn unknown(error: &shoal_stack::Error) -> bool {
+    match error {
+        shoal_stack::Error::Call { status, .. } => status::error_reason(status).is_some_and(|r| r == "TOOL_UNKNOWN"),
+        _ => false,
+    }
 }
 
 /// The value that a tool, ours or a client's, answered with.

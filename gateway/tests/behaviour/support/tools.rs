@@ -110,6 +110,13 @@ impl ToolService for Stub {
 
     async fn call_tool(&self, request: Request<v1::CallToolRequest>) -> Result<Response<v1::CallToolResponse>, Status> {
         let request = request.into_inner();
+        if !self.tools.iter().any(|t| t.name == request.name) {
+            return Err(Reason::NotFound {
+                reason: "TOOL_UNKNOWN",
+                message: format!("no tool {}", request.name),
+            }
+            .into());
+        }
         let reply = {
             let mut calls = self.notes.calls.lock().expect("calls");
             let reply = (self.reply)(&request, calls.len());
