@@ -31,7 +31,11 @@ async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
         for (key, value) in theirs.as_object().context("an object")? {
             assert_eq!(&ours[key], value, "{task}: {key} of {ours} is not score.py's {theirs}");
         }
-        assert_eq!(ours["missing"], 0, "{task}: every row was answered: {ours}");
+        // A planner's text that is no plan is a missing answer; a single call always has one.
+        assert!(
+            task != "tool_call" || ours["missing"] == 0,
+            "every row was answered: {ours}"
+        );
     }
     Ok(())
 }
