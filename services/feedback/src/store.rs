@@ -1,4 +1,4 @@
-//! What keeps outcomes. Any engine must pass [`suite`], which is run against each.
+//! What keeps outcomes. Any engine must pass `suite`, which is run against each.
 use shoal_proto::v1;
 use std::time::SystemTime;
 

@@ -141,8 +141,8 @@ trip.plan:
 
     /// Find ONNX Runtime, fetching it if it is nowhere, and print where it is
     ///
-    /// Looks where every specialist looks, in this order: [onnxruntime] path or ORT_DYLIB_PATH, the system's library folders,
-    /// the cache ([onnxruntime] cache), and last the wheel on PyPI, by pip, checked by its sha256 and kept in the cache. For
+    /// Looks where every specialist looks, in this order: onnxruntime.path or ORT_DYLIB_PATH, the system's library folders,
+    /// the cache (onnxruntime.cache), and last the wheel on PyPI, by pip, checked by its sha256 and kept in the cache. For
     /// images and machines that are prepared before they are cut off from the network.
     #[command(
         after_help = "Examples:\n  shoal onnxruntime\n  cp \"$(shoal onnxruntime)\" image/libonnxruntime.so\n  shoal onnxruntime --json   {\"path\": ..., \"source\": \"cache\"}"

@@ -1,7 +1,7 @@
 //! `shoal demo`: a mesh of separate processes on free ports, real goals, real models, every outcome kept.
 //!
-//! [`goals`] takes the goals from the task data's samples; [`judge`] says whether a plan's answer is right and whose fault
-//! a failed plan is; [`summary`] adds up.
+//! `goals` takes the goals from the task data's samples; `judge` says whether a plan's answer is right and whose fault
+//! a failed plan is; `summary` adds up.
 mod goals;
 mod judge;
 mod summary;

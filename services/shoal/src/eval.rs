@@ -1,8 +1,8 @@
 //! `shoal eval`: rows of the task data through the running mesh, scored as score.py scores them.
 //!
-//! Rooms: [`rows`] reads files, [`ask`] puts one row to the mesh and brings the answer into the target's shape, [`score`] is
-//! the definition of every metric, [`interval`] how sure it is, [`confusion`] says what went wrong. [`pyjson`] and [`norm`] carry Python's meaning of JSON
-//! and of text, on which the definition stands.
+//! Rooms: `rows` reads files, [`ask`] puts one row to the mesh and brings the answer into the target's shape, [`score`] is
+//! the definition of every metric, `interval` how sure it is, `confusion` says what went wrong. [`pyjson`] and [`norm`]
+//! carry Python's meaning of JSON and of text, on which the definition stands.
 pub mod ask;
 mod confusion;
 mod interval;

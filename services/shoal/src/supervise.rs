@@ -4,8 +4,8 @@
 //! gateway, whose configuration then names their addresses. Order of ending: the gateway first (running plans still have
 //! their specialists), feedback last (the spool can still empty).
 //!
-//! Rooms: [`layout`] decides what runs and rewrites the configuration, [`keeper`] keeps one process alive, [`backoff`] says
-//! when to try again, [`ready`] asks for health. A child never outlives us: its standard input is a pipe that closes with us.
+//! Rooms: `layout` decides what runs and rewrites the configuration, `keeper` keeps one process alive, `backoff` says
+//! when to try again, `ready` asks for health. A child never outlives us: its standard input is a pipe that closes with us.
 mod backoff;
 mod keeper;
 mod layout;

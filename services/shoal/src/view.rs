@@ -1,6 +1,6 @@
 //! A plan as it runs: what the events have said so far ([`PlanView`]), and two ways to show it.
 //!
-//! [`live`] redraws in place on a terminal; [`plain`] writes a line an event, for pipes and logs. Both say of each node its
+//! `live` redraws in place on a terminal; `plain` writes a line an event, for pipes and logs. Both say of each node its
 //! kind, target, state, latency, tokens and the nodes that it waits for.
 mod live;
 mod plain;
