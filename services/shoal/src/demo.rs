@@ -195,7 +195,7 @@ impl Demonstration<'_> {
 
     fn verdict(&self, goal: &Goal, right: bool, larger: bool) {
         if larger {
-            output::line("the specialist was not sure enough: the larger model answered");
+            output::line("handed on: the larger model answered");
         }
         output::line(match goal.kind {
             Kind::Beyond => "nobody wrote down a right call: none of the tools does this".to_owned(),
