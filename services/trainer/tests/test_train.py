@@ -51,7 +51,7 @@ def test_a_training_goes_on_where_it_stopped(first: tuple[Path, dict], folder: P
     out, _ = first
     work = out.with_name("both.work")
     before = json.loads((work / "training.json").read_text())
-    done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SMALL, "--minutes", "0.3", "--resume", "--no-export")
+    done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SMALL, "--minutes", "1", "--resume", "--no-export")
     assert done.returncode == 0, done.stderr[-3000:]
     after = json.loads((work / "training.json").read_text())
     assert after["steps"] > before["steps"] and after["seconds"] > before["seconds"]
