@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
-use tracing::{Instrument as _, warn};
+use tracing::{Instrument as _, info};
 
 /// Bytes of a rendered prompt that are tokenized on the request's own thread: a millisecond or two of it.
 const SHORT_BYTES: usize = 16 << 10;
@@ -262,7 +262,7 @@ fn prepare(reader: &Arc<Reader>, workshop: &Workshop, task: &Task) -> Result<Pre
             let probe = move || template::probe(&shared.compiler, &shared.templates, &own, &name, input.as_ref());
             let proven = workshop.run_blocking(probe).map_err(broken)?;
             if let Some(unproven) = proven.map_err(|e| (file.clone(), e))? {
-                warn!(task = %task.name, file, "{unproven}");
+                info!(task = %task.name, file, "{unproven}; a schema in [input.{}] would let it be", task.name);
             }
             PreparedForm::Rendered(file.clone())
         }

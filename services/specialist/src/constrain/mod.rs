@@ -7,9 +7,9 @@
 //! # What a form can cost
 //! Forms come from callers and from text that callers send, so compiling one must end and must not take the process with it.
 //! llguidance bounds most of that itself; two things are left to us. It recurses along chains of definitions (2,000 rules, or
-//! 500 `$ref`s, overflow the 2 MiB stack of a runtime's thread, which aborts the process): so forms are compiled on
-//! [`crate::workshop`]'s deep stacks, and [`FORM_BYTES`] bounds the chain. And it builds the first states of its lexer without
-//! fuel (two counted patterns joined by `&` run for minutes): so [`Compiler::compile`] takes the same steps beforehand, with it.
+//! 500 `$ref`s, overflow the 2 MiB stack of a runtime's thread, which aborts the process): so forms are compiled on the deep
+//! stacks of the crate's `workshop`, and [`FORM_BYTES`] bounds the chain. And it builds the first states of its lexer without
+//! fuel (three counted patterns joined by `&` run for minutes): so [`Compiler::compile`] takes the same steps beforehand, with it.
 
 pub mod template;
 mod trie;

@@ -13,6 +13,9 @@ use std::{
 /// Tokens: 0 is end-of-sequence and never chosen, 1.. are "a".."z".
 const VOCABULARY: usize = 27;
 
+/// How long a held step waits for its permit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the decoder was asked to do.
 pub(crate) type Steps = Arc<Mutex<Vec<Vec<Row>>>>;
 
@@ -98,7 +101,8 @@ impl Decoder for Stub {
 
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], String> {
         if let Some(permits) = &self.permits {
-            permits.recv().map_err(|e| e.to_string())?;
+            // A test that fails drops the engine before its permits: that must not hang.
+            permits.recv_timeout(PATIENCE).map_err(|e| e.to_string())?;
             assert!(!self.breaks, "as the test wants it");
         }
         self.steps.lock().expect("whole").push(rows.to_vec());
