@@ -42,7 +42,7 @@ pub(crate) struct Generator {
 /// What the workshop's threads share.
 #[derive(Debug)]
 struct Reader {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     templates: Templates,
     compiler: Compiler,
 }
@@ -95,6 +95,8 @@ impl Generator {
                 .add(file, source)
                 .map_err(|e| fault(file, format!("it does not compile: {e:#}")))?;
         }
+        // One for both: its tables are tens of megabytes in the largest vocabularies.
+        let tokenizer = Arc::new(tokenizer);
         let compiler = Compiler::new(&vocabulary, tokenizer.clone(), &genai.eos, genai.vocabulary)
             .map_err(|e| fault("tokenizer.json", e))?;
         let reader = Arc::new(Reader {

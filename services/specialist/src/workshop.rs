@@ -19,7 +19,8 @@ const THREADS: usize = 2;
 const WAITING: usize = 256;
 
 /// Bytes of a thread's stack: llguidance recurses along chains of definitions, and the longest that a form of
-/// [`crate::constrain::FORM_BYTES`] can hold took under 128 MiB unoptimised, 32 MiB optimised. Only what is used takes memory.
+/// [`crate::constrain::FORM_BYTES`] can hold took between 64 and 128 MB unoptimised, 16 MB optimised. Only what is used takes
+/// memory.
 const STACK_BYTES: usize = 256 << 20;
 
 type Work = Box<dyn FnOnce() + Send>;

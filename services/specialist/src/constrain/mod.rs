@@ -22,7 +22,8 @@ use llguidance::{
     panic_utils,
     toktrie::SimpleVob,
 };
-use std::{fmt, panic::AssertUnwindSafe};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc};
+use tokenizers::Tokenizer;
 
 /// Bytes of a grammar or schema that a caller sends: the widest schema of our own tasks has 15,000. Compiling is quadratic and
 /// worse in the size of a hostile one: at this size 2.5 s at most was measured (nested repeats), at twice it 12 s.
@@ -54,11 +55,11 @@ impl Compiler {
     /// When llguidance cannot use the tokenizer.
     pub fn new(
         vocabulary: &Vocabulary,
-        tokenizer: tokenizers::Tokenizer,
+        tokenizer: impl Into<Arc<Tokenizer>>,
         eos: &[u32],
         width: usize,
     ) -> Result<Self, String> {
-        let environment = trie::environment(vocabulary, tokenizer, eos, width);
+        let environment = trie::environment(vocabulary, tokenizer.into(), eos, width);
         let mut factory = ParserFactory::new_simple(&environment).map_err(|e| e.to_string())?;
         factory.quiet();
         let limits = factory.limits_mut();

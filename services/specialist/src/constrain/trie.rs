@@ -7,13 +7,13 @@ use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 struct Environment {
     trie: TokTrie,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     canonical: bool,
 }
 
 /// Words are the tokens' bytes; control tokens are marked, so that no text of a grammar can be one; ids that the tokenizer
 /// does not have are empty, which no mask allows.
-pub(super) fn environment(vocabulary: &Vocabulary, tokenizer: Tokenizer, eos: &[u32], width: usize) -> TokEnv {
+pub(super) fn environment(vocabulary: &Vocabulary, tokenizer: Arc<Tokenizer>, eos: &[u32], width: usize) -> TokEnv {
     let width = width.max(vocabulary.pieces().len());
     let mut words = vec![Vec::new(); width];
     for (id, (word, piece)) in words.iter_mut().zip(vocabulary.pieces()).enumerate() {

@@ -162,7 +162,13 @@ async fn a_form_that_recurses_for_ever_or_explodes_is_answered_and_takes_nothing
         });
         Form::Schema(serde_json::from_str(&text).expect("JSON"))
     };
+    let repeats = chain(
+        "start:a0\n",
+        |i| format!("a{i}:(a{})+\n", i + 1),
+        |i| format!("a{i}:\"y\"\n"),
+    );
     let forms = [
+        ("repeats", Form::Lark(repeats)),
         ("rules", Form::Lark(rules)),
         ("tokens", Form::Lark(tokens)),
         (
