@@ -91,11 +91,21 @@ async fn attempt(job: &Job) -> Result<Got, Error> {
         match &job.step.node.kind {
             Kind::Model { task, .. } => {
                 let input = model_input(job, input);
-                let answer = walk_for(job, task, &input, true).await?;
+                // The walk ends itself at the deadline: cut off from here, it would lose a doubted answer that it holds.
+                let answer = walk_for(job, task, &input, true, deadline).await?;
                 Ok(Got::answer(answer, &job.trail))
             }
-            Kind::Tool { name, .. } if job.run.client.names().contains(name) => client_tool(job, name, &input).await,
-            Kind::Tool { name, .. } => tool(job, name, &input, deadline).await,
+            Kind::Tool { name, .. } => {
+                let answered = async {
+                    if job.run.client.names().contains(name) {
+                        client_tool(job, name, &input).await
+                    } else {
+                        tool(job, name, &input, deadline).await
+                    }
+                };
+                let ended = timeout_at(deadline, answered).await;
+                ended.unwrap_or_else(|_| Err(shoal_stack::Error::Expired.into()))
+            }
         }
     };
     let expired = || match job.step.node.timeout {
@@ -104,16 +114,15 @@ async fn attempt(job: &Job) -> Result<Got, Error> {
         }
         _ => "the plan's deadline ran out".to_owned(),
     };
-    match timeout_at(deadline, work).await {
-        // The stack's clock may strike first: it is the same deadline, and the node knows whose it is.
-        Err(_) => Err(Error::Expired { what: expired() }),
-        Ok(Err(Error::Expired { .. })) if Instant::now() >= deadline => Err(Error::Expired { what: expired() }),
-        Ok(ended) => ended,
+    match work.await {
+        // Whatever struck, it was this deadline, and the node knows whose it is.
+        Err(Error::Expired { .. }) if Instant::now() >= deadline => Err(Error::Expired { what: expired() }),
+        ended => ended,
     }
 }
 
-/// When the node must have ended: the plan's deadline, or its own if that is sooner.
-fn deadline(job: &Job) -> Instant {
+/// When the node must have ended, if it starts now: the plan's deadline, or its own if that is sooner.
+pub(super) fn deadline(job: &Job) -> Instant {
     let own = job.step.node.timeout.and_then(|t| Instant::now().checked_add(t));
     own.map_or(job.run.plan.deadline, |own| own.min(job.run.plan.deadline))
 }
@@ -132,8 +141,14 @@ fn input_json(job: &Job, filled: &Value) -> String {
     }
 }
 
-/// Walks a task's chain for this node; `own` says that it is the node's own task and not its fallback's.
-pub(super) async fn walk_for(job: &Job, task: &str, input: &Input, own: bool) -> Result<Answer, Error> {
+/// Walks a task's chain for this node, until `deadline`; `own` says that it is the node's own task and not its fallback's.
+pub(super) async fn walk_for(
+    job: &Job,
+    task: &str,
+    input: &Input,
+    own: bool,
+    deadline: Instant,
+) -> Result<Answer, Error> {
     let node = &job.step.node;
     let ask = Ask {
         task,
@@ -144,18 +159,14 @@ pub(super) async fn walk_for(job: &Job, task: &str, input: &Input, own: bool) ->
         private: node.private,
         priority: job.run.priority,
         max_attempts: node.max_attempts.unwrap_or(ATTEMPTS),
-        deadline: deadline(job),
+        deadline,
         has_fallback: own && matches!(node.on_failure, OnFailure::FallBack(_)),
         budget: &job.run.budget,
         accept: job.accept.as_deref(),
         listener: &job.report,
         trail: &job.trail,
     };
-    let deadline = ask.deadline;
-    let walked = walk::walk(&job.context.registry, &job.context.instruments, ask);
-    timeout_at(deadline, walked)
-        .await
-        .unwrap_or_else(|_| Err(shoal_stack::Error::Expired.into()))
+    walk::walk(&job.context.registry, &job.context.instruments, ask).await
 }
 
 async fn tool(job: &Job, name: &str, arguments: &Value, deadline: Instant) -> Result<Got, Error> {

@@ -1,6 +1,6 @@
 //! What a node's failure means to itself: the two policies that turn a failure into an output. The other two are the frontier's.
 use super::{
-    node::{Job, walk_for},
+    node::{Job, deadline, walk_for},
     result::{About, Ended, Got, result},
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) async fn apply(job: &Job, error: Error) -> Came {
             };
             keep_first(job, &error).await;
             let before = job.trail.so_far();
-            match walk_for(job, task, input, false).await {
+            match walk_for(job, task, input, false, deadline(job)).await {
                 Ok(answer) => Came::FellBack(
                     Got::answer(answer, &job.trail),
                     Fell {

@@ -12,7 +12,7 @@ use shoal_proto::{
     v1::{self, decision},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 mod ask;
 mod decide;
@@ -60,7 +60,7 @@ pub(crate) struct Answer {
     pub(crate) confidence: Option<v1::Confidence>,
 }
 
-/// Walks the task's chain.
+/// Walks the task's chain, and ends at the deadline by itself.
 ///
 /// # Errors
 /// The last failure, or why nobody could be asked.
@@ -86,8 +86,12 @@ pub(crate) async fn walk(registry: &Registry, instruments: &Instruments, ask: As
             walk.failure.get_or_insert(shoal_stack::Error::Expired.into());
             break;
         }
-        if let Some(answer) = walk.candidate(at, target).await {
-            return Ok(answer);
+        let (began, deadline) = (Instant::now(), walk.ask.deadline);
+        match timeout_at(deadline, walk.candidate(at, target)).await {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            // Here and not around the walk: what it holds by now, a doubted answer too, must outlive the candidate.
+            Err(_) => walk.expired(target, began.elapsed()),
         }
     }
     walk.end()
@@ -160,6 +164,14 @@ impl<'a> Walk<'a> {
                 None
             }
         }
+    }
+
+    /// The deadline struck before the candidate had decided anything.
+    fn expired(&mut self, target: &Target, elapsed: Duration) {
+        let error = Error::from(shoal_stack::Error::Expired);
+        let decision = decide::decision(target, decision::Verdict::Failed, error.to_string(), elapsed);
+        self.leave(decision, "failed");
+        self.failure = Some(error);
     }
 
     fn leave(&mut self, decision: v1::Decision, why: &'static str) {

@@ -183,6 +183,29 @@ async fn a_doubted_answer_is_taken_when_time_runs_out_on_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_doubted_answer_is_lost_whatever_tick_of_the_clock_a_deadline_falls_on() {
+    let (_small, _large, world) = pair(
+        Model::new("small", "t", |_, _| unsure("small", 0.1)).threshold(0.5),
+        Model::new("large", "t", |_, _| Act::Hang),
+        |m| m,
+    )
+    .await;
+    // Timers have ticks of a millisecond: deadlines at every tenth of one lie on both sides of a tick.
+    let nodes = (0..60u64).map(|i| {
+        let mut node = model(&format!("n{i}"), "t", "x");
+        let timeout = std::time::Duration::from_micros(800_000 + 130 * i);
+        node.timeout = Some(shoal_proto::time::duration(timeout));
+        node
+    });
+    let ran = world.run(request(nodes.collect())).await;
+    assert_eq!(ran.state(), State::Succeeded, "{ran:?}");
+    let lost: Vec<u64> = (0..60)
+        .filter(|i| ran.output(&format!("n{i}")) != json!("small"))
+        .collect();
+    assert!(lost.is_empty(), "nodes {lost:?} lost their answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_tasks_own_threshold_wins_over_the_cards_and_doubt_can_be_switched_off() {
     let models = || {
         (
