@@ -18,6 +18,13 @@ fn held(queue_tokens: usize) -> (Encoder, std_mpsc::Sender<()>) {
     (encoder, permits)
 }
 
+/// Waits until the owner thread has taken what is in the queue.
+async fn taken(encoder: &Encoder) {
+    while encoder.waiting.load(Ordering::Relaxed) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 fn text(words: usize) -> Vec<String> {
     vec!["a ".repeat(words)]
 }
@@ -31,9 +38,7 @@ async fn a_queue_full_of_tokens_refuses_and_what_nobody_waits_for_is_not_run() {
         futures::poll!(first.as_mut()).is_pending(),
         "over the queue, and alone in it"
     );
-    while encoder.waiting.load(Ordering::Relaxed) > 0 {
-        tokio::task::yield_now().await;
-    }
+    taken(&encoder).await;
     let mut leaves = Box::pin(encoder.encode(&leaves, None));
     assert!(futures::poll!(leaves.as_mut()).is_pending());
     let Poll::Ready(Err(Error::Busy { message, retry_after })) = futures::poll!(Box::pin(encoder.encode(&late, None)))
@@ -45,6 +50,7 @@ async fn a_queue_full_of_tokens_refuses_and_what_nobody_waits_for_is_not_run() {
     // One permit a batch: the one that was left takes none.
     permits.send(()).expect("the model waits");
     assert_eq!(first.await.expect("encoded").answers, [Answer::Vector(vec![20.0])]);
+    taken(&encoder).await;
     permits.send(()).expect("the model is there");
     assert_eq!(encoder.encode(&late, None).await.expect("encoded").input_tokens, 3);
 }
@@ -55,7 +61,7 @@ async fn a_deadline_ends_a_call_that_waits_for_the_batch_before() {
     let (first, late) = (text(2), text(3));
     let mut first = Box::pin(encoder.encode(&first, None));
     assert!(futures::poll!(first.as_mut()).is_pending());
-    let deadline = Instant::now() + Duration::from_millis(20);
+    let deadline = Instant::now() + Duration::from_millis(100);
     let ended = encoder.encode(&late, Some(deadline)).await;
     assert_eq!(ended, Err(Error::Expired { generated: 0 }));
     permits.send(()).expect("the model waits");

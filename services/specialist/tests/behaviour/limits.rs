@@ -2,27 +2,35 @@
 use crate::stub::{self, Stub, alone, request, until};
 use shoal_specialist::{Error, engine::Event};
 use std::{
+    cell::Cell,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-const WAIT: Duration = Duration::from_millis(20);
+/// Until a deadline passes: long enough for a busy machine to do what comes before it.
+const WAIT: Duration = Duration::from_millis(250);
 
 #[tokio::test]
 async fn a_cancelled_row_is_not_decoded_again() {
     let (decoder, permits, steps) = Stub::held(4);
     let engine = stub::engine(decoder, 1000);
-    let mut stays = engine.submit(request(&[1, 2], 8, None)).expect("admitted");
+    let mut stays = engine.submit(request(&[1, 2], 50, None)).expect("admitted");
     let leaves = engine.submit(request(&[3, 4, 5], 50, None)).expect("admitted");
-    permits.send(()).expect("engine waits");
+    // The first may be stepping before the second is admitted: one permit after the other, until a step is of both.
+    let sent = Cell::new(0);
     until("one step of both", || {
-        steps.lock().expect("whole").last().is_some_and(|rows| rows.len() == 2)
+        let steps = steps.lock().expect("whole");
+        if steps.len() == sent.get() && steps.last().is_none_or(|rows| rows.len() < 2) {
+            permits.send(()).expect("engine waits");
+            sent.set(sent.get() + 1);
+        }
+        steps.last().is_some_and(|rows| rows.len() == 2)
     })
     .await;
     drop(leaves);
     // The step that was being asked for when the caller left may still run; none after it has that row.
     let before = steps.lock().expect("whole").len();
-    (0..20).for_each(|_| permits.send(()).unwrap_or_default());
+    (0..50).for_each(|_| permits.send(()).unwrap_or_default());
     while !matches!(stays.next().await, Event::Done(_)) {}
     let after: Vec<usize> = steps.lock().expect("whole")[before..].iter().map(Vec::len).collect();
     assert!(
