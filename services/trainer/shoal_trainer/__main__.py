@@ -15,7 +15,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from . import batches, data, evaluate, parity, table, tasks
+from . import batches, data, evaluate, lineage, model, parity, table, tasks
+from .encoder import loop as loop_of_encoders
+from .encoder import net
+from .encoder import publish as publish_encoder
 from .export import PRECISIONS, ExportError
 
 
@@ -23,20 +26,57 @@ def train(args: argparse.Namespace) -> None:
     """Weights, then everything that `export` does."""
     import torch
 
-    from . import loop, model
-
-    wanted, rows, dev, _ = _read(args)
+    wanted, rows, dev, files = _read(args)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     work = args.work or args.out.with_name(args.out.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    begun = work / "state.pt"
+    before = lineage.of(work if args.resume and begun.is_file() else Path(args.source))
+    trainer = _decoder if wanted[0].kind == "generate" else _encoder
+    run = trainer(args, wanted, rows, dev, work)
+    read = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
+    if args.source == net.MINILM:
+        read.insert(0, (net.MINILM_CORPUS, net.digest()))
+    told = {"tasks": [t.name for t in wanted], "from": args.source if args.source in ("scratch", net.MINILM) else "checkpoint", "resumed": args.resume and begun.is_file(), "threads": args.threads}
+    rounds = {"rows": {t: len(r) for t, r in rows.items()}, "seed": args.seed}
+    lineage.write(lineage.extended(before, {**told, **run, **rounds}, read), work)
+    if not args.no_export:
+        _publish(args, work)
+
+
+def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
+    """One epoch-bound training of an encoder; its checkpoint is in `work` after it."""
+    if len(wanted) > 1:
+        raise SystemExit("an encoder has one task; train them one after the other")
+    task = wanted[0]
+    shape = net.Shape(tuple(task.classes()), tuple(task.labels()))
+    if args.source == net.MINILM:
+        encoder, tokenizer = net.pretrained(shape, args.layers or 6, args.vocabulary)
+    elif args.source == "scratch":
+        raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
+    else:
+        encoder, tokenizer = net.start(Path(args.source), shape)
+    recipe = loop_of_encoders.Recipe(epochs=args.epochs, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
+    looked = dev[task.name][:400]
+    ran = loop_of_encoders.train(encoder, tokenizer, task, rows[task.name], recipe, lambda: publish_encoder.glance(encoder, tokenizer, task, looked), args.looks)
+    net.save(encoder, tokenizer, work)
+    return {**asdict(recipe), **ran, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
+
+
+def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
+    """One time-bound training of a decoder; its best checkpoint is in `work` after it."""
+    import torch
+
+    from . import loop
+
     fresh = args.source == "scratch"
     resume = args.resume and (work / "state.pt").is_file()
     if resume:
         weights, prompt = model.load(work)
     elif fresh:
-        size = model.Size(args.hidden, args.layers, args.vocabulary, args.context)
         prompt = _prompt(args, wanted, rows)
-        weights = model.fresh(size, prompt)
+        weights = model.fresh(model.Size(args.hidden, args.layers or 6, args.vocabulary or 4096, args.context), prompt)
     else:
         weights, prompt = model.load(Path(args.source))
     if not resume:
@@ -58,13 +98,9 @@ def train(args: argparse.Namespace) -> None:
         compiled=not args.uncompiled,
     )
     ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume)
-    done = model.merged(weights).to("cpu")
-    model.save(done, prompt, work)
-    settings = {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "threads": args.threads, "rows": {t: len(r) for t, r in rows.items()}}
-    how = {"from": "scratch" if fresh else "checkpoint", "device": str(weights.device), **settings}
-    (work / "training.json").write_text(json.dumps(how, indent=1) + "\n")
-    if not args.no_export:
-        _publish(args, work, how)
+    device = str(weights.device)
+    model.save(model.merged(weights).to("cpu"), prompt, work)
+    return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device}
 
 
 def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]):  # noqa: ANN202
@@ -83,22 +119,21 @@ def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, 
                 yield untrained.render(task.name, row["input"])
                 yield task.say(row["target"])
 
-    return Prompt.learn(texts(), args.vocabulary)
+    return Prompt.learn(texts(), args.vocabulary or 4096)
 
 
 def export_only(args: argparse.Namespace) -> None:
     """An existing checkpoint to a folder: export, parity, scores, calibration, card."""
-    log = Path(args.source) / "training.json"
-    _publish(args, Path(args.source), json.loads(log.read_text()) if log.is_file() else {"from": "checkpoint"})
+    _publish(args, Path(args.source))
 
 
-def _publish(args: argparse.Namespace, weights: Path, training: dict) -> None:
+def _publish(args: argparse.Namespace, weights: Path) -> None:
     from . import publish
 
-    wanted, _, dev, files = _read(args)
+    wanted, _, dev, _ = _read(args)
     name = args.name or args.out.name
     version = publish.Version(args.out, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description)
-    print(json.dumps(publish.publish(version, weights, wanted, dev, files, training)))
+    print(json.dumps(publish.publish(version, weights, wanted, dev)))
 
 
 def evaluated(args: argparse.Namespace) -> None:
@@ -115,6 +150,8 @@ def evaluated(args: argparse.Namespace) -> None:
 def _read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:
     """Tasks that have learned from their training rows, those rows, the dev rows, and the training files."""
     wanted = tasks.named(args.task)
+    for task in wanted:
+        task.kind = args.kind or task.kind
     files = {t.name: data.find(args.data, t.name, "train") for t in wanted}
     rows = {t.name: data.read(files[t.name], t) for t in wanted}
     dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in wanted}
@@ -134,7 +171,8 @@ def parser() -> argparse.ArgumentParser:
         p.set_defaults(run=run)
         p.add_argument("--task", required=True, help=f"one or more of {', '.join(tasks.KNOWN)}, separated by commas; or `all`")
         p.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
-        p.add_argument("--from", dest="source", required=True, help="a checkpoint folder, or `scratch` (train only), or a version folder (evaluate)")
+        p.add_argument("--from", dest="source", required=True, help="a checkpoint folder or a version of a shipped specialist; train: or `scratch`, random weights; encoders: or `minilm`")
+        p.add_argument("--kind", choices=("generate", "tag", "classify"), help="what answers: a decoder or an encoder; default: what suits the task")
         p.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
         p.add_argument("--answer-tokens", type=int, default=224, help="of one answer at most")
         if name == "evaluate":
@@ -149,10 +187,11 @@ def parser() -> argparse.ArgumentParser:
     p = commands.choices["train"]
     for flag, kind, default, what in (
         ("--hidden", int, 256, "width, a multiple of 32 (scratch)"),
-        ("--layers", int, 6, "depth (scratch)"),
-        ("--vocabulary", int, 4096, "BPE size (scratch)"),
+        ("--layers", int, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default)"),
+        ("--vocabulary", int, 0, "scratch: BPE size, 4096 by default; minilm: how many of its pieces are kept, all by default"),
         ("--context", int, 1280, "tokens of prompt and answer (scratch)"),
-        ("--minutes", float, 60.0, "how long; the schedule ends with them"),
+        ("--minutes", float, 60.0, "how long a decoder; the schedule ends with them"),
+        ("--epochs", float, 6.0, "how long an encoder: passes over the rows"),
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
         ("--batch-tokens", int, 2048, "padded tokens of a batch"),
         ("--rows", int, 0, "train on a random N rows of each task; 0 is all"),
@@ -180,7 +219,7 @@ def main() -> int:
     args = parser().parse_args()
     try:
         args.run(args)
-    except (data.DataError, ExportError, parity.ParityError) as error:
+    except (data.DataError, model.CheckpointError, ExportError, parity.ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 65
     return 0

@@ -26,6 +26,11 @@ class Map:
     statistic: str
     knots: list[tuple[float, float]]
 
+    @classmethod
+    def of(cls, table: dict[str, Any]) -> Map:
+        """From a card's `[calibration.TASK]`."""
+        return cls(table["statistic"], [(x, p) for x, p in table["knots"]])
+
     def __call__(self, statistics: dict[str, float]) -> float:
         xs, ps = zip(*self.knots)
         return float(np.interp(statistics[self.statistic], xs, ps))

@@ -5,7 +5,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -15,6 +17,10 @@ HEAD = 32  # Width of an attention head; under 32 rotary positions lose resoluti
 
 # Every projection: adapters on all of them come closest to full fine-tuning (Dettmers 2023, QLoRA, section 4).
 ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class CheckpointError(Exception):
+    """A folder that training cannot start from."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,49 @@ def save(weights: LlamaForCausalLM, prompt: Prompt, folder: Path, size: Size | N
 
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, Prompt]:
-    """A checkpoint and its prompt."""
-    weights = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    """A checkpoint and its prompt. A version of a shipped specialist is one too, where its weights are fp32."""
+    if (folder / "model.onnx").is_file():
+        weights = _exported(folder)
+    else:
+        weights = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     weights.eval()
     return weights, Prompt.load(folder)
 
+
+def _exported(folder: Path) -> LlamaForCausalLM:
+    """The weights of an fp32 export, by the names that the genai builder gives them: a retraining starts from the very numbers that serve,
+    and nothing has to be kept beside the folder for it."""
+    tensors = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in onnx.load(folder / "model.onnx").graph.initializer}
+    settings = json.loads((folder / "genai_config.json").read_text())["model"]
+    decoder, layer = settings["decoder"], "model.layers.{}.{}.MatMul.weight"
+    if layer.format(0, "attn.qkv_proj") not in tensors:
+        raise CheckpointError(f"{folder}: no fp32 Llama-shaped export of this trainer; start from an fp32 version or from a checkpoint folder")
+    heads, kv_heads, head = decoder["num_attention_heads"], decoder["num_key_value_heads"], decoder["head_size"]
+    weights = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=settings["vocab_size"],
+            hidden_size=decoder["hidden_size"],
+            num_hidden_layers=decoder["num_hidden_layers"],
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=head,
+            intermediate_size=tensors[layer.format(0, "mlp.up_proj")].shape[1],
+            max_position_embeddings=settings["context_length"],
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=settings["eos_token_id"],
+            pad_token_id=settings["eos_token_id"],
+            attn_implementation="eager",
+        )
+    )
+    state = {"model.embed_tokens.weight": tensors["lm_head.MatMul.weight"].T, "model.norm.weight": tensors[f"model.layers.{decoder['num_hidden_layers']}.final_norm_layernorm.weight"]}
+    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    for i in range(decoder["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        parts = tensors[layer.format(i, "attn.qkv_proj")].T.split([heads * head, kv_heads * head, kv_heads * head])
+        state |= {f"{at}self_attn.{name}_proj.weight": part for name, part in zip("qkv", parts)}
+        state[f"{at}self_attn.o_proj.weight"] = tensors[layer.format(i, "attn.o_proj")].T
+        state |= {f"{at}mlp.{name}_proj.weight": tensors[layer.format(i, f"mlp.{name}_proj")].T for name in ("gate", "up", "down")}
+        state |= {f"{at}{name}_layernorm.weight": tensors[f"{at}{name}_layernorm.weight"] for name in ("input", "post_attention")}
+    weights.load_state_dict({name: part.contiguous() for name, part in state.items()})
+    return weights

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from . import calibrate, card, evaluate, model, parity
-from .data import sha256
+from . import calibrate, card, evaluate, lineage, model, parity
+from .encoder import publish as encoder
 from .export import export
 from .tasks import Row, Task
 
@@ -27,45 +27,59 @@ class Version:
     dev_rows: int  # Of each task; 0 is all.
     description: str | None = None
 
+    @property
+    def here(self) -> Path:
+        """The version's own folder."""
+        return self.folder / str(self.version)
 
-def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]], data: dict[str, Path], training: dict[str, Any]) -> dict[str, Any]:
+    def rows(self, part: list[Row]) -> list[Row]:
+        """The dev rows that are judged."""
+        return part[: self.dev_rows] if self.dev_rows else part
+
+
+def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]]) -> dict[str, Any]:
     """Writes the folder; returns what a caller wants to print."""
-    here = version.folder / str(version.version)
-    export(weights, here, tasks, version.precision)
-    rows = [row for task in tasks for row in dev[task.name][: parity.ROWS // len(tasks)]]
-    same = parity.check(weights, here, rows, version.answer_tokens, version.parity)
-    checkpoint = model.load(weights)[0]
-    parameters = sum(p.numel() for p in checkpoint.parameters())
-    about: dict[str, Any] = {
-        "name": version.name,
-        "version": version.version,
-        "kind": "generate",
-        "description": version.description or f"{', '.join(t.name for t in tasks)}: {parameters / 1e6:.1f} M parameters, Llama-shaped, trained by services/trainer",
-        "licence": "CC-BY-SA-4.0" if any("SA" in t.corpus.licence for t in tasks) else tasks[0].corpus.licence,
-        "limits": {"context_tokens": checkpoint.config.max_position_embeddings, "max_new_tokens": version.answer_tokens},
-        "price": card.PRICE,
-        "output": {t.name: form for t in tasks if (form := t.output())},
-        "calibration": {},
-        "scores": {},
-    }
+    from_where = lineage.of(weights)
+    about: dict[str, Any] = {"name": version.name, "version": version.version, "licence": lineage.licence(from_where), "price": card.PRICE}
+    if (weights / "encoder.safetensors").is_file():
+        about |= encoder.export(version.here, weights, tasks[0], version.precision, version.rows(dev[tasks[0].name]), version.parity)
+    else:
+        about |= _decoder(version, weights, tasks, dev)
+    about["description"] = version.description or about["description"]
+    about |= {"calibration": {}, "scores": {}}
     samples = []
     for task in tasks:
-        part = dev[task.name][: version.dev_rows] if version.dev_rows else dev[task.name]
-        judged = evaluate.judge(here, task, part, version.answer_tokens, about)
-        about["scores"][task.name] = evaluate.metrics(task, judged)
+        judged = evaluate.judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
         # Confidence is calibrated on services seen in training: on others the larger tier is wanted anyway.
         seen = [j for j in judged if j.row.get("seen", True)]
         about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.right for j in seen])
+        if about["kind"] == "classify":
+            about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
+            judged = evaluate.judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
+        about["scores"][task.name] = evaluate.metrics(task, judged)
         shown = [next((j for j in judged if j.right), None), next((j for j in judged if not j.right), None)]
         samples += [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in shown if j]
-    (here / "samples.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1) + "\n")
-    corpora = {task.corpus: [] for task in tasks}
-    for task in tasks:
-        corpora[task.corpus].append(sha256(data[task.name]))
-    about["training"] = {**training, "parameters": parameters, "precision": version.precision, "parity": round(same, 4), "torch": torch.__version__}
-    about["data"] = [{"name": c.name, "source": c.source, "licence": c.licence, "sha256": " ".join(sums)} for c, sums in corpora.items()]
+    (version.here / "samples.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1) + "\n")
+    about["training"] |= {"precision": version.precision, "torch": torch.__version__, "runs": from_where["runs"]}
+    about["data"] = from_where["data"]
     card.write(version.folder, version.name, [t.name for t in tasks], about)
-    return {"folder": str(here), "parity": same, "scores": about["scores"], "calibration": about["calibration"]}
+    return {"folder": str(version.here), "parity": about["training"]["parity"], "scores": about["scores"], "calibration": about["calibration"]}
+
+
+def _decoder(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]]) -> dict[str, Any]:
+    """Exports a decoder and proves it; what its card says of it."""
+    export(weights, version.here, tasks, version.precision)
+    rows = [row for task in tasks for row in dev[task.name][: parity.ROWS // len(tasks)]]
+    same = parity.check(weights, version.here, rows, version.answer_tokens, version.parity)
+    checkpoint = model.load(weights)[0]
+    parameters = sum(p.numel() for p in checkpoint.parameters())
+    return {
+        "kind": "generate",
+        "description": f"{', '.join(t.name for t in tasks)}: {parameters / 1e6:.1f} M parameters, Llama-shaped, trained by services/trainer",
+        "limits": {"context_tokens": checkpoint.config.max_position_embeddings, "max_new_tokens": version.answer_tokens},
+        "output": {t.name: form for t in tasks if (form := t.output())},
+        "training": {"parameters": parameters, "parity": round(same, 4)},
+    }
 
 
 def _flat(content: object) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import rows
 
-from shoal_trainer import data
+from shoal_trainer import data, tasks
 
-SMALL = "--hidden 64 --layers 1 --vocabulary 600 --context 320 --looks 2 --uncompiled --minutes 0.2 --answer-tokens 48 --dev-rows 20".split()
+SMALL = "--hidden 64 --layers 1 --vocabulary 600 --context 320 --looks 2 --uncompiled --minutes 0.2 --answer-tokens 48 --dev-rows 20 --kind generate".split()
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def test_a_first_training_ends_in_a_folder_whose_card_tells_the_truth(first: tup
     card = tomllib.loads((out / "1" / "card.toml").read_text())
     assert card["kind"] == "generate" and set(card["files"]) == {p.name for p in (out / "1").iterdir()} - {"card.toml"}
     assert all(data.sha256(out / "1" / name) == digest for name, digest in card["files"].items())
-    assert set(card["scores"]) == {"tool_call", "plan"} == set(card["calibration"]) and card["training"]["steps"] > 0
+    assert set(card["scores"]) == {"tool_call", "plan"} == set(card["calibration"]) and card["training"]["runs"][-1]["steps"] > 0
     manifest = tomllib.loads((out / "specialist.toml").read_text())
     assert manifest == {"name": "both", "tasks": ["tool_call", "plan"], "active_version": 1}
 
@@ -54,7 +54,8 @@ def test_a_training_goes_on_where_it_stopped(first: tuple[Path, dict], folder: P
     done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SMALL, "--minutes", "1", "--resume", "--no-export")
     assert done.returncode == 0, done.stderr[-3000:]
     after = json.loads((work / "training.json").read_text())
-    assert after["steps"] > before["steps"] and after["seconds"] > before["seconds"]
+    assert [run["resumed"] for run in after["runs"]] == [False, True] and after["runs"][0] == before["runs"][0]
+    assert all(after["runs"][1][k] > before["runs"][0][k] for k in ("steps", "seconds"))
 
 
 @pytest.mark.parametrize("how", [["--lora", "4"], []])
@@ -63,10 +64,26 @@ def test_a_fine_tune_starts_from_a_checkpoint_with_or_without_adapters(first: tu
     done = run("train", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "tool_call", "--version", "2", *SMALL, *how)
     assert done.returncode == 0, done.stderr[-3000:]
     card = tomllib.loads((tmp_path / "tool_call" / "2" / "card.toml").read_text())
-    assert card["version"] == 2 and card["training"]["from"] == "checkpoint" and card["training"]["lora"] == (4 if how else 0)
+    assert card["version"] == 2 and [run["from"] for run in card["training"]["runs"]] == ["scratch", "checkpoint"]
+    assert card["training"]["runs"][-1]["lora"] == (4 if how else 0)
 
 
 def test_an_export_that_says_something_else_than_its_checkpoint_is_refused(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
     source = first[0].with_name("both.work")
-    done = run("export", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "m", "--parity", "1.1", "--dev-rows", "5")
+    done = run("export", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "m", "--parity", "1.1", "--dev-rows", "5", "--kind", "generate")
     assert done.returncode == 65 and "export at a higher precision" in done.stderr and not (tmp_path / "m" / "1" / "card.toml").exists()
+
+
+def test_an_export_is_its_own_checkpoint_and_keeps_the_licence_of_all_that_it_was_trained_on(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    from shoal_trainer import lineage, model
+
+    shipped = first[0] / "1"
+    mine, _ = model.load(first[0].with_name("both.work"))
+    again, _ = model.load(shipped)
+    assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), again.state_dict().values()))
+    before = lineage.of(shipped)
+    assert before["data"] == tomllib.loads((shipped / "card.toml").read_text())["data"]
+    more = lineage.extended(before, {"steps": 1}, [(tasks.KNOWN["episode"].corpus, "abc")])
+    assert lineage.licence(more) == "CC-BY-SA-4.0" and lineage.licence(before) == "CC0-1.0"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .. import score
+from ..encoder.align import Span
 
 Row = dict[str, Any]
 
@@ -31,6 +32,7 @@ class Task:
     name: ClassVar[str]
     corpus: ClassVar[Corpus]
     input_type: ClassVar[type] = str
+    kind: str = "generate"  # Or "tag" or "classify": what answers it, unless one asks otherwise.
 
     def fault(self, target: Any) -> str | None:
         """Why `target` is none of this task's, or None."""
@@ -54,6 +56,24 @@ class Task:
     def files(self) -> dict[str, str]:
         """File name to content of what a folder needs to hold this task's answers to their form."""
         return {}
+
+    other: ClassVar[str | None] = None  # Of a classifier: the label of what no other label is sure of.
+
+    def classes(self) -> dict[str, list[str]]:
+        """Of an encoder: the classes of a text, and the labels that a span of such a text may have (classify: none). Empty: no classes."""
+        return {}
+
+    def labels(self) -> list[str]:
+        """Of a tagger: what a span may be."""
+        return []
+
+    def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
+        """Of an encoder: the row's class and spans; None if its target cannot be read off its input."""
+        raise NotImplementedError
+
+    def answer_template(self) -> str:
+        """Of a tagger: Jinja over `class`, `spans` (each with `label` and `text`) and `input` that gives what `say` says."""
+        raise NotImplementedError
 
     def output(self) -> dict[str, str] | None:
         """The card's `[output.TASK]`: `schema` says what an answer is, `grammar` how it is decoded. None: free text."""

