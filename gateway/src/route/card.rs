@@ -10,7 +10,7 @@ pub(crate) struct Card {
     wire: v1::DescribeResponse,
     /// "name@version".
     pub(crate) identity: String,
-    /// "generate", "classify" or "embed".
+    /// "generate", "classify", "embed" or "tag".
     pub(crate) kind: String,
     pub(crate) tasks: HashMap<String, TaskCard>,
     pub(crate) max_new_tokens: u32,
@@ -29,6 +29,11 @@ pub(crate) struct TaskCard {
 }
 
 impl Card {
+    /// Whether an answer is written token by token: else its tokens are the prompt's alone, and no form can be held while it is.
+    pub(crate) fn decodes(&self) -> bool {
+        self.kind == "generate"
+    }
+
     /// Whether Describe still answers the same: then nothing needs to be compiled anew.
     pub(crate) fn says(&self, wire: &v1::DescribeResponse) -> bool {
         self.wire == without_memory(wire.clone())

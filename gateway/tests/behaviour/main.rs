@@ -15,5 +15,6 @@ mod spans;
 mod status;
 mod streamed;
 mod support;
+mod tagging;
 mod toolcalls;
 mod watched;

@@ -278,7 +278,10 @@ fn prepare(reader: &Arc<Reader>, workshop: &Workshop, task: &Task) -> Result<Pre
 }
 
 /// Work that is of no use after the deadline.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     match deadline {
         None => work.await,
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), work).await {

@@ -8,10 +8,13 @@ use crate::{
     prompt::Prompt,
     runtime::{self, OrtEncoder},
     sampling::Sampling,
+    tagger::Tagger,
+    telemetry::Counters,
 };
 use shoal_kit::config;
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
@@ -73,6 +76,7 @@ pub struct Specialist {
 enum Model {
     Generator(Box<Generator>),
     Encoder(Box<Encoder>),
+    Tagger(Box<Tagger>),
 }
 
 impl Specialist {
@@ -101,8 +105,13 @@ impl Specialist {
             gpu_mem_limit_bytes: usize::try_from(config.gpu_mem_limit_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX),
         };
         let model = match &folder.genai {
+            None if folder.card.kind == Kind::Tag => {
+                let tagger = Tagger::load(&folder, tokenizer, config, library, &options)?;
+                Model::Tagger(Box::new(tagger))
+            }
             None => {
-                let model = OrtEncoder::open(library, &folder.model, encoder::outputs(folder.card.kind), &options)?;
+                let outputs = [encoder::outputs(folder.card.kind)];
+                let model = OrtEncoder::open(library, &folder.model, &outputs, &options)?;
                 let encoder = Encoder::start(&folder, tokenizer, model, config.queue_tokens)?;
                 Model::Encoder(Box::new(encoder))
             }
@@ -137,11 +146,21 @@ impl Specialist {
         self.provider
     }
 
-    /// The slot engine, of a generating model.
+    /// The slot engine, of a model that decodes.
     #[must_use]
     pub fn engine(&self) -> Option<&Engine> {
         match &self.model {
             Model::Generator(generator) => Some(generator.engine()),
+            Model::Encoder(_) | Model::Tagger(_) => None,
+        }
+    }
+
+    /// What it did so far, of a model that generates.
+    #[must_use]
+    pub fn counters(&self) -> Option<&Arc<Counters>> {
+        match &self.model {
+            Model::Generator(generator) => Some(generator.engine().counters()),
+            Model::Tagger(tagger) => Some(tagger.counters()),
             Model::Encoder(_) => None,
         }
     }
@@ -152,6 +171,7 @@ impl Specialist {
         match &self.model {
             Model::Generator(generator) => generator.engine().stopped(),
             Model::Encoder(encoder) => encoder.stopped(),
+            Model::Tagger(tagger) => tagger.stopped(),
         }
     }
 
@@ -187,14 +207,22 @@ impl Specialist {
         })
     }
 
-    /// Reads and queues a request: renders, tokenizes, compiles the grammar that it may need.
+    /// Reads and queues a request: renders, tokenizes, compiles the grammar that it may need. A tagger tokenizes alone.
     ///
     /// # Errors
-    /// `Unsupported` of an encoder, `Invalid` for what the request says, `Busy` when a queue is full, `Expired`.
+    /// `Unsupported` of a classifier or an embedder, `Invalid` for what the request says, `Busy` when a queue is full, `Expired`.
     pub async fn generate(&self, ask: Ask) -> Result<Ticket, Error> {
-        let generator = self.generator()?;
-        let task = self.task(&ask.task)?;
-        generator.generate(ask, task).await
+        match &self.model {
+            Model::Generator(generator) => {
+                let task = self.task(&ask.task)?;
+                generator.generate(ask, task).await
+            }
+            Model::Tagger(tagger) => {
+                let task = self.task(&ask.task)?;
+                tagger.generate(ask, task).await
+            }
+            Model::Encoder(_) => Err(self.unsupported("generate")),
+        }
     }
 
     /// Token ids of a prompt, as the model gets them; for benchmarks and tests.
@@ -202,12 +230,9 @@ impl Specialist {
     /// # Errors
     /// As [`Self::generate`].
     pub fn tokenize(&self, prompt: &Prompt, task: &str) -> Result<(Vec<u32>, Duration), Error> {
-        self.generator()?.tokenize(prompt, &self.task(task)?.name)
-    }
-
-    fn generator(&self) -> Result<&Generator, Error> {
         match &self.model {
-            Model::Generator(generator) => Ok(generator),
+            Model::Generator(generator) => generator.tokenize(prompt, &self.task(task)?.name),
+            Model::Tagger(tagger) => tagger.tokenize(prompt.clone()),
             Model::Encoder(_) => Err(self.unsupported("generate")),
         }
     }

@@ -1,4 +1,5 @@
-"""The tiny random-weight models of tests/fixtures/models, for tests of the engine that must not depend on what a model knows.
+"""The tiny models of tests/fixtures/models, for tests of the engine that must not depend on what a model knows: random weights, and for
+the tagger tables by token, so that its answers can be worked out by hand.
 
     python -m shoal_trainer.fixtures tests/fixtures/models
 """
@@ -10,8 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnx
 import torch
-from tokenizers import Tokenizer, pre_tokenizers, processors
+from onnx import TensorProto, helper
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, BertModel, LlamaConfig, LlamaForCausalLM
 
 from . import card, model
@@ -27,6 +30,35 @@ CALL = {
     "properties": {"tool": {"enum": ["A", "B"]}, "count": {"type": "integer", "minimum": 0, "maximum": 99}, "name": {"type": "string", "maxLength": 12}},
     "required": ["tool", "count", "name"],
     "additionalProperties": False,
+}
+
+CLASSES = ["PlayMusic", "BookRestaurant"]
+TAGS = ["genre", "artist", "city", "party_size"]
+ALLOWED = {"PlayMusic": ["genre", "artist"], "BookRestaurant": ["city", "party_size"]}
+# What a token says for a tag, as a logit: all other tags have 0, and O has 4 with every token.
+TAGGED = {
+    "jazz": {"B-genre": 6}, "rock": {"B-genre": 6}, "##y": {"I-genre": 6}, "miles": {"B-artist": 6}, "davis": {"B-artist": 5, "I-artist": 6},
+    "york": {"I-city": 6}, "new": {"B-city": 6}, "oslo": {"B-city": 6}, "two": {"B-party_size": 5}, "cafe": {"I-city": 9},
+}
+# What a token says for a class: the logits of a text are the sums over its tokens.
+CLASSED = {"play": {"PlayMusic": 4}, "book": {"BookRestaurant": 4}, "table": {"BookRestaurant": 1}}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *TAGGED, *CLASSED, "some", "by", "a", "for", "in", "and", "then", ",", "."]
+TOOL = {
+    "type": "object",
+    "properties": {"tool": {"enum": CLASSES}, "arguments": {"type": "object", "additionalProperties": {"type": "string"}}},
+    "required": ["tool", "arguments"],
+    "additionalProperties": False,
+}
+ANSWERS = {
+    "call.answer.jinja": """{"tool": {{ class | tojson }}, "arguments": {
+{%- for label in spans | map(attribute="label") | unique %}
+{{- label | tojson }}: {{ spans | selectattr("label", "equalto", label) | map(attribute="text") | join(" and ") | tojson }}{{ ", " if not loop.last }}
+{%- endfor %}}}
+""",
+    "steps.answer.jinja": """{% for span in spans %}
+{{ loop.index }}. {{ span.label }}: {{ span.text }}
+{% endfor %}
+""",
 }
 
 
@@ -108,11 +140,60 @@ def encoder(root: Path, name: str, kind: str, extra: dict) -> None:
     card.write(root / name, name, ["route"] if kind == "classify" else ["embed"], {**about(name, kind), **extra, "training": {"seed": SEED}})
 
 
+def table(name: str, rows: dict[str, dict[str, int]], columns: list[str], floor: dict[str, int]) -> onnx.TensorProto:
+    """Logits by token: [len(WORDS), len(columns)] f32."""
+    values = [float(rows.get(word, {}).get(column, floor.get(column, 0))) for word in WORDS for column in columns]
+    return helper.make_tensor(name, TensorProto.FLOAT, [len(WORDS), len(columns)], values)
+
+
+def tagger(root: Path) -> None:
+    """tiny_tag: tasks `call` (JSON) and `steps` (lines). A tag's logits are looked up by token, a class's are summed over the text."""
+    here = root / "tiny_tag" / "1"
+    here.mkdir(parents=True, exist_ok=True)
+    tags = ["O", *(f"{mark}-{tag}" for tag in TAGS for mark in "BI")]
+    nodes = [
+        helper.make_node("Gather", ["tags", "input_ids"], ["tag_logits"]),
+        helper.make_node("Gather", ["classes", "input_ids"], ["said"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),
+        helper.make_node("Mul", ["said", "weights"], ["weighed"]),
+        helper.make_node("ReduceSum", ["weighed", "middle"], ["class_logits"], keepdims=0),
+    ]
+    tables = [
+        table("tags", TAGGED, tags, {"O": 4}), table("classes", CLASSED, CLASSES, {}),
+        helper.make_tensor("last", TensorProto.INT64, [1], [2]), helper.make_tensor("middle", TensorProto.INT64, [1], [1]),
+    ]
+    value = helper.make_tensor_value_info
+    inputs = [value(name, TensorProto.INT64, ["rows", "tokens"]) for name in ("input_ids", "attention_mask")]
+    outputs = [value("tag_logits", TensorProto.FLOAT, ["rows", "tokens", len(tags)]), value("class_logits", TensorProto.FLOAT, ["rows", len(CLASSES)])]
+    network = helper.make_model(helper.make_graph(nodes, "tiny_tag", inputs, outputs, tables), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(network)
+    onnx.save(network, str(here / "model.onnx"))
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(WORDS[:4])
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[(mark, WORDS.index(mark)) for mark in ("[CLS]", "[SEP]")])
+    tokenizer.save(str(here / "tokenizer.json"))
+    for name, template in ANSWERS.items():
+        (here / name).write_text(template)
+    (here / "call.schema.json").write_text(json.dumps(TOOL, indent=1) + "\n")
+    extra = {
+        "limits": {"context_tokens": 32, "max_new_tokens": 0},
+        "tag": {"classes": CLASSES, "labels": TAGS, "allowed": ALLOWED},
+        "output": {"call": {"schema": "call.schema.json", "template": "call.answer.jinja"}, "steps": {"template": "steps.answer.jinja"}},
+        "calibration": {"call": {"confidence_threshold": 0.5, "statistic": "sum_logprob", "knots": [[-8.0, 0.1], [0.0, 0.9]]}},
+    }
+    card.write(root / "tiny_tag", "tiny_tag", ["call", "steps"], {**about("tiny_tag", "tag"), "description": "tables by token, for tests", **extra})
+
+
 def main(root: Path) -> None:
-    """All three."""
+    """All four."""
     decoder(root)
     encoder(root, "tiny_classifier", "classify", {"classify": {"labels": LABELS}})
     encoder(root, "tiny_embedder", "embed", {"embed": {"pooling": "mean", "normalise": True, "dimensions": 32}})
+    tagger(root)
 
 
 if __name__ == "__main__":

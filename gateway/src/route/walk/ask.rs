@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
         let most = card.map_or(ENDPOINT_TOKENS, |c| c.max_new_tokens);
         self.ask.budget.reserve(Need {
             input_bytes: self.ask.input.bytes(),
-            max_new_tokens: if means(card) == Means::Classify {
+            max_new_tokens: if card.is_some_and(|c| !c.decodes()) {
                 1
             } else {
                 wanted.unwrap_or(most)
@@ -98,6 +98,8 @@ impl<'a> Walk<'a> {
         let (form, instructions) = match &target.tier {
             // A card's own form is the specialist's default; the node's stands in where there is none.
             Tier::Specialist { .. } if own.is_some_and(|t| t.schema.is_some() || t.grammar.is_some()) => (None, None),
+            // An answer that is not decoded is judged by the node's form, and cannot be held to it.
+            Tier::Specialist { .. } if card.is_some_and(|c| !c.decodes()) => (None, None),
             Tier::Specialist { .. } => (self.ask.schema.cloned(), None),
             Tier::Endpoint(_) => {
                 let form = of_task

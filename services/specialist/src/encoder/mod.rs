@@ -16,6 +16,7 @@ use crate::{
     specialist::LoadError,
     workshop::Workshop,
 };
+pub(crate) use owner::prove;
 use owner::{Batch, Ran};
 use std::{
     fmt,
@@ -88,7 +89,7 @@ impl fmt::Debug for Encoder {
 pub(crate) fn outputs(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Classify => &["logits"],
-        Kind::Embed | Kind::Generate => &["sentence_embedding", "last_hidden_state", "token_embeddings"],
+        Kind::Embed | Kind::Generate | Kind::Tag => &["sentence_embedding", "last_hidden_state", "token_embeddings"],
     }
 }
 
@@ -108,7 +109,10 @@ impl Encoder {
         tokenizer.with_padding(None);
         let context_tokens = folder.card.limits.context_tokens as usize;
         let wanted = pool::Wanted::of(&folder.card);
-        owner::prove(&mut model, &wanted, &tokenizer, context_tokens).map_err(|message| LoadError::File {
+        let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
+            owner::answer(&mut model, &wanted, rows, columns, ids, mask).map(drop)
+        });
+        proven.map_err(|message| LoadError::File {
             model: folder.identity(),
             file: "model.onnx".into(),
             message,

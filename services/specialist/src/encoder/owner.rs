@@ -110,18 +110,21 @@ pub(super) fn answer(
     ids: Vec<i64>,
     mask: Vec<i64>,
 ) -> Result<Vec<Answer>, String> {
-    let output = model.run(rows, columns, ids, mask.clone()).map_err(|e| e.to_string())?;
+    let outputs = model.run(rows, columns, ids, mask.clone()).map_err(|e| e.to_string())?;
+    let [output] = &outputs[..] else {
+        return Err(format!("the model gave {} tensors, not one", outputs.len()));
+    };
     let mask = &mask;
-    pool::answers(&output, &Pooled { rows, columns, mask }, wanted)
+    pool::answers(output, &Pooled { rows, columns, mask }, wanted)
 }
 
 /// Runs what shows at load, and not in a caller's answer, that model, tokenizer and card are not of one export: the last
-/// token of the vocabulary, two rows, one of them padded, and one row as long as the card allows.
-pub(super) fn prove(
-    model: &mut OrtEncoder,
-    wanted: &Wanted,
+/// token of the vocabulary, two rows, one of them padded, and one row as long as the card allows. `run` takes `rows`, `columns`,
+/// `ids` and `mask`.
+pub(crate) fn prove(
     tokenizer: &Tokenizer,
     context_tokens: usize,
+    mut run: impl FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<(), String>,
 ) -> Result<(), String> {
     let last = tokenizer
         .get_vocab(true)
@@ -129,10 +132,9 @@ pub(super) fn prove(
         .max()
         .ok_or("the tokenizer has no tokens")?;
     let last = i64::from(last);
-    let two = answer(model, wanted, 2, 2, vec![last, last, last, 0], vec![1, 1, 1, 0]);
+    let two = run(2, 2, vec![last, last, last, 0], vec![1, 1, 1, 0]);
     two.map_err(|e| format!("it does not run on two texts of tokens up to {last}, the tokenizer's last: {e}"))?;
     let long = context_tokens.min(PROVEN_TOKENS);
-    let one = answer(model, wanted, 1, long, vec![last; long], vec![1; long]);
-    one.map_err(|e| format!("it does not run on {long} tokens, which [limits] context_tokens allows: {e}"))?;
-    Ok(())
+    let one = run(1, long, vec![last; long], vec![1; long]);
+    one.map_err(|e| format!("it does not run on {long} tokens, which [limits] context_tokens allows: {e}"))
 }

@@ -81,7 +81,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new(events: mpsc::Receiver<Event>) -> Self {
+    pub(crate) fn new(events: mpsc::Receiver<Event>) -> Self {
         Self { events }
     }
 

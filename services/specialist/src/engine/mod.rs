@@ -10,7 +10,7 @@
 //!
 //! A sequence owns a slot, a row of the buffer. Live rows are always the first ones: when one ends, the last live row is
 //! copied into its place ([`slots`]). What a model must do is `decoder`; what a caller says and hears is `call`; what waits and
-//! who is next is [`queue`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`. Queue and
+//! who is next is [`queue`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`, and `shared` what it and the handle share. Queue and
 //! slots are plain data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
@@ -21,29 +21,22 @@ mod live;
 mod owner;
 pub mod queue;
 mod sequence;
+mod shared;
 pub mod slots;
 
 pub use call::{Done, Event, Request, Ticket, Timings};
 pub use decoder::{Decoder, Row, Shape};
 pub use sequence::Finish;
+pub(crate) use shared::{End, Shared, Waits};
 
 use crate::{
     error::Error,
     telemetry::{Counters, Instruments},
     vocabulary::Vocabulary,
 };
-use queue::Queue;
-use std::{
-    fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    thread::JoinHandle,
-    time::Instant,
-};
+use std::{fmt, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// Requests that may wait, whatever their size: a bound on memory for one-token prompts.
-const QUEUE_REQUESTS: usize = 4096;
 
 /// A request in the queue.
 struct Waiting {
@@ -52,47 +45,19 @@ struct Waiting {
     admitted: Instant,
 }
 
-/// What handle and owner thread share.
-struct Shared {
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-struct State {
-    queue: Queue<Waiting>,
-    closing: bool,
-}
-
-impl Shared {
-    /// A panic while it was held leaves plain data that is still whole: every change to it is one call.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Waits for Waiting {
+    fn events(&self) -> &mpsc::Sender<Event> {
+        &self.events
     }
-}
 
-/// Held by the owner thread: however it ends, by a panic too, nobody is left waiting for it.
-struct End {
-    shared: Arc<Shared>,
-    stopped: CancellationToken,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let waiting = {
-            let mut state = self.shared.lock();
-            state.closing = true;
-            state.queue.remove(|_| true)
-        };
-        for waiting in waiting {
-            let _ = waiting.events.try_send(Event::Failed(Error::Closing));
-        }
-        self.stopped.cancel();
+    fn deadline(&self) -> Option<Instant> {
+        self.request.deadline
     }
 }
 
 /// An engine: its handle, and the owner thread behind it. Dropping it ends the thread after the step that it is in.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Waiting>>,
     shape: Shape,
     counters: Arc<Counters>,
     stopped: CancellationToken,
@@ -120,14 +85,8 @@ impl Engine {
         eos: Vec<u32>,
         queue_tokens: usize,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                queue: Queue::new(queue_tokens, QUEUE_REQUESTS),
-                closing: false,
-            }),
-            wake: Condvar::new(),
-        });
         let instruments = Instruments::new(name);
+        let shared = Shared::new(queue_tokens, instruments.counters.clone());
         let (shape, counters, stopped) = (decoder.shape(), instruments.counters.clone(), CancellationToken::new());
         let owner = owner::Owner::new(decoder, vocabulary, eos, shared.clone(), instruments, name.to_owned());
         let end = End {
@@ -191,12 +150,7 @@ impl Engine {
                 message: "the engine stopped".into(),
             });
         }
-        let state = self.shared.lock();
-        match state.queue.fits(length) {
-            _ if state.closing => Err(Error::Closing),
-            Ok(()) => Ok(()),
-            Err(full) => Err(Error::queue_full(full.waiting_tokens, full.queue_tokens)),
-        }
+        self.shared.check(length)
     }
 
     /// Queues a request.
@@ -209,29 +163,18 @@ impl Engine {
         // One delta a token, one for what was held back, one end: the owner thread never finds it full.
         let (events, receiver) = mpsc::channel(request.sampling.max_tokens.min(context) + 2);
         let class = request.class;
-        let mut state = self.shared.lock();
-        if state.closing {
-            return Err(Error::Closing);
-        }
         let waiting = Waiting {
             request,
             events,
             admitted: Instant::now(),
         };
-        let offered = state.queue.offer(waiting, length, class);
-        offered.map_err(|full| Error::queue_full(full.waiting_tokens, full.queue_tokens))?;
-        self.counters
-            .queue_tokens
-            .store(state.queue.waiting_tokens() as u64, Ordering::Relaxed);
-        drop(state);
-        self.shared.wake.notify_one();
+        self.shared.offer(waiting, length, class)?;
         Ok(Ticket::new(receiver))
     }
 
     /// Refuses new requests, fails the open ones, and waits for the owner thread.
     pub fn close(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.wake.notify_one();
+        self.shared.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -1,6 +1,6 @@
 //! The owner thread: the one that touches the decoder.
 use super::{
-    Decoder, Event, Request, Row, Shape, Shared, State, Timings, Waiting,
+    Decoder, Event, Request, Row, Shape, Shared, Timings, Waiting,
     live::{Fate, Live, advance, finish},
     sequence::Sequence,
     slots::Slots,
@@ -8,7 +8,7 @@ use super::{
 use crate::{error::Error, telemetry::Instruments, vocabulary::Vocabulary};
 use shoal_kit::telemetry::names::PROVIDER;
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ pub(super) struct Owner<D> {
     shape: Shape,
     vocabulary: Arc<Vocabulary>,
     eos: Arc<[u32]>,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Waiting>>,
     instruments: Instruments,
     model: String,
     slots: Slots<Live>,
@@ -30,7 +30,7 @@ impl<D: Decoder> Owner<D> {
         decoder: D,
         vocabulary: Arc<Vocabulary>,
         eos: Vec<u32>,
-        shared: Arc<Shared>,
+        shared: Arc<Shared<Waiting>>,
         instruments: Instruments,
         model: String,
     ) -> Self {
@@ -69,32 +69,14 @@ impl<D: Decoder> Owner<D> {
             if state.closing {
                 return None;
             }
-            self.drop_dead_waiting(&mut state);
+            state.drop_dead(&self.instruments);
             let free = self.shape.slots - self.slots.rows().len();
             let admitted: Vec<Waiting> = std::iter::from_fn(|| state.queue.take()).take(free).collect();
-            self.instruments
-                .counters
-                .queue_tokens
-                .store(state.queue.waiting_tokens() as u64, Ordering::Relaxed);
+            shared.count(&state);
             if !admitted.is_empty() || !self.slots.rows().is_empty() {
                 return Some(admitted);
             }
-            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn drop_dead_waiting(&self, state: &mut State) {
-        if state.queue.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        for waiting in state
-            .queue
-            .remove(|w| w.events.is_closed() || w.request.deadline.is_some_and(|d| d <= now))
-        {
-            let closed = waiting.events.is_closed();
-            let _ = waiting.events.try_send(Event::Failed(Error::Expired { generated: 0 }));
-            self.instruments.ended(if closed { "cancelled" } else { "expired" });
+            state = shared.wait(state);
         }
     }
 

@@ -77,12 +77,20 @@ impl<T> Queue<T> {
 
     /// The next request.
     pub fn take(&mut self) -> Option<T> {
+        self.take_if(|_| true)
+    }
+
+    /// The next request, if it is wanted; else it stays the next.
+    pub fn take_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         let waits = |class: &usize| !self.classes[*class].is_empty();
         let impatient = (0..3)
             .rev()
             .filter(waits)
             .find(|class| self.passed_over[*class] >= PATIENCE);
         let class = impatient.or_else(|| (0..3).find(waits))?;
+        if !self.classes[class].front().is_some_and(|(item, _)| wanted(item)) {
+            return None;
+        }
         for lesser in class + 1..3 {
             self.passed_over[lesser] = if self.classes[lesser].is_empty() {
                 0
@@ -161,6 +169,19 @@ mod tests {
         queue.offer('a', 50, Class::Normal).expect("alone");
         assert!(queue.offer('b', 1, Class::Normal).is_err());
         assert_eq!(queue.take(), Some('a'));
+    }
+
+    #[test]
+    fn what_is_not_wanted_stays_the_next() {
+        let mut queue = Queue::new(10, 100);
+        queue.offer('a', 4, Class::Normal).expect("fits");
+        queue.offer('b', 4, Class::Interactive).expect("fits");
+        assert_eq!(queue.take_if(|next| *next == 'a'), None);
+        assert_eq!((queue.waiting_tokens(), queue.len()), (8, 2));
+        assert_eq!(
+            (queue.take_if(|next| *next == 'b'), queue.take()),
+            (Some('b'), Some('a'))
+        );
     }
 
     #[test]

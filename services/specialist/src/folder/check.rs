@@ -1,7 +1,7 @@
 //! What the two TOML files may say, beyond their keys.
 use super::{
     Error,
-    manifest::{Card, Classify, Kind, Manifest},
+    manifest::{Card, Classify, Kind, Manifest, Tag},
 };
 use std::path::Path;
 
@@ -92,8 +92,8 @@ impl Card {
         if self.limits.context_tokens == 0 {
             return fault("[limits] context_tokens must be 1 or more".into());
         }
-        match (self.kind, &self.classify, &self.embed) {
-            (Kind::Generate, None, None) => {
+        match (self.kind, &self.classify, &self.embed, &self.tag) {
+            (Kind::Generate, None, None, None) => {
                 let (new, context) = (self.limits.max_new_tokens, self.limits.context_tokens);
                 if new == 0 || new >= context {
                     return fault(format!(
@@ -102,20 +102,70 @@ impl Card {
                 }
                 Ok(())
             }
-            (Kind::Classify, Some(c), None) if !c.labels.is_empty() => c.check().or_else(fault),
-            (Kind::Embed, None, Some(e)) if e.dimensions > 0 => Ok(()),
+            (Kind::Classify, Some(c), None, None) if !c.labels.is_empty() => c.check().or_else(fault),
+            (Kind::Embed, None, Some(e), None) if e.dimensions > 0 => Ok(()),
+            (Kind::Tag, None, None, Some(t)) if !t.labels.is_empty() => {
+                t.check().and_then(|()| self.check_tagger()).or_else(fault)
+            }
             (kind, ..) => fault(format!(
-                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", neither for \"generate\"",
+                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", [tag] labels for \"tag\", none of \
+                 them for \"generate\"",
                 kind.name()
+            )),
+        }
+    }
+
+    /// What other kinds may say and a tagger may not: it would be without effect.
+    fn check_tagger(&self) -> Result<(), String> {
+        let new = self.limits.max_new_tokens;
+        if new != 0 {
+            return Err(format!(
+                "[limits] max_new_tokens is {new}: a tagger decodes nothing, make it 0"
+            ));
+        }
+        match self.input.keys().next() {
+            None => Ok(()),
+            Some(task) => Err(format!(
+                "[input.{task}] is of JSON prompts, and a tagger reads text: take it out"
             )),
         }
     }
 }
 
+/// The first name that stands in `names` twice.
+fn twice(names: &[String]) -> Option<&String> {
+    (1..names.len())
+        .find(|i| names[..*i].contains(&names[*i]))
+        .map(|i| &names[i])
+}
+
+impl Tag {
+    fn check(&self) -> Result<(), String> {
+        for (key, names) in [("classes", &self.classes), ("labels", &self.labels)] {
+            if let Some(name) = twice(names) {
+                return Err(format!("[tag] {key} names `{name}` twice"));
+            }
+        }
+        for (class, labels) in &self.allowed {
+            if !self.classes.contains(class) {
+                return Err(format!(
+                    "[tag.allowed] \"{class}\" is no class of the model: give one of [tag] classes"
+                ));
+            }
+            if let Some(stray) = labels.iter().find(|l| !self.labels.contains(l)) {
+                return Err(format!(
+                    "[tag.allowed] \"{class}\" may have `{stray}`, which is no label of the model: give some of [tag] labels"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Classify {
     fn check(&self) -> Result<(), String> {
-        if let Some(twice) = (1..self.labels.len()).find(|i| self.labels[..*i].contains(&self.labels[*i])) {
-            return Err(format!("[classify] labels names `{}` twice", self.labels[twice]));
+        if let Some(name) = twice(&self.labels) {
+            return Err(format!("[classify] labels names `{name}` twice"));
         }
         match self
             .thresholds

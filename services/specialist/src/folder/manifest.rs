@@ -30,6 +30,8 @@ pub enum Kind {
     Classify,
     /// Vectors.
     Embed,
+    /// Text from text in one run: a class and spans, put into words by a template.
+    Tag,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             Self::Generate => "generate",
             Self::Classify => "classify",
             Self::Embed => "embed",
+            Self::Tag => "tag",
         }
     }
 }
@@ -87,6 +90,8 @@ pub struct Card {
     pub classify: Option<Classify>,
     /// Of an embedder.
     pub embed: Option<Embed>,
+    /// Of a tagger.
+    pub tag: Option<Tag>,
 }
 
 /// Sizes, in tokens.
@@ -95,7 +100,7 @@ pub struct Card {
 pub struct Limits {
     /// Prompt and answer together.
     pub context_tokens: u32,
-    /// Answer at most; 0 for encoders.
+    /// Answer at most; 0 for encoders. Of a tagger it must be 0: its answers are not decoded.
     #[serde(default)]
     pub max_new_tokens: u32,
 }
@@ -110,14 +115,16 @@ pub struct Price {
     pub output_usd_per_million_tokens: f64,
 }
 
-/// Form of a task's output: a schema, a grammar, or both.
-#[derive(Debug, Clone, Deserialize)]
+/// Form of a task's output: a schema, a grammar, or both; of a tagger a template, and a schema if it is JSON.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// File with a JSON Schema: what the answer is. It holds decoding too, if there is no grammar.
     pub schema: Option<String>,
     /// File with a Lark grammar, which holds decoding; if its name ends in [`TEMPLATE`], a Jinja template of one.
     pub grammar: Option<String>,
+    /// File with the Jinja template that makes a tagger's answer: see [`crate::tagger::answer`]. Of no other kind.
+    pub template: Option<String>,
 }
 
 /// How the name of a grammar template ends.
@@ -237,6 +244,23 @@ pub struct Embed {
     pub normalise: bool,
     /// Length of a vector.
     pub dimensions: u32,
+}
+
+/// Of a tagger: joint sequence classification and token tagging (joint BERT: Chen, Zhuo and Wang, arXiv 1902.10909).
+///
+/// Its `model.onnx` gives `tag_logits: [rows, tokens, 1 + 2 * labels] f32`, in the order O, B-label, I-label, B-label, I-label, ...
+/// and, if there are classes, `class_logits: [rows, classes] f32`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    /// Names of the model's class outputs, in its order. Empty: it has none.
+    #[serde(default)]
+    pub classes: Vec<String>,
+    /// Names of what spans are, in the model's order, at least one.
+    pub labels: Vec<String>,
+    /// Labels that a class may have, by class. A class that is not listed may have all.
+    #[serde(default)]
+    pub allowed: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads one of the two files.

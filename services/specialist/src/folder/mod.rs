@@ -59,6 +59,8 @@ pub struct Task {
     pub held: Held,
     /// JSON Schema of the answer, if the card names one; decoding may be held to a grammar all the same.
     pub output_schema: Option<Value>,
+    /// File of the template that makes the answer; of a tagger, and of it always.
+    pub template: Option<String>,
     /// JSON Schema of a JSON prompt, if it takes one.
     pub input_schema: Option<Value>,
     /// Under this confidence score an answer should go to a larger model; 0: never.
@@ -110,7 +112,7 @@ impl Folder {
                 &version.join("genai_config.json"),
                 &card,
             )?),
-            Kind::Classify | Kind::Embed => None,
+            Kind::Classify | Kind::Embed | Kind::Tag => None,
         };
         let onnx = genai.as_ref().map_or("model.onnx", |g| g.filename.as_str()).to_owned();
         checked.listed("tokenizer.json")?;
@@ -206,18 +208,40 @@ impl Checked<'_> {
         }
     }
 
-    fn task(&mut self, name: &str) -> Result<Task, Error> {
-        let (schema, grammar) = match self.card.output.get(name).cloned() {
-            None => (None, None),
-            Some(Output {
-                schema: None,
-                grammar: None,
-            }) => {
-                let message = format!("[output.{name}] names neither a schema nor a grammar: name one, or take it out");
-                return Err(self.fault(message));
+    /// `[output.NAME]`, which must be of the kind.
+    fn output(&self, name: &str) -> Result<Output, Error> {
+        let output = self.card.output.get(name).cloned();
+        let named = output
+            .as_ref()
+            .map(|o| (o.schema.is_some(), o.grammar.is_some(), o.template.is_some()));
+        let told = match (self.card.kind == Kind::Tag, named) {
+            (true, Some((_, true, _))) => {
+                Some("names a grammar: a tagger decodes nothing that it could hold, take it out")
             }
-            Some(Output { schema, grammar }) => (schema, grammar),
+            (true, None | Some((_, _, false))) => Some(
+                "names no template: name the Jinja file that makes answers of class and spans, as a tagger needs it for each task",
+            ),
+            (false, Some((_, _, true))) => {
+                Some("names a template: only a tagger's answers are made by one, take it out")
+            }
+            (false, Some((false, false, _))) => Some("names neither a schema nor a grammar: name one, or take it out"),
+            _ => None,
         };
+        match told {
+            Some(told) => Err(self.fault(format!("[output.{name}] {told}"))),
+            None => Ok(output.unwrap_or_default()),
+        }
+    }
+
+    fn task(&mut self, name: &str) -> Result<Task, Error> {
+        let Output {
+            schema,
+            grammar,
+            template,
+        } = self.output(name)?;
+        if let Some(file) = &template {
+            self.text(file)?;
+        }
         let output_schema = schema.map(|file| self.json(&file)).transpose()?;
         let held = match (grammar, &output_schema) {
             (Some(file), _) if file.ends_with(TEMPLATE) => {
@@ -225,8 +249,9 @@ impl Checked<'_> {
                 Held::Rendered(file)
             }
             (Some(file), _) => Held::To(Form::Lark(self.text(&file)?)),
-            (None, Some(schema)) => Held::To(Form::Schema(schema.clone())),
-            (None, None) => Held::To(Form::Free),
+            // A tagger's answer has its template's form: there is no decoding to hold.
+            (None, Some(schema)) if template.is_none() => Held::To(Form::Schema(schema.clone())),
+            (None, _) => Held::To(Form::Free),
         };
         let input_schema = match self.card.input.get(name).map(|i| i.schema.clone()) {
             Some(file) => Some(self.json(&file)?),
@@ -238,6 +263,7 @@ impl Checked<'_> {
             name: name.to_owned(),
             held,
             output_schema,
+            template,
             input_schema,
             confidence_threshold: calibration.map_or(0.0, |c| c.confidence_threshold),
             calibration: match calibration.map(manifest::Calibration::map) {

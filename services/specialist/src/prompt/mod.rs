@@ -4,6 +4,7 @@ pub mod python_json;
 mod template;
 
 pub use template::Templates;
+pub(crate) use template::{RENDERED_BYTES, environment};
 
 use crate::error::Error;
 use serde_json::Value;

@@ -4,7 +4,7 @@
 //! mapping), `task`, `bos_token`, `eos_token`, `add_generation_prompt`. Fuel bounds what a template can be made to do.
 use super::{Prompt, python_json};
 use crate::{error::Error, folder::Folder};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde_json::Value as Json;
 
 /// Instructions and data of one rendering: a turn of a conversation costs about 50, 64 bytes of text 1. The largest prompt that
@@ -12,9 +12,28 @@ use serde_json::Value as Json;
 const FUEL: u64 = 1_000_000;
 
 /// Bytes of a rendered prompt, whatever fuel says.
-const RENDERED_BYTES: usize = 16 << 20;
+pub(crate) const RENDERED_BYTES: usize = 16 << 20;
 
 const CHAT: &str = "chat_template.jinja";
+
+/// Where every template of a folder is rendered; it has none yet.
+pub(crate) fn environment() -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    // A file named `x.json.jinja` would have each value escaped as JSON: a name says nothing here, as in transformers.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    // transformers' settings.
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.add_filter("tojson", python_json::filter);
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        },
+    );
+    Ok(environment)
+}
 
 /// A model's templates, compiled.
 #[derive(Debug)]
@@ -59,18 +78,7 @@ impl Templates {
     /// # Errors
     /// minijinja's, with the line.
     pub fn compile(source: String, bos: String, eos: String) -> Result<Self, minijinja::Error> {
-        let mut environment = Environment::new();
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_fuel(Some(FUEL));
-        // transformers' settings.
-        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-        environment.add_filter("tojson", python_json::filter);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> Result<Value, minijinja::Error> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-            },
-        );
+        let mut environment = environment()?;
         environment.add_template_owned(CHAT, source)?;
         Ok(Self { environment, bos, eos })
     }

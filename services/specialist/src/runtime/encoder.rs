@@ -1,4 +1,4 @@
-//! An encoder: one padded batch in, one tensor out.
+//! An encoder: one padded batch in, one tensor out, or several.
 use super::{Error, Options, open};
 use ort::{
     session::{Session, SessionInputValue},
@@ -6,10 +6,10 @@ use ort::{
 };
 use std::{borrow::Cow, path::Path};
 
-/// A batch's output.
+/// One of a batch's outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Output {
-    /// `[rows, labels]`, `[rows, dimensions]` or `[rows, columns, dimensions]`.
+    /// `[rows, labels]`, `[rows, dimensions]`, `[rows, columns, dimensions]` or `[rows, columns, tags]`.
     pub shape: Vec<usize>,
     /// Row-major.
     pub values: Vec<f32>,
@@ -19,12 +19,12 @@ pub(crate) struct Output {
 pub(crate) struct OrtEncoder {
     session: Session,
     token_types: bool,
-    output: String,
+    outputs: Vec<String>,
 }
 
 impl OrtEncoder {
-    /// Opens a checked model. `outputs` are the names to take, the first that the graph has.
-    pub(crate) fn open(library: &Path, model: &Path, outputs: &[&str], options: &Options) -> Result<Self, Error> {
+    /// Opens a checked model. `outputs` are the tensors to take; for each its names, of which the first that the graph has counts.
+    pub(crate) fn open(library: &Path, model: &Path, outputs: &[&[&str]], options: &Options) -> Result<Self, Error> {
         let session = open(library, model, options)?;
         let refuse = |message: String| Error::Model {
             model: model.to_owned(),
@@ -39,22 +39,32 @@ impl OrtEncoder {
             }
         }
         let has = |name: &str| session.outputs().iter().any(|o| o.name() == name);
-        let output = outputs.iter().find(|name| has(name)).map(|name| (*name).to_owned());
-        let output = output.ok_or_else(|| {
-            refuse(format!(
-                "the graph has none of the outputs {outputs:?}: export it with optimum"
-            ))
-        })?;
+        let named = |names: &&[&str]| {
+            let found = names.iter().find(|name| has(name)).map(|name| (*name).to_owned());
+            found.ok_or_else(|| {
+                refuse(format!(
+                    "the graph has no output of the names {names:?}: export it for its card's kind"
+                ))
+            })
+        };
+        let outputs = outputs.iter().map(named).collect::<Result<_, _>>()?;
         let token_types = session.inputs().iter().any(|i| i.name() == "token_type_ids");
         Ok(Self {
             session,
             token_types,
-            output,
+            outputs,
         })
     }
 
-    /// Runs `rows` of `columns` tokens: `ids` and `mask` are `[rows, columns]`, right-padded.
-    pub(crate) fn run(&mut self, rows: usize, columns: usize, ids: Vec<i64>, mask: Vec<i64>) -> Result<Output, Error> {
+    /// Runs `rows` of `columns` tokens: `ids` and `mask` are `[rows, columns]`, right-padded. Gives the
+    /// outputs in the order in which they were named.
+    pub(crate) fn run(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        ids: Vec<i64>,
+        mask: Vec<i64>,
+    ) -> Result<Vec<Output>, Error> {
         let shape = [rows, columns];
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
             ("input_ids".into(), Tensor::from_array((shape, ids))?.into()),
@@ -67,14 +77,16 @@ impl OrtEncoder {
             ));
         }
         let outputs = self.session.run(inputs)?;
-        let value = outputs
-            .get(&self.output)
-            .ok_or_else(|| Error::Run(format!("no output `{}` came back", self.output)))?;
-        let (shape, values) = value.try_extract_tensor::<f32>()?;
-        let shape = shape.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
-        Ok(Output {
-            shape,
-            values: values.to_vec(),
-        })
+        let extract = |name: &String| {
+            let value = outputs
+                .get(name)
+                .ok_or_else(|| Error::Run(format!("no output `{name}` came back")))?;
+            let (shape, values) = value.try_extract_tensor::<f32>()?;
+            Ok(Output {
+                shape: shape.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect(),
+                values: values.to_vec(),
+            })
+        };
+        self.outputs.iter().map(extract).collect()
     }
 }

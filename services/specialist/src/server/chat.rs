@@ -236,7 +236,7 @@ fn ask(body: Body, specialist: &Specialist, span: tracing::Span) -> Result<Ask, 
     Ok(Ask {
         task,
         prompt: Prompt::messages(messages)?,
-        sampling: request::sampling(Some(sampling), folder.card.limits.max_new_tokens.max(1))?,
+        sampling: request::sampling(Some(sampling), request::most(&folder.card))?,
         form,
         class: Class::Normal,
         deadline: None,

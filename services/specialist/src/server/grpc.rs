@@ -41,13 +41,13 @@ impl Service {
         span: &Span,
     ) -> Result<Generation, Error> {
         let specialist = self.door.specialist();
-        let most = specialist.folder().card.limits.max_new_tokens;
-        if specialist.folder().card.kind == Kind::Generate {
+        let card = &specialist.folder().card;
+        if matches!(card.kind, Kind::Generate | Kind::Tag) {
             specialist.task(&wire.task)?;
         }
         let ask = Ask {
             task: wire.task,
-            sampling: request::sampling(wire.sampling, most.max(1))?,
+            sampling: request::sampling(wire.sampling, request::most(card))?,
             form: request::form(wire.constraint)?,
             class: request::class(wire.priority)?,
             prompt: Prompt::from_wire(wire.prompt)?,

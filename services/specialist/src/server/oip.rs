@@ -72,7 +72,7 @@ impl Inference {
         let texts = oip::texts(wire, TEXTS)?;
         self.door.asked(span, || json!(texts).to_string());
         let (output, parameters) = match self.door.specialist().folder().card.kind {
-            Kind::Generate => self.generate(wire, of_name, texts, deadline, span).await?,
+            Kind::Generate | Kind::Tag => self.generate(wire, of_name, texts, deadline, span).await?,
             Kind::Classify => self.classify(of_name, &texts, deadline).await?,
             Kind::Embed => self.embed(&texts, deadline).await?,
         };
@@ -142,7 +142,7 @@ impl Inference {
             seed: oip::whole_of(given, "seed")?,
             ..v1::Sampling::default()
         };
-        let sampling = request::sampling(Some(sampling), specialist.folder().card.limits.max_new_tokens.max(1))?;
+        let sampling = request::sampling(Some(sampling), request::most(&specialist.folder().card))?;
         specialist.task(task)?;
         let generations = texts.into_iter().map(async |text| {
             let ask = Ask {

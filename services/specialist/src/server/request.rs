@@ -1,11 +1,28 @@
 //! What requests say, held to the contract's limits and filled with its defaults.
-use crate::{engine::queue::Class, error::Error, folder::Form, sampling::Sampling};
+use crate::{
+    engine::queue::Class,
+    error::Error,
+    folder::{
+        Form,
+        manifest::{Card, Kind},
+    },
+    sampling::Sampling,
+};
 use shoal_proto::v1;
 
 /// Stop strings of a request.
 const STOPS: usize = 8;
 /// Bytes of one.
 const STOP_BYTES: usize = 64;
+
+/// New tokens that a request may want at most.
+pub(super) fn most(card: &Card) -> u32 {
+    match card.kind {
+        // It writes none: whoever bounds them, as OpenAI's clients do, is served all the same.
+        Kind::Tag => u32::MAX,
+        _ => card.limits.max_new_tokens.max(1),
+    }
+}
 
 /// Reads `sampling`; `most` is the card's limit of new tokens.
 pub(super) fn sampling(wire: Option<v1::Sampling>, most: u32) -> Result<Sampling, Error> {

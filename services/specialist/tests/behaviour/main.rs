@@ -19,5 +19,7 @@ mod sampled;
 mod spans;
 mod spans_of_input;
 mod stub;
+mod tag_folders;
+mod tagged;
 mod templates;
 mod world;

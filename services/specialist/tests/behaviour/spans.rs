@@ -154,6 +154,22 @@ async fn prefill_and_decode_are_children_of_the_call_are_counted_and_say_what_wa
         ("generate", "ERROR")
     );
 
+    // A tagger's run is its prefill; there is no decoding to tell of.
+    let tagger = Served::start("tiny_tag", 1, |_| {}).await;
+    let tagged = v1::GenerateRequest {
+        task: "call".into(),
+        ..request("play jazz", 1)
+    };
+    ask(&tagger, tagged).await;
+    let of_tagger = |name: &'static str| {
+        move |s: &Seen| s.name == name && s.fields.values().any(|v| v == "tiny_tag" || v == "tiny_tag@1")
+    };
+    let call = recorder.closed("the call is closed", of_tagger("generate")).await;
+    assert_eq!(call.fields["gen_ai.usage.output_tokens"], "0");
+    let prefill = recorder.closed("its run is closed", of_tagger("prefill")).await;
+    assert!(prefill.parent.is_some() && prefill.fields["gen_ai.usage.input_tokens"] == "4");
+    assert!(recorder.find(of_tagger("decode")).is_none());
+
     let told = shoal_kit::config::Telemetry {
         content: true,
         ..Default::default()

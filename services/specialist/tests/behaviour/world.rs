@@ -102,7 +102,7 @@ impl Served {
         change(&mut config);
         let folder = Folder::open(path).expect("a good folder");
         let loaded = shoal_specialist::load(folder, &config, library()).await.expect("loads");
-        let counters = loaded.engine().map(|e| e.counters().clone());
+        let counters = loaded.counters().cloned();
         let (stop, telemetry) = (shutdown.clone(), telemetry.clone());
         task::spawn("served specialist", async move {
             shoal_specialist::serve("served", loaded, &config, &telemetry, bound, stop)

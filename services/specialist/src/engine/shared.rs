@@ -1,0 +1,145 @@
+//! What a handle and its owner thread share: the queue, and the end. The slot engine's waiting requests and a tagger's waiting
+//! texts are kept, refused, dropped and failed alike.
+use super::{
+    Event,
+    queue::{Class, Queue},
+};
+use crate::{
+    error::Error,
+    telemetry::{Counters, Instruments},
+};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Instant,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Requests that may wait, whatever their size: a bound on memory for one-token prompts.
+const QUEUE_REQUESTS: usize = 4096;
+
+/// What waits in a queue.
+pub(crate) trait Waits {
+    /// Who hears what becomes of it.
+    fn events(&self) -> &mpsc::Sender<Event>;
+    /// When its answer is of no use any more.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// The queue of one owner thread.
+pub(crate) struct Shared<T> {
+    state: Mutex<State<T>>,
+    wake: Condvar,
+    counters: Arc<Counters>,
+}
+
+pub(crate) struct State<T> {
+    pub(crate) queue: Queue<T>,
+    pub(crate) closing: bool,
+}
+
+impl<T> Shared<T> {
+    /// `queue_tokens` prompt tokens may wait; `counters` are told how many do.
+    pub(crate) fn new(queue_tokens: usize, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                queue: Queue::new(queue_tokens, QUEUE_REQUESTS),
+                closing: false,
+            }),
+            wake: Condvar::new(),
+            counters,
+        })
+    }
+
+    /// A panic while it was held leaves plain data that is still whole: every change to it is one call.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until somebody offers something, or closes.
+    pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether so many prompt tokens would be taken now.
+    ///
+    /// # Errors
+    /// `Busy` when the queue is full, `Closing` at the end.
+    pub(crate) fn check(&self, tokens: usize) -> Result<(), Error> {
+        let state = self.lock();
+        match state.queue.fits(tokens) {
+            _ if state.closing => Err(Error::Closing),
+            Ok(()) => Ok(()),
+            Err(full) => Err(Error::queue_full(full.waiting_tokens, full.queue_tokens)),
+        }
+    }
+
+    /// Queues.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn offer(&self, waiting: T, tokens: usize, class: Class) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.closing {
+            return Err(Error::Closing);
+        }
+        let offered = state.queue.offer(waiting, tokens, class);
+        offered.map_err(|full| Error::queue_full(full.waiting_tokens, full.queue_tokens))?;
+        self.count(&state);
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Tells the gauge what waits.
+    pub(crate) fn count(&self, state: &State<T>) {
+        let tokens = state.queue.waiting_tokens() as u64;
+        self.counters.queue_tokens.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Refuses what comes from now on, and wakes the owner thread to its end.
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.wake.notify_one();
+    }
+}
+
+impl<T: Waits> State<T> {
+    /// Takes out what nobody waits for any more.
+    pub(crate) fn drop_dead(&mut self, instruments: &Instruments) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for waiting in self
+            .queue
+            .remove(|w| w.events().is_closed() || w.deadline().is_some_and(|d| d <= now))
+        {
+            let closed = waiting.events().is_closed();
+            let _ = waiting
+                .events()
+                .try_send(Event::Failed(Error::Expired { generated: 0 }));
+            instruments.ended(if closed { "cancelled" } else { "expired" });
+        }
+    }
+}
+
+/// Held by the owner thread: however it ends, by a panic too, nobody is left waiting for it.
+pub(crate) struct End<T: Waits> {
+    pub(crate) shared: Arc<Shared<T>>,
+    pub(crate) stopped: CancellationToken,
+}
+
+impl<T: Waits> Drop for End<T> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.shared.lock();
+            state.closing = true;
+            state.queue.remove(|_| true)
+        };
+        for waiting in waiting {
+            let _ = waiting.events().try_send(Event::Failed(Error::Closing));
+        }
+        self.stopped.cancel();
+    }
+}
