@@ -198,7 +198,7 @@ impl Keeper {
                     Command::Tick => tick = true,
                 }
             }
-            self.write();
+            let written = self.write();
             if tick && let Err(error) = self.files.sync() {
                 tracing::warn!(%error, "cannot sync the spool");
             }
@@ -206,7 +206,7 @@ impl Keeper {
             for (from, most, reply) in replies {
                 drop(reply.send(self.read(from, most)));
             }
-            self.publish();
+            self.publish(written);
         }
         self.write();
         if !self.held.is_empty() {
@@ -217,10 +217,10 @@ impl Keeper {
         }
     }
 
-    /// Everything that waits, in one write.
-    fn write(&mut self) {
+    /// Everything that waits, in one write. Whether anything was written.
+    fn write(&mut self) -> bool {
         if self.held.is_empty() {
-            return;
+            return false;
         }
         let result = self.files.append(self.held.iter().map(|(frame, _)| frame.as_slice()));
         let mut broken = self.state.broken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,12 +231,14 @@ impl Keeper {
                 }
                 // Who has stopped waiting has an outcome on disk all the same.
                 self.held.drain(..).for_each(|(_, done)| _ = done.send(()));
+                true
             }
             Err(error) => {
                 if broken.is_none() {
                     tracing::error!(%error, folder = %self.state.folder.display(), "outcomes cannot be written: no further plan is taken");
                 }
                 *broken = Some(error.to_string());
+                false
             }
         }
     }
@@ -256,13 +258,18 @@ impl Keeper {
         Ok((decoded.collect(), next))
     }
 
-    fn publish(&self) {
+    /// Wakes who reads when there is something new to read, even if as much was acknowledged meanwhile; and not when only a read was
+    /// answered: the reader would be woken by its own reading, for ever.
+    fn publish(&self, written: bool) {
         let bytes = self.files.bytes();
         self.state.bytes.store(bytes, Ordering::Relaxed);
         self.instruments.spool_bytes.record(bytes, &[]);
-        self.state
-            .waiting
-            .send_replace(self.files.waiting() + self.held.len() as u64);
+        let waiting = self.files.waiting() + self.held.len() as u64;
+        self.state.waiting.send_if_modified(|told| {
+            let news = written || *told != waiting;
+            *told = waiting;
+            news
+        });
     }
 }
 
@@ -296,6 +303,27 @@ mod tests {
         let (done, written) = oneshot::channel();
         keeper.held.push((frame, done));
         written
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_by_what_is_written_and_never_by_its_own_reading() {
+        let folder = tempfile::tempdir().expect("folder");
+        let spool = Spool::open(folder.path(), 1 << 20, Instruments::default()).expect("opened");
+        let mut waiting = spool.waiting();
+        spool.append(v1::Outcome::default()).await;
+        waiting.wait_for(|n| *n == 1).await.expect("told");
+        for _ in 0..3 {
+            let (found, _) = spool.read(Position::default(), 9).await.expect("read");
+            assert_eq!(found.len(), 1);
+        }
+        // Commands are taken in order: this one's answer comes after the reads have been published.
+        let (found, next) = spool.read(Position::default(), 9).await.expect("read");
+        assert!(!waiting.has_changed().expect("alive"), "nothing is new");
+        // As many acknowledged as written, in one group perhaps: there is something to read all the same.
+        spool.acknowledge(vec![found[0].0]).await;
+        spool.append(v1::Outcome::default()).await;
+        waiting.changed().await.expect("told");
+        assert_eq!(spool.read(next, 9).await.expect("read").0.len(), 1);
     }
 
     #[test]
