@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Iterable, Sequence
+from typing import Any, Iterable, Sequence
 
 from tokenizers import Encoding, Tokenizer
 
@@ -57,9 +57,37 @@ def tagged(encoding: Encoding, spans: Sequence[Span], labels: dict[str, int]) ->
 
 
 def no_text(encoding: Encoding, i: int) -> bool:
-    """Whether a token stands for no character: [CLS], [SEP], padding."""
+    """Whether a token stands for no character of the text: [CLS], [SEP], and all of what was said before it."""
     start, end = encoding.offsets[i]
-    return bool(encoding.special_tokens_mask[i]) or start >= end
+    last = encoding.n_sequences - 1
+    return bool(encoding.special_tokens_mask[i]) or encoding.sequence_ids[i] != last or start >= end
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An input as an encoder reads it."""
+
+    text: str
+    before: str | None = None
+    labels: tuple[str, ...] | None = None  # Which may be found; None: all.
+
+    @classmethod
+    def of(cls, content: Any, fields: dict[str, str]) -> Asked:
+        """`fields` says which of an object's fields are which; without them the input is the text."""
+        if not fields:
+            return cls(content)
+        labels = content[fields["labels"]] if "labels" in fields else None
+        return cls(content[fields["text"]], content[fields["before"]] if "before" in fields else None, None if labels is None else tuple(labels))
+
+    def encoded(self, tokenizer: Tokenizer) -> Encoding:
+        """One sequence, or two: what came before, and the text."""
+        return tokenizer.encode(self.text) if self.before is None else tokenizer.encode(self.before, self.text)
+
+
+def allowed(shape_labels: Sequence[str], wanted: Iterable[str] | None) -> list[bool]:
+    """Which tags may be chosen, [tags]: O, and B and I of the labels that are wanted."""
+    found = None if wanted is None else set(wanted)
+    return [True, *(found is None or label in found for label in shape_labels for _ in range(2))]
 
 
 def spans(offsets: Sequence[tuple[int, int]], tags: Sequence[int], labels: Sequence[str]) -> list[Span]:

@@ -17,9 +17,10 @@ from tqdm import tqdm
 from ..tasks import Row, Task
 from . import align, net
 
-Example = tuple[list[int], list[int], int]  # Token ids, a tag each, the class (or UNTAGGED).
+Example = tuple[list[int], list[int], int, list[bool]]  # Token ids, a tag each, the class (or UNTAGGED), which tags may be chosen.
 
 POOL = 2048  # Rows that are sorted together by length: batches of like length, and still mixed.
+NEVER = -1e4  # The logit of a tag that may not be chosen: finite, so that no row of padding is all infinities.
 STEP = 4  # Batches are padded to a multiple of this: fewer shapes, fewer kernels to prepare.
 
 
@@ -37,23 +38,26 @@ class Recipe:
     seed: int = 1
 
 
-def example(tokenizer: Tokenizer, shape: net.Shape, task: Task, row: Row) -> Example | None:
-    """A row as the net reads it; None if its target is no reading of its input."""
+def example(tokenizer: Tokenizer, shape: net.Shape, context: int, task: Task, row: Row) -> Example | None:
+    """A row as the net reads it; None if its target is no reading of its input, or it does not fit."""
     reading = task.reading(row)
     if reading is None:
         return None
     chosen, spans = reading
-    encoding = tokenizer.encode(row["input"])
+    asked = align.Asked.of(row["input"], task.fields)
+    encoding = asked.encoded(tokenizer)
     tags = align.tagged(encoding, spans, {label: i for i, label in enumerate(shape.labels)})
     known = {name: i for i, name in enumerate(shape.classes)}
-    return None if tags is None else (encoding.ids, tags, known[chosen] if chosen else align.UNTAGGED)
+    if tags is None or len(encoding.ids) > context:
+        return None
+    return encoding.ids, tags, known[chosen] if chosen else align.UNTAGGED, align.allowed(shape.labels, asked.labels)
 
 
 def train(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row], recipe: Recipe, judge: Callable[[], dict[str, float]], looks: int) -> dict[str, float]:
     """Trains in place, and looks at dev by `judge` so many times. Returns what the card says of the run."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
-    examples = _Examples(tokenizer, encoder.shape, task, rows, recipe, rng)
+    examples = _Examples(tokenizer, encoder, task, rows, recipe, rng)
     for name, parameter in encoder.body.named_parameters():
         # A word that the rows do not hold must stay where its neighbours are.
         parameter.requires_grad = not name.startswith("embeddings.")
@@ -66,14 +70,14 @@ def train(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row
     encoder.train()
     bar = tqdm(range(steps), unit="step", mininterval=5)
     for step, batch in zip(bar, examples):
-        ids, mask, tags, classes = _tensors(batch, tokenizer.token_to_id("[PAD]") or 0)
+        ids, mask, tags, classes, may = _tensors(batch, tokenizer.token_to_id("[PAD]") or 0)
         device = next(encoder.parameters()).device
-        ids, mask, tags, classes = (t.to(device) for t in (ids, mask, tags, classes))
+        ids, mask, tags, classes, may = (t.to(device) for t in (ids, mask, tags, classes, may))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             tag_logits, class_logits = encoder(ids, mask)
         loss = torch.zeros((), device=device)
         if tag_logits is not None:
-            loss = loss + functional.cross_entropy(tag_logits.float().flatten(0, 1), tags.flatten(), ignore_index=align.UNTAGGED)
+            loss = loss + functional.cross_entropy(tag_logits.float().masked_fill(~may[:, None], NEVER).flatten(0, 1), tags.flatten(), ignore_index=align.UNTAGGED)
         if class_logits is not None:
             weight = recipe.class_weight if tag_logits is not None else 1.0
             loss = loss + weight * functional.cross_entropy(class_logits.float(), classes, ignore_index=align.UNTAGGED)
@@ -95,8 +99,9 @@ def train(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row
 class _Examples:
     """Batches without end: every row once a round, in random order."""
 
-    def __init__(self, tokenizer: Tokenizer, shape: net.Shape, task: Task, rows: list[Row], recipe: Recipe, rng: random.Random) -> None:
-        self._make = lambda row: example(tokenizer, shape, task, row)
+    def __init__(self, tokenizer: Tokenizer, encoder: net.Encoder, task: Task, rows: list[Row], recipe: Recipe, rng: random.Random) -> None:
+        context = encoder.body.config.max_position_embeddings
+        self._make = lambda row: example(tokenizer, encoder.shape, context, task, row)
         self._task, self._rows, self._recipe, self._rng = task, rows, recipe, rng
         self.unreadable = 0  # Rows of the first round whose target is no reading of their input: they are left out.
 
@@ -119,10 +124,10 @@ class _Examples:
         return self._make(varied) or self._make(row)
 
 
-def _tensors(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids, mask, tags: [rows, longest] i64, right-padded; classes: [rows] i64."""
-    longest = -(-max(len(ids) for ids, _, _ in batch) // STEP) * STEP
+def _tensors(batch: list[Example], pad: int) -> tuple[torch.Tensor, ...]:
+    """ids, mask, tags: [rows, longest] i64, right-padded; classes: [rows] i64; which tags may be chosen: [rows, tags] bool."""
+    longest = -(-max(len(e[0]) for e in batch) // STEP) * STEP
     ids, mask, tags = torch.full((len(batch), longest), pad), torch.zeros((len(batch), longest), dtype=torch.long), torch.full((len(batch), longest), align.UNTAGGED)
-    for i, (own, tagged, _) in enumerate(batch):
+    for i, (own, tagged, _, _) in enumerate(batch):
         ids[i, : len(own)], mask[i, : len(own)], tags[i, : len(own)] = torch.tensor(own), 1, torch.tensor(tagged)
-    return ids, mask, tags, torch.tensor([chosen for _, _, chosen in batch])
+    return ids, mask, tags, torch.tensor([e[2] for e in batch]), torch.tensor([e[3] for e in batch])

@@ -14,7 +14,7 @@ from ..calibrate import Map
 from ..evaluate import Judged
 from ..export import ExportError
 from ..tasks import Row, Task
-from . import net
+from . import align, net
 from .export import export as to_onnx
 from .runtime import Folder, Reader
 
@@ -68,6 +68,8 @@ def card(encoder: net.Encoder, task: Task) -> dict[str, Any]:
     tag: dict[str, Any] = {"classes": list(encoder.shape.classes), "labels": list(encoder.shape.labels)}
     if allowed := task.classes():
         tag["allowed"] = {name: sorted(labels) for name, labels in allowed.items()}
+    if task.fields:
+        tag["input"] = task.fields
     return {**about, "tag": tag, "output": {task.name: form}}
 
 
@@ -104,7 +106,7 @@ def glance(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Ro
         for name, content in files(task).items():
             (Path(scratch) / name).write_text(content)
         reader = Reader(Path(scratch), about) if task.kind == "tag" else None
-        answers = [_answer(encoder, tokenizer.encode(row["input"]), reader, task, row) for row in rows]
+        answers = [_answer(encoder, align.Asked.of(row["input"], task.fields).encoded(tokenizer), reader, task, row) for row in rows]
     return {"right": round(sum(task.right(row, task.read(a)) for row, a in zip(rows, answers)) / max(1, len(rows)), 4)}
 
 

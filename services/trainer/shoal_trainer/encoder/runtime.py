@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from ..calibrate import Map
 from ..prompt import environment
@@ -24,14 +24,14 @@ class Folder:
         self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         self._tokenizer = align.untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._context = card["limits"]["context_tokens"]
-        self._kind = card["kind"]
-        self.reader = Reader(folder, card) if self._kind == "tag" else None
+        self._fields = card.get("tag", {}).get("input", {})
+        self.reader = Reader(folder, card) if card["kind"] == "tag" else None
         self._classify = card.get("classify", {"labels": []})
         self._calibration = card.get("calibration", {})
 
-    def logits(self, text: str) -> tuple[Any, dict[str, np.ndarray]] | None:
-        """The text's encoding, and each output for it; None if it does not fit."""
-        encoding = self._tokenizer.encode(text)
+    def logits(self, content: Any) -> tuple[Any, dict[str, np.ndarray]] | None:
+        """The input's encoding, and each output for it; None if it does not fit."""
+        encoding = align.Asked.of(content, self._fields).encoded(self._tokenizer)
         if len(encoding.ids) > self._context:
             return None
         ids = np.array([encoding.ids], np.int64)
@@ -65,25 +65,22 @@ class Reader:
 
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
         about = card["tag"]
-        self.classes, self.labels = about["classes"], about["labels"]
+        self.classes, self.labels, self.fields = about["classes"], about["labels"], about.get("input", {})
         may = about.get("allowed", {})
-        self.allowed = np.ones((max(1, len(self.classes)), 1 + 2 * len(self.labels)), bool)
-        for i, name in enumerate(self.classes):
-            if name in may:
-                for j, label in enumerate(self.labels):
-                    self.allowed[i, 1 + 2 * j : 3 + 2 * j] = label in may[name]
+        self.allowed = np.array([align.allowed(self.labels, may.get(name)) for name in self.classes or [None]])
         templates = {task: (folder / form["template"]).read_text() for task, form in card["output"].items()}
         self._templates = {task: environment().from_string(text) for task, text in templates.items()}
 
-    def answer(self, task: str, text: str, encoding: Any, tags: np.ndarray, classes: np.ndarray | None) -> Answer:
+    def answer(self, task: str, content: Any, encoding: Encoding, tags: np.ndarray, classes: np.ndarray | None) -> Answer:
         """What serving answers, by the same rules."""
+        asked = align.Asked.of(content, self.fields)
         said = [i for i in range(len(encoding.ids)) if not align.no_text(encoding, i)]
-        reading = viterbi.read(tags[said], classes, self.allowed)
+        reading = viterbi.read(tags[said], classes, self.allowed & np.array(align.allowed(self.labels, asked.labels)))
         spans = align.spans([encoding.offsets[i] for i in said], reading.tags, self.labels)
         rendered = self._templates[task].render(
             task=task,
-            input=text,
+            input=asked.text,
             **{"class": None if reading.chosen is None else self.classes[reading.chosen]},
-            spans=[{"label": s.label, "text": text[s.start : s.end]} for s in spans],
+            spans=[{"label": s.label, "text": asked.text[s.start : s.end]} for s in spans],
         )
         return Answer(rendered, reading.tags, reading.logprobs)

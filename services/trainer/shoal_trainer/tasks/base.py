@@ -67,6 +67,10 @@ class Task:
         """Of a tagger: what a span may be."""
         return []
 
+    # Of an encoder whose input is an object: the fields that it reads. `text` is the one whose runs are spans; `before`, read and never tagged;
+    # `labels`, a list of what may be found this time.
+    fields: ClassVar[dict[str, str]] = {}
+
     def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
         """Of an encoder: the row's class and spans; None if its target cannot be read off its input."""
         raise NotImplementedError

@@ -5,6 +5,7 @@ import json
 import random
 from typing import Any
 
+from ..encoder.align import Span, locate
 from . import forms
 from .base import SGD, Row, Task, parse
 from .vary import Pools, swap
@@ -20,12 +21,23 @@ pair: name SAID
 )
 
 
+# A slot has one value: where it is said twice, the first.
+ANSWER = """\
+{
+{%- for label in spans | map(attribute="label") | unique(case_sensitive=true) -%}
+{{ "" if loop.first else "," }}{{ label | tojson }}:{{ (spans | selectattr("label", "eq", label) | first).text | tojson }}
+{%- endfor -%}
+}"""
+
+
 class Extract(Task):
     """`{slot: value}`, in the order in which the turn says them."""
 
     name = "extract"
     corpus = SGD
     input_type = dict
+    kind = "tag"
+    fields = {"text": "user", "before": "system", "labels": "slots"}
 
     VARIED = 0.6
     SWAPPED = 0.6
@@ -33,6 +45,7 @@ class Extract(Task):
 
     def __init__(self) -> None:
         self.pools = Pools()
+        self.slots: set[str] = set()
 
     def input_fault(self, given: Any) -> str | None:
         if not isinstance(given.get("slots"), list) or not given["slots"] or not all(isinstance(s, str) for s in given["slots"]):
@@ -47,6 +60,7 @@ class Extract(Task):
 
     def learn(self, rows: list[Row]) -> None:
         for row in rows:
+            self.slots.update(row["target"])
             for slot, value in row["target"].items():
                 self.pools.add(slot, [value])
         self.pools.close()
@@ -57,6 +71,17 @@ class Extract(Task):
     def read(self, text: str) -> Any:
         found = parse(text)
         return found if isinstance(found, dict) else None
+
+    def labels(self) -> list[str]:
+        return sorted(self.slots)
+
+    def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
+        user = row["input"]["user"]
+        spans = locate(user, sorted(row["target"].items(), key=lambda kv: user.find(kv[1])))
+        return None if spans is None else (None, spans)
+
+    def answer_template(self) -> str:
+        return ANSWER
 
     def output(self) -> dict[str, str]:
         return {"schema": "extract.schema.json", "grammar": "extract.lark.jinja"}
