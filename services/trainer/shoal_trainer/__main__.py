@@ -31,16 +31,25 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     work = args.work or args.out.with_name(args.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    begun = work / "state.pt"
-    before = lineage.of(work if args.resume and begun.is_file() else Path(args.source))
-    trainer = _decoder if wanted[0].kind == "generate" else _encoder
-    run = trainer(args, wanted, rows, dev, work)
+    resumed = args.resume and (work / "state.pt").is_file()
+    before = lineage.of(work if resumed else Path(args.source))
     read = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
     if args.source == net.MINILM:
         read.insert(0, (net.MINILM_CORPUS, net.digest()))
-    told = {"tasks": [t.name for t in wanted], "from": args.source if args.source in ("scratch", net.MINILM) else "checkpoint", "resumed": args.resume and begun.is_file(), "threads": args.threads}
-    rounds = {"rows": {t: len(r) for t, r in rows.items()}, "seed": args.seed}
-    lineage.write(lineage.extended(before, {**told, **run, **rounds}, read), work)
+    run = {
+        "tasks": [t.name for t in wanted],
+        "rows": {t: len(r) for t, r in rows.items()},
+        "from": args.source if args.source in ("scratch", net.MINILM) else "checkpoint",
+        "resumed": resumed,
+        "threads": args.threads,
+        "seed": args.seed,
+    }
+    decoder = wanted[0].kind == "generate"
+    asked = ("minutes", "rate", "batch_tokens", "mix", "lora") if decoder else ("epochs", "rate")
+    # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
+    lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in asked}, "stopped": True}, read), work)
+    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work)
+    lineage.write(lineage.extended(before, {**run, **ran}, read), work)
     if not args.no_export:
         _publish(args, work)
 

@@ -18,7 +18,7 @@ from . import align, net
 from .export import export as to_onnx
 from .runtime import Folder, Reader
 
-COSTS = 0.005  # Of the main metric, at most, for int8 weights.
+COSTS = 0.005  # Of the main metric, at most, for int8 weights, and for a threshold.
 
 
 def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[Row], least: float) -> dict[str, Any]:
@@ -74,16 +74,19 @@ def card(encoder: net.Encoder, task: Task) -> dict[str, Any]:
 
 
 def thresholds(task: Task, judged: list[Judged], about: dict[str, Any]) -> dict[str, float]:
-    """One least score for every label but `task.other`, under which a text is that: the one where the task's metrics together are highest."""
+    """One least score for every label but `task.other`, under which a text is that: where the task's metrics together are highest, among those
+    that cost the main one at most half a point. To send a text away that was meant for a label is what people notice."""
     if task.other is None:
         return {}
     score = Map.of(about["calibration"][task.name])
     said = [(j.row, j.text, score(j.statistics)) for j in judged]
 
-    def together(least: float) -> float:
-        return sum(task.metrics([(row, row["target"], text if s >= least else task.other) for row, text, s in said]).values())
+    def metrics(least: float) -> dict[str, float]:
+        return task.metrics([(row, row["target"], text if s >= least else task.other) for row, text, s in said])
 
-    best = max(sorted({round(s, 4) for _, _, s in said}), key=together)
+    tried = {least: metrics(least) for least in sorted({0.0, *(round(s, 4) for _, _, s in said)})}
+    enough = max(found["score"] for found in tried.values()) - COSTS
+    best = max((least for least, found in tried.items() if found["score"] >= enough), key=lambda least: sum(tried[least].values()))
     return {label: best for label in about["classify"]["labels"] if label != task.other}
 
 
