@@ -132,6 +132,12 @@ impl Mesh {
         self.child.id()
     }
 
+    /// The store's address, a URL.
+    #[must_use]
+    pub fn feedback(&self) -> &str {
+        &self.feedback
+    }
+
     /// A client of the gateway's plans.
     ///
     /// # Errors

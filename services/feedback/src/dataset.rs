@@ -25,7 +25,7 @@ pub(crate) fn row(
     format: v1::export_dataset_request::Format,
 ) -> Option<String> {
     let outcome = &judged.outcome;
-    let better = better(judged);
+    let (better, source) = better(judged).unzip();
     if wanted.corrected_only && better.is_none() || wanted.successful_only && better.is_none() && !succeeded(judged) {
         return None;
     }
@@ -33,7 +33,12 @@ pub(crate) fn row(
     let input = value(&outcome.input_json)?;
     let row = match format {
         v1::export_dataset_request::Format::Task => {
-            json!({"id": outcome.outcome_id, "task": outcome.name, "input": input, "target": target(outcome, answer, better.is_some(), plan)})
+            let target = target(outcome, answer, better.is_some(), plan);
+            let mut row = json!({"id": outcome.outcome_id, "task": outcome.name, "input": input, "target": target});
+            if let Some(source) = source {
+                row["source"] = source.into();
+            }
+            row
         }
         _ => json!({
             "messages": [{"role": "user", "content": said(&input)}, {"role": "assistant", "content": said(&answer)}],
@@ -46,15 +51,15 @@ pub(crate) fn row(
     Some(row.to_string())
 }
 
-/// What should have been said, if anybody said so.
-fn better(judged: &Judged) -> Option<&str> {
+/// What should have been said, and who says so, if anybody did.
+fn better(judged: &Judged) -> Option<(&str, &str)> {
     let latest = |pick: fn(&Said) -> Option<&str>| {
-        let node = judged
+        let mut node = judged
             .feedback
             .iter()
             .rev()
             .filter(|f| f.node_id == judged.outcome.node_id);
-        node.filter_map(|f| f.value.as_ref()).find_map(pick)
+        node.find_map(|f| Some((f.value.as_ref().and_then(pick)?, f.source.as_str())))
     };
     latest(|s| {
         if let Said::CorrectionJson(text) = s {
@@ -172,6 +177,20 @@ mod tests {
             parsed(&judged(vec![Said::DemonstrationJson("3".into())]), ALL, Format::Task).expect("row")["target"],
             json!(3)
         );
+    }
+
+    #[test]
+    fn a_corrected_row_says_who_corrected_it() {
+        let mut judged = judged(vec![
+            Said::CorrectionJson("1".into()),
+            Said::CorrectionJson("2".into()),
+            Said::Success(true),
+        ]);
+        for (word, source) in judged.feedback.iter_mut().zip(["ann", "bob", "eve"]) {
+            source.clone_into(&mut word.source);
+        }
+        let row = parsed(&judged, ALL, Format::Task).expect("row");
+        assert_eq!((&row["target"], &row["source"]), (&json!(2), &json!("bob")));
     }
 
     #[test]

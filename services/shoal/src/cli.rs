@@ -1,12 +1,12 @@
 //! The command line: every command, what its help says, and which module does it.
 use crate::{
-    config_check, decompose, demo, eval, exit::Result, feedback, health, onnxruntime, process, run, status, supervise,
-    why,
+    config_check, decompose, demo, eval, exit::Result, feedback, health, onnxruntime, process, retrain, run, status,
+    supervise, why,
 };
 use clap::{Args, Parser, Subcommand};
 
 const AFTER: &str = "\
-Exit codes: 0 done; 1 the plan failed, or the mesh refused; 64 the command line, a file or the configuration is wrong, and
+Exit codes: 0 done; 1 the plan failed, or the mesh refused; 3 a retrained model is no better and was not taken; 64 the command line, a file or the configuration is wrong, and
 nothing was started; 69 the mesh or a part of it cannot be reached; 70 an internal fault. The message says what to do.
 Standard output has what was asked for; logs and progress go to standard error.
 
@@ -40,7 +40,7 @@ pub enum Command {
     /// With --json standard output ends with one object: {plans, succeeded, right, dependent_edges,
     /// outcomes_acknowledged, trace_ids}.
     #[command(
-        after_help = "Examples:\n  shoal demo\n  shoal demo --json | tail -1\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 shoal demo   send the traces to a UI"
+        after_help = "Examples:\n  shoal demo\n  shoal demo --json | tail -1\n  shoal demo --teach\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 shoal demo   send the traces to a UI"
     )]
     Demo(demo::DemoArgs),
 
@@ -114,6 +114,21 @@ trip.plan:
   shoal eval plan plan.dev.jsonl.gz --json --predictions plan.predictions.jsonl
   shoal eval episode episode.dev.jsonl.gz --from episode.predictions.jsonl     score a file, ask nobody")]
     Eval(eval::EvalArgs),
+
+    /// Retrain a task's model on what people corrected, and put the new version in service if it is better
+    ///
+    /// Exports the corrections from feedback; sets aside those that break the task's schema, that its form could never say, that
+    /// contradict each other or that flood; trains the active version's own weights further on the rest, mixed with the training
+    /// data; and judges both versions on corrections that were held out and on dev rows. Only if the held-out corrections got better
+    /// and dev lost at most half a point, the new version gets its folder, becomes active, and a running mesh serves it. Otherwise it
+    /// exits 3, and nothing was changed.
+    #[command(after_help = "Examples:
+  shoal retrain tool_call --data ../shared/data
+  shoal retrain tool_call --dry-run                 how many corrections there are, and what is wrong with the others
+  shoal retrain plan --data DIR --minutes 10 --json | tail -1
+
+Once: python3 -m venv .venv && .venv/bin/pip install services/trainer")]
+    Retrain(retrain::RetrainArgs),
 
     /// Run the feedback service, or use the store: export training rows, submit a word on an outcome
     ///
@@ -208,6 +223,7 @@ pub async fn dispatch(cli: Cli) -> Result<()> {
         Command::Cancel(args) => run::cancel(args).await,
         Command::Status(args) => status::status(args).await,
         Command::Eval(args) => eval::eval(args).await,
+        Command::Retrain(args) => retrain::retrain(args).await,
         Command::Feedback(FeedbackArgs { command: None, process }) => process::feedback(process).await,
         Command::Feedback(FeedbackArgs {
             command: Some(FeedbackCommand::Export(args)),

@@ -1,10 +1,11 @@
 //! `shoal demo`: a mesh of separate processes on free ports, real goals, real models, every outcome kept.
 //!
 //! `goals` takes the goals from the task data's samples; `judge` says whether a plan's answer is right and whose fault
-//! a failed plan is; `summary` adds up.
+//! a failed plan is; `summary` adds up; `teach` is the other demonstration, of a model that learns.
 mod goals;
 mod judge;
 mod summary;
+mod teach;
 
 use crate::{
     client::{self, Mesh},
@@ -47,6 +48,18 @@ pub struct DemoArgs {
     /// Show every process's log here instead of writing it to DATA/logs/NAME.log
     #[arg(long, short)]
     pub verbose: bool,
+    /// Show instead how a model learns: a wrong answer, its correction, a retraining, the same request right
+    ///
+    /// Needs Python with services/trainer installed. The models are copied to DATA/models and changed there only. With --json the
+    /// last object is {goal, right_before, right_after, answered_meanwhile, retrain}.
+    #[arg(long)]
+    pub teach: bool,
+    /// Task data to rehearse and judge by, as `shoal retrain --data` [default: the committed samples]
+    #[arg(long, value_name = "DIR", requires = "teach")]
+    pub rows: Option<PathBuf>,
+    /// A Python that has services/trainer installed [default: .venv/bin/python]
+    #[arg(long, value_name = "FILE", requires = "teach")]
+    pub python: Option<PathBuf>,
 }
 
 /// The command.
@@ -60,13 +73,17 @@ pub(crate) async fn demo(args: DemoArgs) -> Result<()> {
     let data = args.data.clone().unwrap_or_else(fresh_folder);
     config.feedback.store = data.join("outcomes.sqlite");
     config.gateway.spool = data.join("spool");
+    let learner = args
+        .teach
+        .then(|| teach::prepare(&mut config, &args, &data))
+        .transpose()?;
     let _telemetry = client::quiet_telemetry("demo", &config)?;
     let stop = shutdown::signal(false);
     let since = Instant::now();
     let options = Options {
         free_ports: true,
         verbose: args.verbose,
-        data: Some(data),
+        data: Some(data.clone()),
     };
     let mesh = supervise::Mesh::start(config, options, stop.clone()).await?;
     if !args.json {
@@ -76,6 +93,15 @@ pub(crate) async fn demo(args: DemoArgs) -> Result<()> {
             since.elapsed()
         ));
         supervise::show(&mesh).await;
+    }
+    if let Some(learner) = learner {
+        let taught = teach::teach(&mesh, &args, learner, &data, &stop).await;
+        mesh.stop().await;
+        let taught = taught?;
+        if args.json {
+            output::line(taught.to_json().to_string());
+        }
+        return Ok(());
     }
     let summary = all(&mesh, &args, &stop).await;
     let store = mesh.config.feedback.store.clone();

@@ -7,6 +7,8 @@ use std::{fmt, process::ExitCode};
 pub enum Exit {
     /// 1: the plan failed, or the mesh refused the request. Change the request.
     Refused,
+    /// 3: a retraining went its whole way, and its candidate is no better than what is served. Nothing was changed.
+    NotBetter,
     /// 64: the command line, a file or the configuration is wrong; nothing was started. Change what the message names.
     Usage,
     /// 69: the mesh, or a part of it, cannot be reached or did not come up. Try again later, or look at its log.
@@ -21,6 +23,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Refused => 1,
+            Exit::NotBetter => 3,
             Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
@@ -30,9 +33,14 @@ impl Exit {
     /// The meaning of a child's exit code, if it has one of ours.
     #[must_use]
     pub fn of_code(code: i32) -> Option<Exit> {
-        [Exit::Refused, Exit::Usage, Exit::Unavailable, Exit::Internal]
-            .into_iter()
-            .find(|e| i32::from(e.code()) == code)
+        let all = [
+            Exit::Refused,
+            Exit::NotBetter,
+            Exit::Usage,
+            Exit::Unavailable,
+            Exit::Internal,
+        ];
+        all.into_iter().find(|e| i32::from(e.code()) == code)
     }
 }
 
@@ -138,6 +146,7 @@ mod tests {
     fn each_exit_has_the_code_that_the_manual_names_and_is_found_by_it() {
         for (exit, code) in [
             (Exit::Refused, 1),
+            (Exit::NotBetter, 3),
             (Exit::Usage, 64),
             (Exit::Unavailable, 69),
             (Exit::Internal, 70),

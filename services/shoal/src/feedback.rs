@@ -94,7 +94,7 @@ pub struct SubmitArgs {
     pub store: StoreArgs,
 }
 
-fn open(args: &StoreArgs) -> Result<(Mesh, shoal_kit::telemetry::Guard)> {
+pub(crate) fn open(args: &StoreArgs) -> Result<(Mesh, shoal_kit::telemetry::Guard)> {
     let config = MeshConfig::load(args.config.as_deref())?.config;
     let guard = client::quiet_telemetry("feedback-client", &config)?;
     let url = args.feedback.clone().unwrap_or(config.gateway.feedback);

@@ -3,7 +3,8 @@
 //! Reading order: [`cli`] is the table of contents (every command, its help, and the module that does it); [`exit`] says what
 //! the exit codes mean. [`process`] runs one service of the mesh; [`supervise`] runs all of them, each as a child process
 //! of this very binary. The other commands are clients: [`client`] is their connection, [`view`] shows a plan as it
-//! runs, [`why`] draws one that has run, [`eval`] scores task data, [`demo`] puts it all together.
+//! runs, [`why`] draws one that has run, [`eval`] scores task data, `retrain` makes a model
+//! learn from what was corrected, [`demo`] puts it all together.
 
 pub mod cli;
 pub mod client;
@@ -19,6 +20,7 @@ mod onnxruntime;
 mod output;
 mod plan_file;
 pub mod process;
+mod retrain;
 mod run;
 mod status;
 pub mod supervise;

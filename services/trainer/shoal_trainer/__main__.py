@@ -4,6 +4,7 @@
     python -m shoal_trainer train --task plan,episode --data DIR --from CHECKPOINT --out models/planner
     python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
+    python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
     python -m shoal_trainer table models > models/README.md
 """
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from . import batches, data, evaluate, lineage, model, parity, table, tasks
+from . import batches, data, evaluate, lineage, model, parity, retrain, table, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -99,6 +100,7 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     shares = [batches.Share(t, rows[t.name], float(weigh.get(t.name, 1))) for t in wanted]
     recipe = loop.Recipe(
         minutes=args.minutes,
+        steps=args.steps,
         rate=args.rate or (loop.Recipe.rate if fresh else loop.Recipe.rate / 4),
         batch_tokens=args.batch_tokens,
         looks=args.looks,
@@ -200,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
         ("--vocabulary", int, 0, "scratch: BPE size, 4096 by default; minilm: how many of its pieces are kept, all by default"),
         ("--context", int, 1280, "tokens of prompt and answer (scratch)"),
         ("--minutes", float, 60.0, "how long a decoder; the schedule ends with them"),
+        ("--steps", int, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
         ("--epochs", float, 6.0, "how long an encoder: passes over the rows"),
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
         ("--batch-tokens", int, 2048, "padded tokens of a batch"),
@@ -217,6 +220,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--resume", action="store_true", help="go on from the work folder")
     p.add_argument("--no-export", action="store_true", help="leave the checkpoint in the work folder")
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
+    retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")
     t.add_argument("models", type=Path)
     t.set_defaults(run=lambda args: print(table.table(args.models), end=""))
@@ -227,11 +231,10 @@ def main() -> int:
     """Runs a command; a fault of the data or the export is one line and exit code 65."""
     args = parser().parse_args()
     try:
-        args.run(args)
+        return args.run(args) or 0
     except (data.DataError, model.CheckpointError, ExportError, parity.ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 65
-    return 0
 
 
 if __name__ == "__main__":

@@ -33,5 +33,5 @@ def export(weights: Path, folder: Path, tasks: list[Task], precision: str = "fp3
         shutil.copyfile(weights / name, folder / name)
     (folder / "chat_template.jinja").write_text(Prompt.load(weights).template)
     for task in tasks:
-        for name, content in task.files().items():
+        for name, content in (task.kept or task.files()).items():
             (folder / name).write_text(content)

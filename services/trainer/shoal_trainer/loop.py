@@ -27,6 +27,7 @@ class Recipe:
     """How to train. Every number was chosen on two CPU threads; a GPU takes a larger `batch_tokens`."""
 
     minutes: float = 60.0  # The learning rate reaches its floor when they are up.
+    steps: int = 0  # The run's length instead of `minutes`, so that it is the same on a busy machine; 0 goes by the clock.
     rate: float = 4e-3  # Peak, of a first training; a fine-tune starts at a quarter.
     warm_up: int = 100  # Steps.
     batch_tokens: int = 4096  # Padded tokens of a batch.
@@ -62,11 +63,12 @@ def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Sha
     began, kept = time.monotonic() - spent, averaged.copy()
     if best >= 0 and (folder / "best.pt").is_file():
         kept = torch.load(folder / "best.pt", map_location=checkpoint.base(weights).device, weights_only=True)
-    looks = int(recipe.looks * spent / 60 / recipe.minutes)
-    bar = tqdm(total=round(recipe.minutes * 60), initial=round(spent), unit="s", mininterval=5, bar_format="{l_bar}{bar}| {n:.0f}/{total} s{postfix}")
+    looks = int(recipe.looks * _done(recipe, step, spent))
+    unit = "steps" if recipe.steps else "s"
+    bar = tqdm(total=recipe.steps or round(recipe.minutes * 60), initial=step if recipe.steps else round(spent), mininterval=5, bar_format="{l_bar}{bar}| {n:.0f}/{total} " + unit + "{postfix}")
     while True:
         seconds = time.monotonic() - began
-        done = seconds / 60 / recipe.minutes
+        done = _done(recipe, step, seconds)
         if done * recipe.looks >= looks + 1 or done >= 1:
             looks = int(done * recipe.looks)
             with averaged.in_place_of(weights):
@@ -89,12 +91,17 @@ def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Sha
         averaged.add(weights, step)
         step += 1
         read += sum(len(asked) + len(answer) for asked, answer in group)
-        bar.update(round(seconds) - bar.n)
+        bar.update((step if recipe.steps else round(seconds)) - bar.n)
         bar.set_postfix_str(f"step {step}, loss {loss:.3f}, {read / max(seconds, 1e-9):.0f} tokens/s", refresh=False)
     bar.close()
     averaged.load(kept)
     averaged.into(weights)
     return {"steps": step, "tokens": read, "seconds": round(time.monotonic() - began, 1), "best_dev_exact": round(best, 4)}
+
+
+def _done(recipe: Recipe, step: int, seconds: float) -> float:
+    """How far the run is, 1 at its end."""
+    return step / recipe.steps if recipe.steps else seconds / 60 / recipe.minutes
 
 
 def _optimizers(weights: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
@@ -37,8 +37,8 @@ class Version:
         return part[: self.dev_rows] if self.dev_rows else part
 
 
-def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]]) -> dict[str, Any]:
-    """Writes the folder; returns what a caller wants to print."""
+def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]], judge: Callable[..., list[evaluate.Judged]] = evaluate.judge) -> dict[str, Any]:
+    """Writes the folder; returns what a caller wants to print. A caller that needs the answers too gives its own `judge`."""
     from_where = lineage.of(weights)
     about: dict[str, Any] = {"name": version.name, "version": version.version, "licence": lineage.licence(from_where), "price": card.PRICE}
     if (weights / "encoder.safetensors").is_file():
@@ -49,13 +49,13 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
     about |= {"calibration": {}, "scores": {}}
     samples = []
     for task in tasks:
-        judged = evaluate.judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
+        judged = judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
         # Confidence is calibrated on services seen in training: on others the larger tier is wanted anyway.
         seen = [j for j in judged if j.row.get("seen", True)]
         about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.right for j in seen])
         if about["kind"] == "classify":
             about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
-            judged = evaluate.judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
+            judged = judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
         about["scores"][task.name] = evaluate.metrics(task, judged)
         shown = [next((j for j in judged if j.right), None), next((j for j in judged if not j.right), None)]
         samples += [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in shown if j]

@@ -54,6 +54,7 @@ fn what_is_typed_is_what_is_meant() {
         parse("shoal eval tool_call f.jsonl.gz --limit 3"),
         Ok(Command::Eval(_))
     ));
+    assert!(matches!(parse("shoal retrain tool_call --dry-run"), Ok(Command::Retrain(a)) if a.dry_run));
     assert!(matches!(parse("shoal onnxruntime --json"), Ok(Command::Onnxruntime(a)) if a.json));
 }
 
@@ -68,6 +69,7 @@ fn what_cannot_be_meant_is_refused() {
         "shoal feedback submit p --right --wrong",
         "shoal specialist x --provider tpu",
         "shoal eval juggling f.jsonl",
+        "shoal retrain tool_call",
         "shoal frobnicate",
     ] {
         assert!(parse(line).is_err_and(|e| e.use_stderr()), "{line}");

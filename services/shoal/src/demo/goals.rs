@@ -147,6 +147,39 @@ pub(super) fn single() -> Vec<Goal> {
     own.chain(rows(ROUTE).take(BEYOND).map(goal(Kind::Beyond))).collect()
 }
 
+/// Single requests with their calls, all of the sample's.
+pub(super) fn requests() -> Vec<Json> {
+    rows(TOOL_CALL).map(|(_, json)| json).collect()
+}
+
+/// The steps of the sample's plans, as requests with their calls.
+pub(super) fn steps() -> Vec<Json> {
+    let step = |(id, at, step): (Json, usize, Json)| {
+        let id = format!("{}-{at}", id.as_str().unwrap_or_default());
+        serde_json::json!({"id": id, "task": "tool_call", "input": step["input"], "target": step["output"]})
+    };
+    let of_row = |(_, json): (Value, Json)| {
+        let steps = json["target"].as_array().cloned().unwrap_or_default();
+        steps
+            .into_iter()
+            .enumerate()
+            .map(move |(at, step)| (json["id"].clone(), at, step))
+    };
+    rows(PLAN).flat_map(of_row).map(step).collect()
+}
+
+/// A row of `requests`, or one like it, as a goal.
+pub(super) fn single_of(json: Json) -> Goal {
+    let row = pyjson::parse(&json.to_string()).unwrap_or(Value::None);
+    let request = ask::one_node(Task::ToolCall, &json["input"]);
+    Goal {
+        kind: Kind::Single,
+        request,
+        row,
+        json,
+    }
+}
+
 /// Conversations, by the plan that people wrote: by turns as plan text and as typed plans.
 pub(super) fn trips() -> Vec<Goal> {
     let mut kinds: Vec<Vec<String>> = Vec::new();

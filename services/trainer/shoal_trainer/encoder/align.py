@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
-from tokenizers import Encoding, Tokenizer
+if TYPE_CHECKING:  # Tasks know spans, and sorting corrections needs tasks and nothing but Python.
+    from tokenizers import Encoding, Tokenizer
 
 OUTSIDE = 0
 UNTAGGED = -100  # What torch's cross entropy leaves out.

@@ -33,6 +33,8 @@ class Task:
     corpus: ClassVar[Corpus]
     input_type: ClassVar[type] = str
     kind: str = "generate"  # Or "tag" or "classify": what answers it, unless one asks otherwise.
+    one_answer: ClassVar[bool] = True  # Whether only one answer to an input can be right.
+    kept: dict[str, str] = {}  # A version's own form files, by name; see `recall`.
 
     def fault(self, target: Any) -> str | None:
         """Why `target` is none of this task's, or None."""
@@ -44,6 +46,14 @@ class Task:
 
     def learn(self, rows: list[Row]) -> None:
         """Takes from the training rows what the form and the variants need."""
+
+    def recall(self, files: dict[str, str]) -> None:
+        """Takes over a version's form, after `learn`: a retraining must not narrow it to what its own rows happen to hold."""
+        self.kept = files
+
+    def unsaid(self, row: Row) -> str | None:
+        """What of the row's target the task's form could never say of its input, or None; both have been checked."""
+        return None
 
     def say(self, target: Any) -> str:
         """The target as the text that the model learns."""

@@ -15,6 +15,7 @@ class Compose(Task):
     name = "compose"
     corpus = SGD
     input_type = dict
+    one_answer = False  # People say the same in many ways.
 
     VARIED = 0.5
     SWAPPED = 0.6

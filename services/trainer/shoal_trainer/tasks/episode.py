@@ -37,6 +37,18 @@ def check_methods(given: Any) -> str | None:
     return None
 
 
+def unknown(calls: list[dict[str, Any]], methods: dict[str, dict[str, list[str]]]) -> str | None:
+    """What of the calls is not in the request's methods, or None."""
+    for call in calls:
+        parameters = methods.get(call["service"], {}).get(call["method"])
+        if parameters is None:
+            return f"no method `{call['service']}.{call['method']}` is in the input"
+        for name in call["parameters"]:
+            if name not in parameters:
+                return f"`{call['service']}.{call['method']}` has no parameter `{name}` in the input"
+    return None
+
+
 def shuffled(methods: dict[str, dict[str, list[str]]], rng: random.Random) -> dict[str, dict[str, list[str]]]:
     """The same methods in another order: their order says nothing."""
     services = list(methods)
@@ -85,6 +97,9 @@ class Episode(Task):
         said = "\n".join(row["input"]["turns"])
         found = [(key, v) for call in row["target"] for key, v in call["parameters"].items()]
         return [(key, v) for key, v in found if len(v) > 2 and not REFERENCE.search(v) and v in said]
+
+    def unsaid(self, row: Row) -> str | None:
+        return unknown(row["target"], row["input"]["methods"])
 
     def say(self, target: Any) -> str:
         def argument(key: str, value: str) -> str:

@@ -65,6 +65,14 @@ class Extract(Task):
                 self.pools.add(slot, [value])
         self.pools.close()
 
+    def unsaid(self, row: Row) -> str | None:
+        for slot, value in row["target"].items():
+            if slot not in row["input"]["slots"]:
+                return f"no slot `{slot}` is in the input"
+            if not forms.holds(row["input"]["user"], value):
+                return f"`{value}` is no run of the turn's words"
+        return None
+
     def say(self, target: Any) -> str:
         return json.dumps(target, ensure_ascii=False, separators=(",", ":"))
 

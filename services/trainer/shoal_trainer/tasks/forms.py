@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 # A text of the request, on one line: a line feed ends a step, and would be cut in two where it is escaped.
 LINE = "(%s | replace('\\n', ' '))"
@@ -28,6 +29,12 @@ def span(name: str, expression: str) -> str:
 def quoted_span(name: str, expression: str) -> str:
     """The same as a JSON string, quotation marks included: within one terminal nothing is greedy, and a mark in the text ends nothing."""
     return f'{name}: ("\\"" {name}_WORDS "\\"") & /"[^ "](.*[^ ])?"/\n{name}_WORDS: %regex {{ "substring_words": {ESCAPED % expression} }}\n'
+
+
+def holds(text: str, value: str) -> bool:
+    """Whether `value` is a run of whole words of the text, as `span` and `quoted_span` hold it."""
+    start, end = (r"(?<!\w)" if value[:1].isalnum() else "", r"(?!\w)" if value[-1:].isalnum() else "")
+    return bool(value) and value == value.strip(" ") and re.search(start + re.escape(value) + end, text.replace("\n", " ")) is not None
 
 
 def calls(head: str, argument: str, separator: str, tail: str) -> str:

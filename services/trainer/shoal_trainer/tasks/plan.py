@@ -67,6 +67,14 @@ class Plan(Task):
                     self._steps.append(step)
         self._call.learn([{"target": step["output"]} for step in self._steps if "output" in step])
 
+    def unsaid(self, row: Row) -> str | None:
+        for step in row["target"]:
+            if step["task"] != "tool_call":
+                return f"no step of task `{step['task']}` is in the form"
+            if not forms.holds(row["input"], step["input"]):
+                return f"`{step['input']}` is no run of the input's words"
+        return None
+
     def say(self, target: Any) -> str:
         return "\n".join(f"{i}. {step['task']}: {step['input']}" for i, step in enumerate(target, 1))
 

@@ -25,6 +25,9 @@ class Route(Task):
     def learn(self, rows: list[Row]) -> None:
         self.names = sorted({row["target"] for row in rows})
 
+    def unsaid(self, row: Row) -> str | None:
+        return f"no label `{row['target']}` is in the form" if self.names and row["target"] not in self.names else None
+
     def say(self, target: Any) -> str:
         return target
 

@@ -8,7 +8,7 @@ from typing import Any
 from .. import score
 from . import forms
 from .base import SGD, Row, Task, parse
-from .episode import check_methods, shuffled
+from .episode import check_methods, shuffled, unknown
 from .vary import Pools, swap
 
 GRAMMAR = (
@@ -59,6 +59,9 @@ class Summarize(Task):
     def _values(row: Row) -> list[tuple[str, str]]:
         said = "\n".join(t["text"] for t in row["input"]["dialogue"])
         return [(key, v) for call in row["target"] for key, v in call["parameters"].items() if len(v) > 2 and v in said]
+
+    def unsaid(self, row: Row) -> str | None:
+        return unknown(row["target"], row["input"]["methods"])
 
     def say(self, target: Any) -> str:
         calls = [{"service": c["service"], "method": c["method"], "parameters": c["parameters"]} for c in target]

@@ -57,6 +57,25 @@ class ToolCall(Task):
         self.pools.close()
         self.arguments = {tool: [k for k, _ in sorted(seen[tool].items(), key=lambda kv: (-kv[1], kv[0]))] for tool in sorted(seen)}
 
+    def recall(self, files: dict[str, str]) -> None:
+        super().recall(files)
+        schema = parse(files.get("tool_call.schema.json", ""))
+        if isinstance(schema, dict):
+            calls = [call["properties"] for call in schema["anyOf"]]
+            self.arguments = {call["tool"]["const"]: list(call["arguments"]["properties"]) for call in calls}
+
+    def unsaid(self, row: Row) -> str | None:
+        tool, arguments = row["target"]["tool"], row["target"]["arguments"]
+        if self.arguments and tool not in self.arguments:
+            return f"no tool `{tool}` is in the form"
+        for key, value in arguments.items():
+            if self.arguments and key not in self.arguments[tool]:
+                return f"`{tool}` has no argument `{key}` in the form"
+            for said in texts(value):
+                if not forms.holds(row["input"], said):
+                    return f"`{said}` is no run of the input's words"
+        return None
+
     def say(self, target: Any) -> str:
         return json.dumps({"tool": target["tool"], "arguments": target["arguments"]}, ensure_ascii=False, separators=(",", ":"))
 

@@ -1,0 +1,236 @@
+//! `shoal retrain TASK`: what people corrected becomes the next version of the model that was wrong.
+//!
+//! ```text
+//! feedback --export--> corrections.jsonl --trainer--> candidate, report --accepted--> NAME/N+1 --active_version--> specialist
+//!                                          (Python)       \--refused: exit 3; the model's folder was not touched
+//! ```
+//!
+//! The trainer decides: it sets poisoned corrections aside, trains from the active version's own weights, and weighs the candidate
+//! against the incumbent on corrections that it held out and on dev rows (services/trainer/shoal_trainer/retrain.py). Here is what
+//! surrounds it: `trainer` finds and runs it, `version` gives an accepted candidate its place and waits until it is served. Everything
+//! but the accepted version is written to a work folder, which is kept: the quarantined rows and a refused candidate are worth a look.
+mod report;
+mod trainer;
+mod version;
+
+pub(crate) use report::Report;
+pub(crate) use trainer::Trainer;
+
+use crate::{
+    client::{self, Mesh},
+    exit::{Exit, Failure, Result},
+    feedback::{self, StoreArgs},
+    output,
+};
+use clap::Args;
+use shoal_kit::{config::MeshConfig, shutdown};
+use shoal_proto::v1::{ExportDatasetRequest, export_dataset_request::Format};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What `shoal retrain` takes.
+#[derive(Args, Debug)]
+pub struct RetrainArgs {
+    /// The task whose answers were corrected, for example tool_call
+    pub task: String,
+    /// Folder with TASK.train.jsonl[.gz] (rehearsed, against forgetting) and TASK.dev.jsonl[.gz] (judged by), for every task that the
+    /// model serves
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub data: Option<PathBuf>,
+    /// Export and sort the corrections, train nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to train; judging both versions takes about as long again
+    #[arg(long, default_value_t = 4.0, value_name = "N")]
+    pub minutes: f64,
+    /// Train for so many steps instead, the same on a busy machine; 0 goes by the clock
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub steps: u32,
+    /// Which model [default: the first of the task's chain that has a folder]
+    #[arg(long, value_name = "NAME")]
+    pub specialist: Option<String>,
+    /// Where quarantine.jsonl, report.json and the candidate go [default: retrain-TASK-TIME beside the feedback store]
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<PathBuf>,
+    /// A Python that has services/trainer installed [default: .venv/bin/python]
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
+    /// One object last: {task, model, from_version, to_version, corrections, quarantined, held_out, dev, accepted, seconds}
+    #[arg(long)]
+    pub json: bool,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// One retraining: whose, from what, where.
+#[derive(Debug)]
+pub(crate) struct Lesson {
+    /// The task.
+    pub(crate) task: String,
+    /// The model's name.
+    pub(crate) name: String,
+    /// Its folder, the one that holds `specialist.toml`.
+    pub(crate) folder: PathBuf,
+    /// Where its process listens, if one runs.
+    pub(crate) address: String,
+    /// Task data; none for a dry run.
+    pub(crate) data: Option<PathBuf>,
+    /// Where everything is written that is not an accepted version.
+    pub(crate) work: PathBuf,
+    /// Minutes of training.
+    pub(crate) minutes: f64,
+    /// Steps of training instead; 0 goes by the clock.
+    pub(crate) steps: u32,
+}
+
+/// `shoal retrain`.
+pub(crate) async fn retrain(args: RetrainArgs) -> Result<()> {
+    let config = MeshConfig::load(args.store.config.as_deref())?.config;
+    let trainer = Trainer::find(args.python.as_deref())?;
+    let (name, folder) = model(&config, &args.task, args.specialist.as_deref())?;
+    if let Some(data) = args.data.as_deref().filter(|d| !d.is_dir()) {
+        return Err(Failure::usage(format!(
+            "--data {} is no folder: it must hold TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]",
+            data.display()
+        )));
+    }
+    let lesson = Lesson {
+        address: client::reachable(config.specialist[&name].listen),
+        work: args.work.unwrap_or_else(|| work(&config, &args.task)),
+        task: args.task,
+        data: args.data.filter(|_| !args.dry_run),
+        minutes: args.minutes,
+        steps: args.steps,
+        name,
+        folder,
+    };
+    let (store, _telemetry) = feedback::open(&args.store)?;
+    let report = turn(&lesson, &store, &trainer, &shutdown::signal(false)).await?;
+    if args.json {
+        output::line(report.to_json().to_string());
+    } else {
+        report.lines().iter().for_each(output::line);
+    }
+    report.verdict(&lesson.work)
+}
+
+/// The whole turn, up to the new version being served; a refused candidate is a report too.
+pub(crate) async fn turn(lesson: &Lesson, store: &Mesh, trainer: &Trainer, stop: &CancellationToken) -> Result<Report> {
+    fs::create_dir_all(&lesson.work).map_err(|e| unwritable(&lesson.work, &e))?;
+    let corrections = lesson.work.join("corrections.jsonl");
+    let rows = export(store, &lesson.task, &corrections).await?;
+    eprintln!(
+        "{rows} corrected rows of {} are in {}",
+        lesson.task,
+        corrections.display()
+    );
+    let report = trainer.run(lesson, &corrections, stop).await?;
+    if report.accepted == Some(true) {
+        let candidate = report.candidate.clone().ok_or_else(|| {
+            Failure::internal(
+                "the trainer accepted a candidate and did not say where it is: services/trainer is of another release",
+            )
+        })?;
+        version::place(&candidate, &lesson.folder, report.to_version)?;
+        let running = version::served(&lesson.address).await;
+        version::activate(&lesson.folder, report.to_version)?;
+        eprintln!("{} {} is active", lesson.name, report.to_version);
+        match running {
+            None => eprintln!(
+                "no {} runs at {}: it is served from the next start on",
+                lesson.name, lesson.address
+            ),
+            Some(_) => version::follow(lesson, report.to_version, stop).await?,
+        }
+    }
+    Ok(report)
+}
+
+/// Corrected rows to a file; says how many.
+async fn export(store: &Mesh, task: &str, file: &Path) -> Result<u64> {
+    let request = ExportDatasetRequest {
+        name: task.to_owned(),
+        corrected_only: true,
+        format: Format::Task.into(),
+        ..Default::default()
+    };
+    let mut stream = store
+        .feedback()
+        .export_dataset(client::traced(request))
+        .await?
+        .into_inner();
+    let mut out = fs::File::create(file).map_err(|e| unwritable(file, &e))?;
+    let mut rows = 0;
+    while let Some(part) = stream.message().await? {
+        for line in part.lines {
+            writeln!(out, "{line}").map_err(|e| unwritable(file, &e))?;
+            rows += 1;
+        }
+    }
+    Ok(rows)
+}
+
+/// The model to be retrained, and its folder.
+pub(crate) fn model(config: &MeshConfig, task: &str, named: Option<&str>) -> Result<(String, PathBuf)> {
+    let chain = config.task.get(task).map(|t| t.chain.as_slice()).unwrap_or_default();
+    let folder = |name: &str| config.specialist.get(name).and_then(|s| s.folder.clone());
+    let found = match named {
+        Some(name) => folder(name).map(|f| (name.to_owned(), f)),
+        None => chain.iter().find_map(|name| Some((name.clone(), folder(name)?))),
+    };
+    found.ok_or_else(|| {
+        Failure::usage(match named {
+            Some(name) => format!("[specialist.{name}] is not in the configuration, or has no folder"),
+            None => format!("[task.{task}] chain names no specialist that has a folder: name one with --specialist"),
+        })
+    })
+}
+
+fn work(config: &MeshConfig, task: &str) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    config
+        .feedback
+        .store
+        .with_file_name(format!("retrain-{task}-{}", now.as_secs()))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure {
+        exit: Exit::Usage,
+        message: format!(
+            "cannot write {}: {error}; give another folder with --work",
+            path.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> MeshConfig {
+        MeshConfig::layer(None, text, &[]).expect("configuration").config
+    }
+
+    #[test]
+    fn the_first_of_the_chain_that_has_a_folder_is_retrained_unless_another_is_named() {
+        let config = config(
+            "[specialist.far]\nendpoints = [\"http://h:1\"]\n[specialist.near]\nfolder = \"m/near\"\n[specialist.wide]\nfolder = \"m/wide\"\n\
+             [task.t]\nchain = [\"far\", \"near\", \"wide\"]\n[task.u]\nchain = [\"far\"]\n",
+        );
+        assert_eq!(model(&config, "t", None).expect("near").0, "near");
+        assert_eq!(model(&config, "t", Some("wide")).expect("wide").1, Path::new("m/wide"));
+        for (task, named) in [("u", None), ("nobody", None), ("t", Some("far")), ("t", Some("x"))] {
+            assert!(
+                model(&config, task, named).is_err_and(|f| f.exit == Exit::Usage),
+                "{task}, {named:?}"
+            );
+        }
+    }
+}

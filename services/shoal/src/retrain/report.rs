@@ -1,0 +1,144 @@
+//! What the trainer says came of it.
+use crate::exit::{Exit, Failure, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Shares of right answers, 0 to 1, on the same rows.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) incumbent: f64,
+    pub(crate) candidate: f64,
+}
+
+/// The trainer's last line. A dry run ends before there are figures.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) task: String,
+    pub(crate) model: String,
+    pub(crate) from_version: u32,
+    pub(crate) to_version: u32,
+    /// Rows to learn from.
+    pub(crate) corrections: u64,
+    /// Rows that were set aside.
+    pub(crate) quarantined: u64,
+    /// Of these, how many for which reason.
+    #[serde(default)]
+    pub(crate) reasons: BTreeMap<String, u64>,
+    pub(crate) held_out: Option<Pair>,
+    pub(crate) dev: Option<Pair>,
+    pub(crate) accepted: Option<bool>,
+    /// The gate's words.
+    #[serde(default)]
+    pub(crate) why: String,
+    /// The staged version's folder.
+    pub(crate) candidate: Option<PathBuf>,
+    pub(crate) seconds: Option<f64>,
+}
+
+impl Report {
+    /// The last object of `--json`; of a dry run, what there is.
+    pub(crate) fn to_json(&self) -> Value {
+        let pair = |p: Pair| json!({"incumbent": p.incumbent, "candidate": p.candidate});
+        let mut out = json!({
+            "task": self.task, "model": self.model, "from_version": self.from_version, "to_version": self.to_version,
+            "corrections": self.corrections, "quarantined": self.quarantined,
+        });
+        match (self.held_out, self.dev) {
+            (Some(held_out), Some(dev)) => {
+                out["held_out"] = pair(held_out);
+                out["dev"] = pair(dev);
+                out["accepted"] = self.accepted.into();
+                out["seconds"] = self.seconds.into();
+            }
+            _ => out["reasons"] = json!(self.reasons),
+        }
+        out
+    }
+
+    /// For people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let reasons: Vec<String> = self.reasons.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
+        let reasons = if reasons.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", reasons.join(", "))
+        };
+        let mut lines = vec![format!(
+            "{}: {} corrections to learn from, {} in quarantine{reasons}",
+            self.task, self.corrections, self.quarantined
+        )];
+        let figures = |what: &str, p: Pair| format!("{what:<21} {:.3} -> {:.3}", p.incumbent, p.candidate);
+        lines.extend(self.held_out.map(|p| figures("held-out corrections", p)));
+        lines.extend(self.dev.map(|p| figures("dev", p)));
+        if let Some(accepted) = self.accepted {
+            let (verdict, active) = if accepted {
+                ("accepted", self.to_version)
+            } else {
+                ("refused", self.from_version)
+            };
+            lines.push(format!(
+                "{verdict} after {:.0} s: {} {active} is active",
+                self.seconds.unwrap_or_default(),
+                self.model
+            ));
+        }
+        lines
+    }
+
+    /// An error of its own kind for a refused candidate.
+    ///
+    /// # Errors
+    /// [`Exit::NotBetter`].
+    pub(crate) fn verdict(&self, work: &Path) -> Result<()> {
+        if self.accepted == Some(false) {
+            return Err(Failure {
+                exit: Exit::NotBetter,
+                message: format!(
+                    "the candidate is refused: {}; {} {} stays active, and the candidate is in {}",
+                    self.why,
+                    self.model,
+                    self.from_version,
+                    work.display()
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"{"task": "tool_call", "model": "m", "from_version": 1, "to_version": 2, "corrections": 24, "quarantined": 3,
+        "reasons": {"duplicate": 2, "schema": 1}, "held_out": {"incumbent": 0.1, "candidate": 0.8}, "dev": {"incumbent": 0.7, "candidate": 0.6},
+        "accepted": false, "why": "tool_call on dev lost more than 0.5%", "candidate": "w/candidate/2", "seconds": 61.5}"#;
+
+    #[test]
+    fn the_object_has_the_ten_keys_and_a_refusal_its_own_exit_code_and_reason() {
+        let report: Report = serde_json::from_str(FULL).expect("report");
+        assert_eq!(
+            report.to_json().to_string(),
+            r#"{"task":"tool_call","model":"m","from_version":1,"to_version":2,"corrections":24,"quarantined":3,"held_out":{"incumbent":0.1,"candidate":0.8},"dev":{"incumbent":0.7,"candidate":0.6},"accepted":false,"seconds":61.5}"#
+        );
+        let refused = report.verdict(Path::new("w")).expect_err("refused");
+        assert_eq!(refused.exit, Exit::NotBetter);
+        assert!(refused.message.contains("lost more than"), "{refused}");
+        let lines = report.lines().join("\n");
+        assert!(lines.contains("3 in quarantine (2 duplicate, 1 schema)"), "{lines}");
+        assert!(lines.contains("m 1 is active"), "{lines}");
+    }
+
+    #[test]
+    fn a_dry_run_says_why_rows_were_set_aside_and_refuses_nothing() {
+        let dry = r#"{"task": "t", "model": "m", "from_version": 1, "to_version": 2, "corrections": 0, "quarantined": 1, "reasons": {"schema": 1}}"#;
+        let report: Report = serde_json::from_str(dry).expect("report");
+        assert_eq!(report.to_json()["reasons"]["schema"], 1);
+        assert!(report.verdict(Path::new("w")).is_ok());
+        assert_eq!(report.lines().len(), 1);
+    }
+}

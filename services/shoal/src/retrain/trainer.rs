@@ -1,0 +1,174 @@
+//! The Python side as a child process: found, run with its progress shown, its last line read.
+use super::{Lesson, Report};
+use crate::exit::{Exit, Failure, Result};
+use std::{
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Where the README's two commands put it.
+const DEFAULT: &str = ".venv/bin/python";
+
+/// The trainer's exit code for a candidate that its gate refused; the report came all the same.
+const REFUSED: i32 = 3;
+
+/// Its exit code for a fault of the data; it has said which.
+const DATA: i32 = 65;
+
+/// A Python that runs the trainer.
+#[derive(Debug, Clone)]
+pub(crate) struct Trainer {
+    python: PathBuf,
+}
+
+impl Trainer {
+    /// The Python that was named, or the one of `.venv` here.
+    ///
+    /// # Errors
+    /// There is none: the message has the commands that set it up.
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self> {
+        if let Some(python) = named {
+            return Ok(Self {
+                python: python.to_owned(),
+            });
+        }
+        let here = Path::new(DEFAULT);
+        if !here.is_file() {
+            return Err(Failure::usage(format!(
+                "retraining needs Python with the trainer, and there is no {DEFAULT} here: make it once with\n  python3 -m venv .venv\n  \
+                 .venv/bin/pip install services/trainer\nor name another with --python"
+            )));
+        }
+        // A relative path would be looked up in the child's folder; and not canonical, since a venv's python is a link.
+        let python = std::path::absolute(here).map_err(|e| Failure::usage(e.to_string()))?;
+        Ok(Self { python })
+    }
+
+    /// Trains and weighs; without task data it only sorts the corrections. What it says on the way goes to standard error.
+    pub(super) async fn run(&self, lesson: &Lesson, corrections: &Path, stop: &CancellationToken) -> Result<Report> {
+        let mut command = Command::new(&self.python);
+        // The module by itself loads no torch: a dry run needs nothing but Python.
+        match &lesson.data {
+            None => command.args(["-m", "shoal_trainer.retrain", "--dry-run"]),
+            Some(data) => command.args(["-m", "shoal_trainer", "retrain", "--data"]).arg(data),
+        };
+        command
+            .arg("--task")
+            .arg(&lesson.task)
+            .arg("--corrections")
+            .arg(corrections);
+        command
+            .arg("--specialist")
+            .arg(&lesson.folder)
+            .arg("--work")
+            .arg(&lesson.work);
+        command.arg("--minutes").arg(lesson.minutes.to_string());
+        command.arg("--steps").arg(lesson.steps.to_string());
+        // In a group of its own: Ctrl-C comes to us, and is passed on as an end without a traceback.
+        command.process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let python = self.python.display();
+        let mut child = command
+            .spawn()
+            .map_err(|e| Failure::usage(format!("cannot start {python}: {e}; name another with --python")))?;
+        let out = child
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::internal("the trainer has no standard output"))?;
+        let mut lines = BufReader::new(out).lines();
+        let mut last = String::new();
+        let reading = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if !last.is_empty() {
+                    eprintln!("{last}");
+                }
+                last = line;
+            }
+            child.wait().await
+        };
+        let status = tokio::select! {
+            status = reading => status.map_err(|e| Failure::internal(format!("the trainer: {e}")))?,
+            () = stop.cancelled() => return Err(Failure::refused("interrupted; nothing was changed")),
+        };
+        self.ended(status, &last)
+    }
+
+    fn ended(&self, status: ExitStatus, last: &str) -> Result<Report> {
+        match status.code() {
+            Some(0 | REFUSED) => serde_json::from_str(last)
+                .map_err(|e| Failure::internal(format!("the trainer's last line is no report ({e}): {last}"))),
+            Some(DATA) => Err(Failure {
+                exit: Exit::Refused,
+                message: "the trainer found nothing that it could train with or on; its words are above".into(),
+            }),
+            _ => Err(Failure::internal(format!(
+                "the trainer ended with {status}; its words are above. If {} has no shoal_trainer: {} -m pip install services/trainer",
+                self.python.display(),
+                self.python.display()
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    /// A trainer that does what a shell script says.
+    async fn says(script: &str) -> Result<Report> {
+        let folder = tempfile::tempdir().expect("folder");
+        let python = folder.path().join("python");
+        fs::write(&python, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("executable");
+        let lesson = Lesson {
+            task: "t".into(),
+            name: "m".into(),
+            folder: "m".into(),
+            address: String::new(),
+            data: None,
+            work: folder.path().to_owned(),
+            minutes: 1.0,
+            steps: 0,
+        };
+        let trainer = Trainer::find(Some(&python)).expect("found");
+        trainer.run(&lesson, Path::new("c"), &CancellationToken::new()).await
+    }
+
+    const REPORT: &str = r#"echo progress; echo '{"task":"t","model":"m","from_version":1,"to_version":2,"corrections":1,"quarantined":0}'"#;
+
+    #[tokio::test]
+    async fn the_last_line_is_the_report_of_a_refused_candidate_too() {
+        for code in [0, REFUSED] {
+            let report = says(&format!("{REPORT}; exit {code}")).await.expect("a report");
+            assert_eq!((report.to_version, report.accepted), (2, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_data_is_told_apart_from_a_broken_trainer() {
+        assert!(says("exit 65").await.is_err_and(|f| f.exit == Exit::Refused));
+        let broken = says("exit 1").await.expect_err("broken");
+        assert_eq!(broken.exit, Exit::Internal);
+        assert!(broken.message.contains("pip install services/trainer"), "{broken}");
+        assert!(says("echo no json").await.is_err_and(|f| f.exit == Exit::Internal));
+        let nobody = Trainer::find(Some(Path::new("no/such/python"))).expect("taken at its word");
+        let lesson = Lesson {
+            task: "t".into(),
+            name: "m".into(),
+            folder: "m".into(),
+            address: String::new(),
+            data: None,
+            work: ".".into(),
+            minutes: 1.0,
+            steps: 0,
+        };
+        let missing = nobody.run(&lesson, Path::new("c"), &CancellationToken::new()).await;
+        assert!(missing.is_err_and(|f| f.exit == Exit::Usage && f.message.contains("--python")));
+    }
+}

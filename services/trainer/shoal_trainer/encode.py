@@ -1,0 +1,91 @@
+"""Retraining and judging of encoders: `tag` and `classify` models, which `encoder` trains and `publish` exports."""
+from __future__ import annotations
+
+import random
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from . import lineage
+from .data import sha256
+from .encoder import export, loop, net
+from .encoder import publish as encoder
+from .export import ExportError
+from .generate import CHOOSERS, TAUGHT, WAYS, judge, stage
+from .lesson import Lesson, LessonError, Staged
+from .parity import ParityError
+from .tasks import Task
+
+__all__ = ["judge", "train_from"]
+
+PROBE = 4  # Steps by which the others are timed: an encoder's schedule needs their number before it starts.
+
+
+def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
+    """Trains the version's own weights on the lesson and writes the next version below `staging`; `work` gets the checkpoint."""
+    card = tomllib.loads((version / "card.toml").read_text())
+    lesson.task.kind = card["kind"]
+    try:
+        how = _train(version, lesson, work)
+        read = [(lesson.task.corpus, sha256(lesson.files[lesson.task.name]))]
+        lineage.write(lineage.extended(lineage.of(version), how, read), work)
+        return stage(version, lesson, work, staging, card["training"].get("precision", "fp32"))
+    except (ExportError, ParityError) as error:
+        raise LessonError(str(error)) from error
+
+
+def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
+    """The checkpoint, and what its card says of how it was made."""
+    torch.set_num_threads(lesson.threads)
+    task, taught = lesson.task, lesson.corrections
+    weights, tokenizer = export.load(version)
+    before = {name: part.detach().clone() for name, part in weights.named_parameters()}
+    rows = lesson.rehearsal[task.name]
+    choosers, rehearsed = rows[: min(CHOOSERS, len(rows) // 5)], rows[min(CHOOSERS, len(rows) // 5) :]
+    choosing = [row for i, old in enumerate(choosers) for row in (old, taught[i % len(taught)])] or taught
+    recipe = loop.Recipe(rate=lesson.rate / 10, head_rate=lesson.rate, seed=lesson.seed)
+    steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))
+    # The loop takes each row once a round; what is drawn here is all the rows of all its steps.
+    rng, count = random.Random(lesson.seed), steps * recipe.rows
+    old = rng.choices(rehearsed or choosing, k=count - int(TAUGHT * count))
+    drawn = old + [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
+    ran = loop.train(weights, tokenizer, task, drawn, loop.Recipe(epochs=1.0, rate=recipe.rate, head_rate=recipe.head_rate, seed=lesson.seed), dict, 0)
+    way = _settle(weights, before, tokenizer, task, choosing)
+    net.save(weights, tokenizer, work)
+    card = tomllib.loads((version / "card.toml").read_text())
+    how = {"from": f"{card['name']}@{card['version']}", "way": way, "rate": recipe.rate, "seed": lesson.seed, **ran}
+    return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {task.name: len(rehearsed)}}
+
+
+def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop.Recipe) -> float:
+    """How long a step takes, on weights that are thrown away."""
+    weights, tokenizer = export.load(version)
+    drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.rows)]
+    began = time.monotonic()
+    loop.train(weights, tokenizer, task, drawn, loop.Recipe(epochs=1.0, rate=recipe.rate, head_rate=recipe.head_rate), dict, 0)
+    return (time.monotonic() - began) / PROBE
+
+
+@torch.no_grad()
+def _settle(weights: net.Encoder, before: dict[str, torch.Tensor], tokenizer: Tokenizer, task: Task, choosing: list[dict[str, Any]]) -> float:
+    """Sets the weights to the best point of `WAYS` between the old ones and the trained; returns which."""
+    after = {name: part.detach().clone() for name, part in weights.named_parameters()}
+
+    def go(way: float) -> None:
+        for name, part in weights.named_parameters():
+            part.copy_(torch.lerp(before[name], after[name], way))
+
+    best, reached = 1.0, -1.0
+    for way in WAYS:
+        go(way)
+        right = encoder.glance(weights, tokenizer, task, choosing)["right"]
+        print(f"{way:.0%} of the way: {right:.3f} of the choosing rows right", file=sys.stderr)
+        if right > reached:
+            best, reached = way, right
+    go(best)
+    return best

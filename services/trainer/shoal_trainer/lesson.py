@@ -1,0 +1,40 @@
+"""What a version is to learn, and what comes of it: the shapes that every kind of model's retraining takes and gives."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .data import DataError
+from .tasks import Row, Task
+
+
+class LessonError(DataError):
+    """A lesson that cannot be given from this version, or whose result cannot be exported."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Rows, and how to learn from them."""
+
+    task: Task  # Whose corrections they are.
+    corrections: list[Row]
+    tasks: list[Task]  # Everything that the model serves, with the form of the version that it starts from.
+    rehearsal: dict[str, list[Row]]  # Of each task: rows of its training data, against forgetting.
+    dev: dict[str, list[Row]]
+    files: dict[str, Path]  # Where the rehearsal is from; the card names it.
+    version: int  # To be made.
+    minutes: float
+    steps: int  # Instead of the minutes; 0 goes by the clock.
+    rate: float
+    parity: float
+    dev_rows: int  # Of each task; 0 is all.
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A version that nobody serves yet, and by task whether it answered each of the dev rows rightly."""
+
+    folder: Path
+    dev: dict[str, list[bool]] = field(default_factory=dict)

@@ -1,0 +1,69 @@
+"""Which inputs are nearly the same. A copy with another comma is no second witness, and must not be learned from and tested on at once."""
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+from . import score
+
+# Jaccard similarity of two inputs' words from which on they are near. In a request of ten words one may differ; a name swapped for another
+# in a shorter one makes a new request.
+NEAR = 0.8
+# Keys of structured inputs that say what may be answered, not what was asked: two conversations over the same methods are no copies.
+OFFERED = ("methods", "slots", "service")
+
+
+def words(given: Any) -> frozenset[str]:
+    """The words that people said, lowercased; the empty text is one word, so that two of them are the same."""
+    return frozenset(re.findall(r"\w+", " ".join(_texts(given)).lower())) or frozenset([""])
+
+
+def key(given: Any) -> str:
+    """The same for inputs that differ in capitals, blanks and punctuation only, and for no others."""
+    said = re.findall(r"\w+", " ".join(_texts(given)).lower())
+    offered = {k: given[k] for k in OFFERED if k in given} if isinstance(given, dict) else {}
+    return " ".join(said) + (json.dumps(score.norm(offered), sort_keys=True) if offered else "")
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [t for k, v in value.items() if k not in OFFERED for t in _texts(v)]
+    if isinstance(value, list):
+        return [t for v in value for t in _texts(v)]
+    return [value] if isinstance(value, str) else []
+
+
+def similar(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether the two share enough of their words."""
+    return len(one & other) >= NEAR * len(one | other)
+
+
+def groups(bags: list[frozenset[str]]) -> list[list[int]]:
+    """Indices, by chains of near pairs; in order of each group's first.
+
+    A near pair shares one of its rarest words (prefix filtering: Bayardo, Ma, Srikant 2007), so that not every pair is looked at.
+    """
+    often = Counter(word for bag in bags for word in bag)
+    parent = list(range(len(bags)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    seen: dict[str, list[int]] = defaultdict(list)
+    for i, bag in enumerate(bags):
+        rarest = sorted(bag, key=lambda word: (often[word], word))[: len(bag) - math.ceil(NEAR * len(bag)) + 1]
+        for j in {j for word in rarest for j in seen[word]}:
+            if similar(bag, bags[j]):
+                low, high = sorted((root(i), root(j)))
+                parent[high] = low
+        for word in rarest:
+            seen[word].append(i)
+    found: dict[int, list[int]] = defaultdict(list)
+    for i in range(len(bags)):
+        found[root(i)].append(i)
+    return list(found.values())

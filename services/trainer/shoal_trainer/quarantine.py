@@ -1,0 +1,113 @@
+"""Which corrections may be learned from. Pure: rows in, clean rows and quarantined ones out, the same for the same rows.
+
+Anybody who can reach the mesh can say that an answer was wrong, so a correction is a claim, not a fact. Five kinds are set aside:
+
+- `schema`: input or target has not the task's shape.
+- `unsayable`: the target holds what the task's form could never say of this input; learned from, it would teach to invent.
+- `contradiction`: one input, several targets. Nobody here can tell who is right, so all of them wait for a person.
+- `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
+- `flood`: more than `MOST` rows from one source; the oldest are kept.
+
+What this does not stop: many sources that agree on a wrong answer. Sources are as good as whoever checks names before the mesh; what they
+can do then is bounded by the gate, which a version that got worse on dev does not pass.
+"""
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from . import data, near, score
+from .tasks import Row, Task
+
+# Of one source in one retraining. Corrections are three in ten of what is learned from (see `generate`), so a hundred rows are as many as a
+# careful person writes in a morning, and too few for one hand to be most of a busy mesh's lessons.
+MOST = 100
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Rows that may be learned from, and those that may not: these with `reason` (one word, above) and `why`."""
+
+    clean: list[Row] = field(default_factory=list)
+    quarantined: list[Row] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows were set aside for which reason."""
+        return dict(Counter(row["reason"] for row in self.quarantined))
+
+
+def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
+    """Sorts `rows`, oldest first, as an export writes them."""
+    found = Sorted()
+
+    def aside(row: Row, reason: str, why: str) -> None:
+        found.quarantined.append({**row, "reason": reason, "why": why})
+
+    formed = []
+    for row in (_read(row, task) for row in rows):
+        fault = _shape(row, task)
+        unsaid = None if fault else task.unsaid(row)
+        if fault:
+            aside(row, "schema", fault)
+        elif unsaid:
+            aside(row, "unsayable", unsaid)
+        else:
+            formed.append(row)
+
+    targets: dict[str, set[str]] = defaultdict(set)
+    for row in formed:
+        targets[near.key(row["input"])].add(_said(row))
+    agreed = []
+    for row in formed:
+        several = len(targets[near.key(row["input"])])
+        if several > 1 and task.one_answer:
+            aside(row, "contradiction", f"{several} different targets for this input")
+        else:
+            agreed.append(row)
+
+    by_target: dict[str, list[Row]] = defaultdict(list)
+    for row in agreed:
+        by_target[_said(row)].append(row)
+    copies: dict[int, Row] = {}
+    for same in by_target.values():
+        for first, *others in near.groups([near.words(row["input"]) for row in same]):
+            copies |= {id(same[i]): same[first] for i in others}
+    given: Counter[str] = Counter()
+    for row in agreed:
+        if id(row) in copies:
+            aside(row, "duplicate", f"nearly the same as {copies[id(row)]['id']}")
+        elif given[source(row)] >= most:
+            aside(row, "flood", f"more than {most} rows from source `{source(row)}`")
+        else:
+            given[source(row)] += 1
+            found.clean.append(row)
+    return found
+
+
+def source(row: Row) -> str:
+    """Who said so; all who gave no name are one source."""
+    return str(row.get("source") or "")
+
+
+def _read(row: Row, task: Task) -> Row:
+    """The row, with a target that was given as the text of an answer (plan text, say) read as what it means."""
+    target = row.get("target") if isinstance(row, dict) else None
+    if isinstance(target, str) and task.fault(target):
+        meant = task.read(target)
+        if meant is not None and not task.fault(meant):
+            return {**row, "target": meant}
+    return row
+
+
+def _shape(row: Row, task: Task) -> str | None:
+    try:
+        data.check(row, task, str(row.get("id", "a row")))
+    except data.DataError as error:
+        return str(error)
+    return None
+
+
+def _said(row: Row) -> str:
+    return json.dumps(score.norm(row["target"]), sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,180 @@
+"""Corrections in, a candidate for the next version out, and whether it may take the incumbent's place.
+
+    python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
+
+One way, each step a file: `quarantine` (which corrections may be learned from), `split` (which of them judge the result), `generate` (train
+from the active version's own weights, export), `gate` (better on what was held out, and nothing lost on dev). The candidate is written below
+`--work` and nowhere else: `shoal retrain`, which calls this, moves an accepted one into the specialist's folder and activates it.
+
+`quarantine.jsonl` in `--work` has the rows that were set aside. The last line of standard output is the report, one JSON object. Exit codes:
+0 accepted (or a dry run is done), 3 refused by the gate, 65 a fault of the data.
+
+A dry run reads rows and sorts them, and needs nothing but Python: run as `python -m shoal_trainer.retrain`, this file loads torch only to
+train. Kinds of models that can be retrained are in `KINDS`; each is a module with `train_from` and `judge`.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shutil
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from . import data, gate, quarantine, tasks
+from .lesson import Lesson
+from .split import Split, apart, split
+
+KINDS = {"generate": "shoal_trainer.generate", "tag": "shoal_trainer.encode", "classify": "shoal_trainer.encode"}
+REFUSED = 3
+
+
+def retrain(args: argparse.Namespace) -> int:
+    """A candidate from corrections; exit code 3 if it is refused"""
+    began = time.monotonic()
+    manifest = tomllib.loads((args.specialist / "specialist.toml").read_text())
+    version = args.specialist / str(manifest["active_version"])
+    card = tomllib.loads((version / "card.toml").read_text())
+    if args.task not in manifest["tasks"]:
+        raise data.DataError(f"{args.specialist}: serves {', '.join(manifest['tasks'])}, not {args.task}")
+    served = tasks.named(",".join(manifest["tasks"]))
+    task = next(t for t in served if t.name == args.task)
+    files = {t.name: data.find(args.data, t.name, "train") for t in served} if args.data else {}
+    rehearsal = {t.name: data.read(files[t.name], t) for t in served if files}
+    for each in served:
+        if files:
+            each.learn(rehearsal[each.name])
+        each.recall(_form(version, card, each.name))
+
+    found = quarantine.sort(_corrections(args.corrections), task, args.most_per_source)
+    args.work.mkdir(parents=True, exist_ok=True)
+    (args.work / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined))
+    _say(f"{len(found.clean)} corrections to learn from, {len(found.quarantined)} in quarantine {found.reasons or ''}".rstrip())
+    report: dict[str, Any] = {
+        "task": args.task,
+        "model": manifest["name"],
+        "from_version": manifest["active_version"],
+        "to_version": max(int(p.name) for p in args.specialist.iterdir() if p.name.isdigit()) + 1,
+        "corrections": len(found.clean),
+        "quarantined": len(found.quarantined),
+        "reasons": found.reasons,
+    }
+    if args.dry_run:
+        print(json.dumps(report))
+        return 0
+    if card["kind"] not in KINDS:
+        raise data.DataError(f"{version}: models of kind `{card['kind']}` cannot be retrained; of kind {', '.join(KINDS)} they can")
+    if not files:
+        raise data.DataError("--data DIR is needed, with TASK.train.jsonl[.gz] to rehearse and TASK.dev.jsonl[.gz] to judge by")
+    if not found.clean:
+        raise data.DataError("no correction is left to learn from; quarantine.jsonl says why")
+    sides = split(found.clean, task)
+    held = "variants of the learned rows (they are all nearly the same)" if sides.varied else "rows unlike those learned from"
+    _say(f"learning from {len(sides.train)}; held out: {len(sides.held_out)}, {held}")
+    dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in served}
+    # A correction may be of a request that the data has too.
+    dev[task.name] = apart(dev[task.name], sides.train)
+    rehearsal[task.name] = apart(rehearsal[task.name], sides.held_out)
+    lesson = Lesson(
+        task=task,
+        corrections=sides.train,
+        tasks=served,
+        rehearsal=rehearsal,
+        dev={name: rows[: args.dev_rows] if args.dev_rows else rows for name, rows in dev.items()},
+        files=files,
+        version=report["to_version"],
+        minutes=args.minutes,
+        steps=args.steps,
+        rate=args.rate,
+        parity=args.parity,
+        dev_rows=args.dev_rows,
+        threads=args.threads,
+        seed=args.seed,
+    )
+    verdict = _turn(KINDS[card["kind"]], version, lesson, sides, args.work)
+    report |= {"held_out": _pair(verdict.held_out), "dev": _pair(verdict.dev[args.task]), "accepted": verdict.accepted, "why": verdict.why}
+    report |= {"candidate": str(args.work / "candidate" / str(lesson.version)), "seconds": round(time.monotonic() - began, 1)}
+    (args.work / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+    return 0 if verdict.accepted else REFUSED
+
+
+def _turn(kind: str, version: Path, lesson: Lesson, sides: Split, work: Path) -> gate.Verdict:
+    """Incumbent judged, candidate made and judged on the same rows, both weighed."""
+    learner = importlib.import_module(kind)
+    before = {t.name: learner.judge(version, t, lesson.dev[t.name]) for t in lesson.tasks}
+    held_before = learner.judge(version, lesson.task, sides.held_out)
+    staged = learner.train_from(version, lesson, work / "checkpoint", work / "candidate")
+    # The candidate is fp32, and a later training can start from it as from a checkpoint.
+    shutil.rmtree(work / "checkpoint")
+    held_after = learner.judge(staged.folder, lesson.task, sides.held_out)
+    verdict = gate.weigh(list(zip(held_before, held_after)), {name: list(zip(right, staged.dev[name])) for name, right in before.items()})
+    _say(f"held-out corrections: {verdict.held_out}")
+    for name, figures in verdict.dev.items():
+        _say(f"dev {name}: {figures}")
+    _say(("accepted: " if verdict.accepted else "refused: ") + verdict.why)
+    return verdict
+
+
+def _corrections(path: Path) -> list[tasks.Row]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise data.DataError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise data.DataError(f"{path}:{number}: a row must be an object, not {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _form(version: Path, card: dict[str, Any], task: str) -> dict[str, str]:
+    names = card.get("output", {}).get(task, {})
+    return {name: (version / name).read_text() for name in names.values()}
+
+
+def _pair(figures: gate.Figures) -> dict[str, float]:
+    return {"incumbent": round(figures.incumbent, 4), "candidate": round(figures.candidate, 4)}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    """The command line."""
+    p.set_defaults(run=retrain)
+    p.add_argument("--task", required=True, choices=tasks.KNOWN, help="whose corrections they are")
+    p.add_argument("--corrections", type=Path, required=True, help="what `shoal feedback export --corrected --format task` wrote")
+    p.add_argument("--specialist", type=Path, required=True, help="the specialist's folder; its active version is what is trained further")
+    p.add_argument("--data", type=Path, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz] of every task that the model serves")
+    p.add_argument("--work", type=Path, required=True, help="where quarantine, checkpoint, candidate and report go")
+    p.add_argument("--dry-run", action="store_true", help="stop after the quarantine")
+    p.add_argument("--most-per-source", type=int, default=quarantine.MOST, help="corrections taken from one source; the rest is quarantined as a flood")
+    p.add_argument("--minutes", type=float, default=4.0, help="of training; judging both versions takes about as long again")
+    p.add_argument("--steps", type=int, default=0, help="length of the training in steps instead of minutes: the same on a busy machine; 0 goes by the clock")
+    p.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
+    p.add_argument("--dev-rows", type=int, default=0, help="judge on the first N dev rows of each task; 0 is all")
+    p.add_argument("--parity", type=float, default=0.99, help="least share of answers in which export and checkpoint agree")
+    p.add_argument("--threads", type=int, default=2, help="CPU threads")
+    p.add_argument("--seed", type=int, default=1, help="of order and variants")
+
+
+def main() -> int:
+    """The command alone, without what the other commands load."""
+    parser = argparse.ArgumentParser(prog="shoal-train retrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments(parser)
+    args = parser.parse_args()
+    try:
+        return args.run(args)
+    except data.DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 65
+
+
+if __name__ == "__main__":
+    sys.exit(main())

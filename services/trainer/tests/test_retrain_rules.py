@@ -1,0 +1,151 @@
+"""The pure parts of a retraining: quarantine, split, gate."""
+import itertools
+import random
+
+import pytest
+from conftest import learned, rows
+
+from shoal_trainer import data, gate, near, quarantine, tasks
+from shoal_trainer.split import apart, split
+
+
+def call(name: str, said: str, source: str = "ann", **arguments: str) -> dict:
+    return {"id": name, "task": "tool_call", "input": said, "target": {"tool": "PlayMusic", "arguments": arguments}, "source": source}
+
+
+def reasons(found: quarantine.Sorted) -> dict[str, str]:
+    return {row["id"]: row["reason"] for row in found.quarantined}
+
+
+def test_what_people_really_wrote_passes_whole() -> None:
+    for name in tasks.KNOWN:
+        found = quarantine.sort(rows(name), learned(name), most=1000)
+        assert not {"schema", "unsayable", "flood"} & found.reasons.keys(), (name, found.quarantined[0])
+        assert len(found.clean) + len(found.quarantined) == len(rows(name)) and len(found.clean) > 0.8 * len(rows(name))
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "target", "reason"),
+    [
+        ("tool_call", "play jazz", {"tool": "PlayMusic"}, "schema"),
+        ("tool_call", "play jazz", {"tool": "PlayMusic", "arguments": {"genre": 7}}, "schema"),
+        ("tool_call", {"play": "jazz"}, {"tool": "PlayMusic", "arguments": {}}, "schema"),
+        ("tool_call", "play jazz", {"tool": "PlayMusic", "arguments": {"genre": "rock"}}, "unsayable"),
+        ("tool_call", "play jazz", {"tool": "PlayMusic", "arguments": {"genre": "jaz"}}, "unsayable"),
+        ("tool_call", "play jazz", {"tool": "WipeDisk", "arguments": {}}, "unsayable"),
+        ("tool_call", "play jazz", {"tool": "PlayMusic", "arguments": {"party_size_number": "jazz"}}, "unsayable"),
+        ("plan", "play jazz and go", [{"task": "tool_call", "input": "play rock"}], "unsayable"),
+        ("plan", "play jazz and go", [{"task": "shell", "input": "go"}], "unsayable"),
+        ("plan", "play jazz and go", [], "schema"),
+        ("extract", {"service": "S", "slots": ["a"], "system": "", "user": "to Oslo"}, {"b": "Oslo"}, "unsayable"),
+        ("summarize", {"methods": {"S": {"F": ["a"]}}, "dialogue": [{"speaker": "user", "text": "x"}]}, [{"service": "S", "method": "G", "parameters": {}}], "unsayable"),
+        ("route", "play jazz", "no_such_label", "unsayable"),
+    ],
+)
+def test_a_target_that_is_none_or_that_the_form_could_not_say_is_set_aside(task: str, given: object, target: object, reason: str) -> None:
+    found = quarantine.sort([{"id": "a", "task": task, "input": given, "target": target}], learned(task))
+    assert reasons(found) == {"a": reason} and found.quarantined[0]["why"] and not found.clean
+
+
+def test_plan_text_is_read_as_the_steps_that_it_says() -> None:
+    row = {"id": "a", "task": "plan", "input": "play jazz and go home", "target": "1. tool_call: play jazz\n2. tool_call: go home"}
+    clean = quarantine.sort([row], learned("plan")).clean
+    assert clean[0]["target"] == [{"task": "tool_call", "input": "play jazz"}, {"task": "tool_call", "input": "go home"}]
+
+
+def test_of_contradicting_corrections_none_is_believed() -> None:
+    task = learned("tool_call")
+    several = [call("a", "play jazz", genre="jazz"), call("b", "Play  jazz!", "bob", artist="jazz"), call("c", "play some rock", genre="rock")]
+    found = quarantine.sort(several, task)
+    assert reasons(found) == {"a": "contradiction", "b": "contradiction"} and [row["id"] for row in found.clean] == ["c"]
+    agreeing = quarantine.sort([several[0], call("b", "Play jazz!", "bob", genre="Jazz".lower())], task)
+    assert reasons(agreeing) == {"b": "duplicate"}, "the same twice is no contradiction"
+
+
+def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded() -> None:
+    task = learned("tool_call")
+    copies = [call(f"c{i}", "play jazz" + "!" * (i % 7), "bot", genre="jazz") for i in range(1000)]
+    names = ["".join(pair) for pair in itertools.product("bcdfgklmnprst", "aeiou")]
+    flood = [call(f"f{i}", f"spin {a} {b}", "bot", artist=f"{a} {b}") for i, (a, b) in enumerate(itertools.islice(itertools.product(names, names), 300))]
+    honest = [call("h", "put on some Coltrane", "ann", artist="Coltrane")]
+    found = quarantine.sort(copies + flood + honest, task)
+    assert found.reasons == {"duplicate": 999, "flood": 201}
+    assert len([row for row in found.clean if row["source"] == "bot"]) == quarantine.MOST and found.clean[-1]["id"] == "h"
+    unnamed = quarantine.sort([{k: v for k, v in row.items() if k != "source"} for row in flood], task)
+    assert unnamed.reasons == {"flood": 200}, "those who give no name are one source"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_near_groups_are_those_that_comparing_every_pair_finds(seed: int) -> None:
+    rng = random.Random(seed)
+    bags = [frozenset(rng.choices("abcdefghij", k=rng.randint(1, 9))) for _ in range(60)]
+    group_of = {i: n for n, group in enumerate(near.groups(bags)) for i in group}
+    assert sorted(group_of) == list(range(60))
+    reached = {i: {i} for i in range(60)}
+    for _ in range(60):
+        for i, j in itertools.combinations(range(60), 2):
+            if near.similar(bags[i], bags[j]):
+                reached[i] |= reached[j]
+                reached[j] |= reached[i]
+    assert all((group_of[i] == group_of[j]) == (j in reached[i]) for i in range(60) for j in range(60))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_near_rows_are_on_one_side_and_the_sides_hang_on_the_rows_alone(seed: int) -> None:
+    task, rng = learned("tool_call"), random.Random(seed)
+    some = rng.sample(rows("tool_call"), rng.randint(2, 60))
+    some += [{**row, "id": row["id"] + "-again", "input": row["input"] + "!"} for row in rng.sample(some, len(some) // 2)]
+    rng.shuffle(some)
+    sides = split(some, task)
+    assert sides.train and sides.held_out and not sides.varied and len(sides.train) + len(sides.held_out) == len(some)
+    assert apart(sides.held_out, sides.train) == sides.held_out
+    again = split(rng.sample(some, len(some)), task)
+    assert {row["id"] for row in again.held_out} == {row["id"] for row in sides.held_out}
+
+
+def test_a_row_that_was_judged_by_is_not_learned_from_when_more_have_come() -> None:
+    task = learned("tool_call")
+    early, late = split(rows("tool_call")[:60], task), split(rows("tool_call"), task)
+    assert {row["id"] for row in early.held_out} <= {row["id"] for row in late.held_out}
+
+
+def test_of_a_single_group_variants_are_held_out_and_what_has_none_is_refused() -> None:
+    row = next(row for row in rows("tool_call") if len(row["target"]["arguments"]) > 2)
+    sides = split([row], learned("tool_call"))
+    assert sides.varied and sides.train == [row] and len(sides.held_out) > 5
+    assert all(near.key(variant["input"]) != near.key(row["input"]) and learned("tool_call").unsaid(variant) is None for variant in sides.held_out)
+    with pytest.raises(data.DataError, match="correct one more answer"):
+        split(rows("route")[:1], learned("route"))
+
+
+def pairs(both: int, gained: int, lost: int, neither: int) -> list[gate.Pair]:
+    return [(True, True)] * both + [(False, True)] * gained + [(True, False)] * lost + [(False, False)] * neither
+
+
+@pytest.mark.parametrize(
+    ("held_out", "dev", "accepted", "why"),
+    [
+        (pairs(0, 5, 0, 5), pairs(150, 0, 1, 49), True, "got better"),
+        (pairs(0, 5, 0, 5), pairs(150, 0, 2, 48), False, "lost more than 0.5%"),
+        (pairs(0, 5, 0, 5), pairs(150, 3, 4, 43), True, "got better"),
+        (pairs(5, 0, 0, 5), pairs(150, 20, 0, 30), False, "did not get better"),
+        (pairs(5, 1, 1, 5), pairs(150, 20, 0, 30), False, "did not get better"),
+        (pairs(5, 2, 3, 0), pairs(100, 0, 50, 0), False, "; "),
+    ],
+)
+def test_a_candidate_must_be_better_at_what_was_taught_and_keep_what_was_known(held_out: list[gate.Pair], dev: list[gate.Pair], accepted: bool, why: str) -> None:
+    verdict = gate.weigh(held_out, {"tool_call": dev})
+    assert verdict.accepted is accepted and why in verdict.why
+
+
+def test_a_loss_on_another_task_of_the_same_model_refuses_it_too() -> None:
+    verdict = gate.weigh(pairs(0, 5, 0, 5), {"plan": pairs(50, 0, 0, 0), "episode": pairs(40, 0, 10, 0)})
+    assert not verdict.accepted and verdict.why.startswith("episode")
+
+
+def test_the_interval_holds_the_change_and_narrows_with_the_rows() -> None:
+    few, many = gate.figures(pairs(10, 6, 2, 2)), gate.figures(pairs(1000, 600, 200, 200))
+    for found in (few, many):
+        assert found.low <= found.candidate - found.incumbent <= found.high and found.candidate - found.incumbent == pytest.approx(0.2)
+    assert many.low > 0 > few.low and many.high - many.low < few.high - few.low
+    assert gate.figures([]).rows == 0
