@@ -1,4 +1,4 @@
-//! The first way through, as separate processes with real models: a goal -> planner -> specialist -> tool -> a node that needs the
+//! The first way through, as separate processes with real models: a goal -> splitter -> specialist -> tool -> a node that needs the
 //! tool's answer -> outcomes on disk -> one trace.
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
         whole(&spans).map_err(anyhow::Error::msg)?;
         let seen = services(&spans);
         let expected: &[&str] = if planner == 1 {
-            &["shoal-run", "shoal-gateway", "shoal-planner", "shoal-tool_call"]
+            &["shoal-run", "shoal-gateway", "shoal-splitter", "shoal-tool_call"]
         } else {
             &["shoal-run", "shoal-gateway", "shoal-concierge"]
         };
@@ -115,8 +115,8 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
         );
         if planner == 1 {
             assert!(
-                spans.iter().any(|s| s.name == "decode"),
-                "the trace reaches the decode loop"
+                spans.iter().any(|s| s.name == "prefill"),
+                "the trace reaches the model's own run"
             );
         }
         let content = spans
