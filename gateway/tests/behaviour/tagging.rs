@@ -10,6 +10,7 @@ use serde_json::json;
 use shoal_proto::v1::{
     self,
     decision::Verdict::{Chosen, Invalid},
+    prompt::Content,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,5 +47,30 @@ async fn it_is_asked_as_a_generating_model_is_and_judged_by_the_nodes_form_not_h
         // Of the budget it takes its prompt, and nothing for tokens that it will not write.
         let sampling = seen.sampling.as_ref().expect("bounded");
         assert_eq!((sampling.max_tokens, small.notes.count()), (Some(1), 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_asked_as_an_object_with_what_an_earlier_node_said_in_it_and_a_text_as_a_text() {
+    let tagger = || {
+        Model::new("small", "t", |_, _| say("{}")).card(|c| {
+            c.kind = "tag".into();
+            c.max_new_tokens = 0;
+        })
+    };
+    let asked = |input: &str| request(vec![model("s", "t", "what was said"), model("a", "t", input)]);
+    let read = r#"{"service":"Music","slots":["genre"],"system":"","user":"jazz \"now\" {or} never"}"#;
+    for (input, wanted) in [
+        (read, Content::Json(read.into())),
+        ("play {jazz}", Content::Text("play {jazz}".into())),
+    ] {
+        let large = Model::new("large", "t", |_, _| say("{}"));
+        let (small, _large, world) = pair(tagger(), large, |m| m).await;
+        let ran = world.run(asked(input)).await;
+        assert_eq!(ran.output("a"), json!({}));
+        let seen = small.notes.seen();
+        let prompts: Vec<_> = seen.iter().filter_map(|s| s.request.prompt.clone()?.content).collect();
+        assert!(prompts.contains(&wanted), "{prompts:?}");
+        assert!(prompts.contains(&Content::Text("what was said".into())), "{prompts:?}");
     }
 }
