@@ -19,8 +19,9 @@
 //!
 //! - **What is undefined is an error** wherever it is used.
 //! - **Into JSON only through `tojson`.** A span may hold a quotation mark.
-//! - **A model may find nothing, or a label twice.** A request may ask for fewer labels than the model has (`[tag.input] labels`). Each class is tried at load with no span, with one of each label that it may
-//!   have, and with two; a template that fails then fails the load. What fails all the same with a caller's text is `INTERNAL`.
+//! - **A model may find nothing, or a label twice.** A request may ask for fewer labels than the model has (`[tag.input] labels`).
+//!   Each class is tried at load with no span, with one of each label that it may have, and with two; a template that fails then
+//!   fails the load. What fails all the same with a caller's text is `INTERNAL`.
 //! - **Nothing holds an answer to the schema beside it** (`[output.TASK] schema`) but this template. The schema says what the answer
 //!   is: the gateway checks answers against it.
 use super::path::Tagset;
