@@ -1,8 +1,9 @@
 //! Taggers: a text to a class and spans in one run of an encoder, and those to an answer by the folder's own template.
 //!
 //! They are asked as a generating model is, and answer in its form: one delta with the whole text, then the end. [`Tagger`] reads
-//! the request (`asked`: its text, or an object's; `read`: the tokens, where they stand) and queues it, bounded by tokens; `owner` takes what waits
-//! together through the model; [`path`] finds the likeliest class and spans that go together; [`answer`] puts them into words.
+//! the request (`asked`: its text, or an object's fields; `read`: the tokens, where they stand) and queues it, bounded by tokens;
+//! `owner` takes what waits together through the model; [`path`] finds the likeliest class and spans that go together;
+//! [`answer`] puts them into words.
 //!
 //! Nothing is decoded: how to sample has nothing to act on, and an answer has no tokens of its own. Confidence is of the class
 //! and of each token's tag.
