@@ -150,13 +150,7 @@ impl Generator {
             message: format!("task {} was not prepared", task.name),
         })?;
         if let (Prompt::Json(map), Some(validator)) = (&prompt, &prepared.input) {
-            let value = serde_json::Value::Object(map.clone());
-            if let Err(e) = validator.validate(&value) {
-                return Err(Error::invalid(
-                    "prompt.json",
-                    format!("it breaks the task's input schema at `{}`: {e}", e.instance_path()),
-                ));
-            }
+            prompt::hold(map, validator, "prompt.json")?;
         }
         let ids = self.ids(&prompt, &task.name, deadline).instrument(span.clone()).await?;
         // Before a grammar is compiled for it.

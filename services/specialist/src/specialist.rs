@@ -232,7 +232,7 @@ impl Specialist {
     pub fn tokenize(&self, prompt: &Prompt, task: &str) -> Result<(Vec<u32>, Duration), Error> {
         match &self.model {
             Model::Generator(generator) => generator.tokenize(prompt, &self.task(task)?.name),
-            Model::Tagger(tagger) => tagger.tokenize(prompt.clone()),
+            Model::Tagger(tagger) => tagger.tokenize(prompt.clone(), self.task(task)?),
             Model::Encoder(_) => Err(self.unsupported("generate")),
         }
     }

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, L
 from . import card, model
 from .export import export
 from .prompt import Prompt
+from .tasks import extract
 
 
 SEED = 20261123
@@ -59,6 +60,7 @@ ANSWERS = {
 {{ loop.index }}. {{ span.label }}: {{ span.text }}
 {% endfor %}
 """,
+    "extract.answer.jinja": extract.ANSWER,
 }
 
 
@@ -146,9 +148,9 @@ def table(name: str, rows: dict[str, dict[str, int]], columns: list[str], floor:
     return helper.make_tensor(name, TensorProto.FLOAT, [len(WORDS), len(columns)], values)
 
 
-def tagger(root: Path) -> None:
-    """tiny_tag: tasks `call` (JSON) and `steps` (lines). A tag's logits are looked up by token, a class's are summed over the text."""
-    here = root / "tiny_tag" / "1"
+def tagger(root: Path, name: str, forms: dict[str, dict[str, str]], more: dict, pair: str | None = None) -> None:
+    """A tag's logits are looked up by token, a class's are summed over all that is read. `pair` is how the tokenizer puts two texts together."""
+    here = root / name / "1"
     here.mkdir(parents=True, exist_ok=True)
     tags = ["O", *(f"{mark}-{tag}" for tag in TAGS for mark in "BI")]
     nodes = [
@@ -166,7 +168,7 @@ def tagger(root: Path) -> None:
     value = helper.make_tensor_value_info
     inputs = [value(name, TensorProto.INT64, ["rows", "tokens"]) for name in ("input_ids", "attention_mask")]
     outputs = [value("tag_logits", TensorProto.FLOAT, ["rows", "tokens", len(tags)]), value("class_logits", TensorProto.FLOAT, ["rows", len(CLASSES)])]
-    network = helper.make_model(helper.make_graph(nodes, "tiny_tag", inputs, outputs, tables), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    network = helper.make_model(helper.make_graph(nodes, name, inputs, outputs, tables), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(network)
     onnx.save(network, str(here / "model.onnx"))
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
@@ -174,26 +176,34 @@ def tagger(root: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(WORDS[:4])
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[(mark, WORDS.index(mark)) for mark in ("[CLS]", "[SEP]")])
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=[(mark, WORDS.index(mark)) for mark in ("[CLS]", "[SEP]")])
     tokenizer.save(str(here / "tokenizer.json"))
-    for name, template in ANSWERS.items():
-        (here / name).write_text(template)
+    for form in forms.values():
+        (here / form["template"]).write_text(ANSWERS[form["template"]])
     (here / "call.schema.json").write_text(json.dumps(TOOL, indent=1) + "\n")
     extra = {
         "limits": {"context_tokens": 32, "max_new_tokens": 0},
-        "tag": {"classes": CLASSES, "labels": TAGS, "allowed": ALLOWED},
-        "output": {"call": {"schema": "call.schema.json", "template": "call.answer.jinja"}, "steps": {"template": "steps.answer.jinja"}},
+        "tag": {"classes": CLASSES, "labels": TAGS, "allowed": ALLOWED, **more},
+        "output": forms,
         "calibration": {"call": {"confidence_threshold": 0.5, "statistic": "sum_logprob", "knots": [[-8.0, 0.1], [0.0, 0.9]]}},
     }
-    card.write(root / "tiny_tag", "tiny_tag", ["call", "steps"], {**about("tiny_tag", "tag"), "description": "tables by token, for tests", **extra})
+    card.write(root / name, name, list(forms), {**about(name, "tag"), "description": "tables by token, for tests", **extra})
+
+
+def taggers(root: Path) -> None:
+    """tiny_tag: tasks `call` (JSON) and `steps` (lines), of a text. tiny_tag_pair: tasks `call` and `extract`, of an object."""
+    call = {"schema": "call.schema.json", "template": "call.answer.jinja"}
+    tagger(root, "tiny_tag", {"call": call, "steps": {"template": "steps.answer.jinja"}}, {})
+    fields = {"input": {"text": "user", "before": "system", "labels": "slots"}}
+    tagger(root, "tiny_tag_pair", {"call": call, "extract": {"template": "extract.answer.jinja"}}, fields, "[CLS] $A [SEP] $B:1 [SEP]:1")
 
 
 def main(root: Path) -> None:
-    """All four."""
+    """All five."""
     decoder(root)
     encoder(root, "tiny_classifier", "classify", {"classify": {"labels": LABELS}})
     encoder(root, "tiny_embedder", "embed", {"embed": {"pooling": "mean", "normalise": True, "dimensions": 32}})
-    tagger(root)
+    taggers(root)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! What the two TOML files may say, beyond their keys.
 use super::{
     Error,
-    manifest::{Card, Classify, Kind, Manifest, Tag},
+    manifest::{Card, Classify, Kind, Manifest, Tag, TagInput},
 };
 use std::path::Path;
 
@@ -123,10 +123,11 @@ impl Card {
                 "[limits] max_new_tokens is {new}: a tagger decodes nothing, make it 0"
             ));
         }
-        match self.input.keys().next() {
+        let reads_objects = self.tag.as_ref().is_some_and(|t| t.input.is_some());
+        match self.input.keys().next().filter(|_| !reads_objects) {
             None => Ok(()),
             Some(task) => Err(format!(
-                "[input.{task}] is of JSON prompts, and a tagger reads text: take it out"
+                "[input.{task}] is of JSON prompts, and a tagger without [tag.input] reads text: take it out, or say which fields are read"
             )),
         }
     }
@@ -158,7 +159,23 @@ impl Tag {
                 ));
             }
         }
-        Ok(())
+        self.input.as_ref().map_or(Ok(()), TagInput::check)
+    }
+}
+
+impl TagInput {
+    fn check(&self) -> Result<(), String> {
+        let named = [Some(&self.text), self.before.as_ref(), self.labels.as_ref()];
+        let names: Vec<String> = named.into_iter().flatten().cloned().collect();
+        if names.iter().any(String::is_empty) {
+            return Err("[tag.input] names a field \"\": give the names of an object's fields".into());
+        }
+        match twice(&names) {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "[tag.input] names `{name}` twice: a field is read as one thing"
+            )),
+        }
     }
 }
 

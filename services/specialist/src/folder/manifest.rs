@@ -30,7 +30,7 @@ pub enum Kind {
     Classify,
     /// Vectors.
     Embed,
-    /// Text from text in one run: a class and spans, put into words by a template.
+    /// Text from text, or from an object's fields, in one run: a class and spans, put into words by a template.
     Tag,
 }
 
@@ -261,6 +261,21 @@ pub struct Tag {
     /// Labels that a class may have, by class. A class that is not listed may have all.
     #[serde(default)]
     pub allowed: BTreeMap<String, Vec<String>>,
+    /// Which fields of an object it reads. Without them it reads texts.
+    pub input: Option<TagInput>,
+}
+
+/// The fields of an object that a tagger reads; others may be there and are not looked at. With `before` the tokenizer's
+/// post-processor puts the two texts together.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagInput {
+    /// The text whose runs are spans.
+    pub text: String,
+    /// A text that was said before it: read, and never part of a span.
+    pub before: Option<String>,
+    /// A list of the labels that may be found this time. Names that the model does not know are not looked at.
+    pub labels: Option<String>,
 }
 
 /// Reads one of the two files.

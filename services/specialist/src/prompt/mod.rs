@@ -7,6 +7,7 @@ pub use template::Templates;
 pub(crate) use template::{RENDERED_BYTES, environment};
 
 use crate::error::Error;
+use jsonschema::Validator;
 use serde_json::Value;
 use shoal_proto::v1;
 use tokenizers::Tokenizer;
@@ -75,6 +76,17 @@ impl Prompt {
         }
         Ok(Self::Messages(messages))
     }
+}
+
+/// Holds an object to its task's input schema.
+///
+/// # Errors
+/// `Invalid`, of `field`, with the place in the object.
+pub(crate) fn hold(object: &serde_json::Map<String, Value>, schema: &Validator, field: &str) -> Result<(), Error> {
+    schema.validate(&Value::Object(object.clone())).map_err(|e| {
+        let at = e.instance_path();
+        Error::invalid(field, format!("it breaks the task's input schema at `{at}`: {e}"))
+    })
 }
 
 /// Ids of a rendered prompt. The template wrote the control tokens, so the tokenizer adds none.

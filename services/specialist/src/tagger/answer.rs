@@ -6,7 +6,7 @@
 //!
 //! - `class`: the class's name; `none` of a model without classes.
 //! - `spans`: in the order of the text, each with `label` and `text`. The text is as it stands in the input, case and all.
-//! - `input`: the text that was read.
+//! - `input`: the text that was read: of an object, the field that is `[tag.input] text`.
 //! - `task`: the task.
 //!
 //! ```text
@@ -19,8 +19,9 @@
 //!
 //! - **What is undefined is an error** wherever it is used.
 //! - **Into JSON only through `tojson`.** A span may hold a quotation mark.
-//! - **A model may find nothing, or a label twice.** Each class is tried at load with no span, with one of each label that it may
-//!   have, and with two; a template that fails then fails the load. What fails all the same with a caller's text is `INTERNAL`.
+//! - **A model may find nothing, or a label twice.** A request may ask for fewer labels than the model has (`[tag.input] labels`).
+//!   Each class is tried at load with no span, with one of each label that it may have, and with two; a template that fails then
+//!   fails the load. What fails all the same with a caller's text is `INTERNAL`.
 //! - **Nothing holds an answer to the schema beside it** (`[output.TASK] schema`) but this template. The schema says what the answer
 //!   is: the gateway checks answers against it.
 use super::path::Tagset;
@@ -116,6 +117,7 @@ mod tests {
             classes: names(&["play", "book"]),
             labels: names(&["genre", "city"]),
             allowed: [("play".to_owned(), names(&["genre"]))].into(),
+            input: None,
         })
     }
 

@@ -1,13 +1,15 @@
 //! Taggers: a text to a class and spans in one run of an encoder, and those to an answer by the folder's own template.
 //!
 //! They are asked as a generating model is, and answer in its form: one delta with the whole text, then the end. [`Tagger`] reads
-//! the request (`read`: its text, the tokens, where they stand) and queues it, bounded by tokens; `owner` takes what waits
-//! together through the model; [`path`] finds the likeliest class and spans that go together; [`answer`] puts them into words.
+//! the request (`asked`: its text, or an object's fields; `read`: the tokens, where they stand) and queues it, bounded by tokens;
+//! `owner` takes what waits together through the model; [`path`] finds the likeliest class and spans that go together;
+//! [`answer`] puts them into words.
 //!
 //! Nothing is decoded: how to sample has nothing to act on, and an answer has no tokens of its own. Confidence is of the class
 //! and of each token's tag.
 
 pub mod answer;
+mod asked;
 mod owner;
 pub mod path;
 mod read;
@@ -18,7 +20,7 @@ use crate::{
     encoder::prove,
     engine::{End, Shared, Ticket},
     error::Error,
-    folder::{Folder, Form, Task},
+    folder::{Folder, Form, Task, manifest::TagInput},
     generator::within,
     prompt::Prompt,
     runtime::{Options, OrtEncoder},
@@ -28,6 +30,7 @@ use crate::{
     workshop::Workshop,
 };
 use answer::Answers;
+use asked::{Asked, Input};
 use owner::{Batch, Logits, Owner, Waiting};
 use path::Tagset;
 use read::Text;
@@ -56,6 +59,7 @@ const TOKEN_BYTES: usize = 64;
 pub struct Tagger {
     shared: Arc<Shared<Waiting>>,
     tokenizer: Arc<Tokenizer>,
+    tagset: Arc<Tagset>,
     context_tokens: usize,
     workshop: Workshop,
     tasks: HashMap<String, Arc<Prepared>>,
@@ -67,6 +71,7 @@ pub struct Tagger {
 /// A task, ready for requests.
 struct Prepared {
     name: String,
+    input: Input,
     template: String,
     schema: Option<Value>,
     calibration: Calibration,
@@ -95,7 +100,8 @@ impl Tagger {
             message,
         };
         let card = folder.card.tag.as_ref();
-        let tagset = Tagset::of(card.ok_or_else(|| fault("card.toml", "it has no [tag]".into()))?);
+        let card = card.ok_or_else(|| fault("card.toml", "it has no [tag]".into()))?;
+        let tagset = Tagset::of(card);
         let mut answers = Answers::new().map_err(|e| fault("card.toml", e.to_string()))?;
         let mut tasks = Vec::new();
         for task in &folder.tasks {
@@ -104,18 +110,19 @@ impl Tagger {
             answers
                 .add(file, source, &task.name, &tagset)
                 .map_err(|e| fault(file, e))?;
-            tasks.push(Prepared::of(task, file));
+            let prepared = Prepared::of(task, card.input.as_ref());
+            tasks.push(prepared.map_err(|e| fault(&format!("input schema of task {}", task.name), e))?);
         }
         let outputs: &[&[&str]] = match tagset.classes() {
             0 => &[&["tag_logits"]],
             _ => &[&["tag_logits"], &["class_logits"]],
         };
         let mut model = OrtEncoder::open(library, &folder.model, outputs, options)?;
-        let card = tagset.clone();
+        let shape = tagset.clone();
         let mut run = move |batch: Batch| {
             let (rows, columns) = (batch.rows, batch.columns);
             let outputs = model.run(rows, columns, batch.ids, batch.mask);
-            Logits::of(outputs.map_err(|e| e.to_string())?, rows, columns, &card)
+            Logits::of(outputs.map_err(|e| e.to_string())?, rows, columns, &shape)
         };
         let context_tokens = folder.card.limits.context_tokens as usize;
         let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
@@ -163,9 +170,10 @@ impl Tagger {
             shared: shared.clone(),
             stopped: stopped.clone(),
         };
+        let tagset = Arc::new(tagset);
         let owner = Owner {
             model,
-            tagset,
+            tagset: tagset.clone(),
             answers,
             shared: shared.clone(),
             instruments,
@@ -178,6 +186,7 @@ impl Tagger {
         Ok(Self {
             shared,
             tokenizer: Arc::new(tokenizer),
+            tagset,
             context_tokens: limits.context_tokens,
             workshop: Workshop::start()?,
             tasks: tasks.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect(),
@@ -203,12 +212,10 @@ impl Tagger {
     /// `Invalid` for what the request says, `Busy` when too much waits, `Expired`.
     pub(crate) async fn generate(&self, ask: Ask, task: &Task) -> Result<Ticket, Error> {
         let started = Instant::now();
-        let task = self.tasks.get(&task.name).ok_or_else(|| Error::Broken {
-            message: format!("task {} was not prepared", task.name),
-        })?;
+        let task = self.prepared(task)?;
         task.check(ask.form.as_ref())?;
-        let text = read::said(ask.prompt)?;
-        let text = within(ask.deadline, self.read(text))
+        let asked = task.input.read(ask.prompt)?;
+        let text = within(ask.deadline, self.read(asked))
             .instrument(ask.span.clone())
             .await?;
         if self.stopped.is_cancelled() {
@@ -234,23 +241,34 @@ impl Tagger {
     }
 
     /// Token ids of a prompt, as the model gets them.
-    pub(crate) fn tokenize(&self, prompt: Prompt) -> Result<(Vec<u32>, Duration), Error> {
+    pub(crate) fn tokenize(&self, prompt: Prompt, task: &Task) -> Result<(Vec<u32>, Duration), Error> {
         let started = Instant::now();
-        let text = read::tokenize(&self.tokenizer, read::said(prompt)?, self.context_tokens);
+        let asked = self.prepared(task)?.input.read(prompt)?;
+        let text = read::tokenize(&self.tokenizer, asked, &self.tagset, self.context_tokens);
         let text = text.map_err(|e| Error::invalid("prompt", e))?;
         Ok((text.ids, started.elapsed()))
     }
 
-    async fn read(&self, text: String) -> Result<Text, Error> {
-        let (bytes, context) = (text.len(), self.context_tokens);
+    fn prepared(&self, task: &Task) -> Result<&Arc<Prepared>, Error> {
+        self.tasks.get(&task.name).ok_or_else(|| Error::Broken {
+            message: format!("task {} was not prepared", task.name),
+        })
+    }
+
+    async fn read(&self, asked: Asked) -> Result<Text, Error> {
+        let bytes = asked.text.len() + asked.before.as_ref().map_or(0, String::len);
+        let context = self.context_tokens;
         if bytes > context.saturating_mul(TOKEN_BYTES) {
             return Err(Error::invalid(
                 "prompt",
                 format!("{bytes} bytes do not fit {context} tokens"),
             ));
         }
-        let tokenizer = self.tokenizer.clone();
-        let read = move || read::tokenize(&tokenizer, text, context).map_err(|e| Error::invalid("prompt", e));
+        let (tokenizer, tagset) = (self.tokenizer.clone(), self.tagset.clone());
+        let read = move || {
+            let text = read::tokenize(&tokenizer, asked, &tagset, context);
+            text.map_err(|e| Error::invalid("prompt", e))
+        };
         if bytes <= SHORT_BYTES {
             return read();
         }
@@ -274,13 +292,14 @@ struct Limits {
 }
 
 impl Prepared {
-    fn of(task: &Task, template: &str) -> Self {
-        Self {
+    fn of(task: &Task, input: Option<&TagInput>) -> Result<Self, String> {
+        Ok(Self {
             name: task.name.clone(),
-            template: template.to_owned(),
+            input: Input::of(input, task)?,
+            template: task.template.clone().unwrap_or_default(),
             schema: task.output_schema.clone(),
             calibration: task.calibration.clone(),
-        }
+        })
     }
 
     /// A form that a request wants: one that the template's answers have anyway is as good as none.

@@ -112,7 +112,7 @@ impl Logits {
 
 pub(super) struct Owner<M> {
     pub(super) model: M,
-    pub(super) tagset: Tagset,
+    pub(super) tagset: Arc<Tagset>,
     pub(super) answers: Answers,
     pub(super) shared: Arc<Shared<Waiting>>,
     pub(super) instruments: Instruments,
@@ -213,7 +213,7 @@ impl<M: FnMut(Batch) -> Result<Logits, String>> Owner<M> {
             .iter()
             .map(|t| &tags[t.at * width..(t.at + 1) * width])
             .collect();
-        let reading = path::read(&self.tagset, &rows, classes);
+        let reading = path::read(&self.tagset, &rows, classes, text.wanted.as_deref());
         let spans = path::spans(&reading.tags);
         let slice = |span: &path::Span| {
             let (first, last) = (text.tokens[span.tokens.start], text.tokens[span.tokens.end - 1]);

@@ -4,7 +4,7 @@
 //! likeliest valid path over the tags that it allows is found by dynamic programming (Viterbi, 1967); the class whose log
 //! probability and path together are the likeliest is read. So a class is not read because of words that it has no place for.
 use crate::{folder::manifest::Tag, sampling::Choice};
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 /// The tag of a token outside every span.
 const OUTSIDE: usize = 0;
@@ -71,6 +71,13 @@ impl Tagset {
         self.labels.get(label).map_or("", String::as_str)
     }
 
+    /// Which labels are among the names, in the model's order.
+    #[must_use]
+    pub fn among(&self, names: &[String]) -> Vec<bool> {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        self.labels.iter().map(|l| names.contains(l.as_str())).collect()
+    }
+
     /// The names of each class and of the labels that it may have; without classes, no name and all labels.
     pub fn allowed(&self) -> impl Iterator<Item = (Option<&str>, Vec<&str>)> {
         self.allowed.iter().enumerate().map(|(class, allowed)| {
@@ -102,14 +109,20 @@ pub struct Span {
 }
 
 /// Reads a text. `tags: [tokens][tags]` are logits of the tokens that may be part of a span, `classes: [classes]` those of the
-/// text; all finite. Of equally likely readings it is the one of the first class.
+/// text; all finite. `wanted: [labels]` says which labels may be found, beside what the class says; `None`: all. Of equally likely
+/// readings it is the one of the first class.
 #[must_use]
-pub fn read(tagset: &Tagset, tags: &[&[f32]], classes: &[f32]) -> Reading {
+pub fn read(tagset: &Tagset, tags: &[&[f32]], classes: &[f32], wanted: Option<&[bool]>) -> Reading {
     let (by_token, by_class): (Vec<Vec<f64>>, Vec<f64>) =
         (tags.iter().map(|row| log_softmax(row)).collect(), log_softmax(classes));
     let mut best: Option<(f64, usize, Vec<usize>)> = None;
     for (class, allowed) in tagset.allowed.iter().enumerate() {
-        let (path_score, path) = likeliest(&by_token, allowed);
+        let both = |(of_class, asked): (&bool, &bool)| *of_class && *asked;
+        let allowed: Vec<bool> = match wanted {
+            None => allowed.clone(),
+            Some(wanted) => allowed.iter().zip(wanted).map(both).collect(),
+        };
+        let (path_score, path) = likeliest(&by_token, &allowed);
         let score = by_class.get(class).copied().unwrap_or(0.0) + path_score;
         if best.as_ref().is_none_or(|(least, ..)| score > *least) {
             best = Some((score, class, path));
@@ -243,7 +256,7 @@ mod tests {
     fn a_class_is_not_read_because_of_words_that_it_has_no_place_for() {
         // The first class is the likelier one, but may not have the label that the token surely is of.
         let tagset = tagset(&[vec![false], vec![true]], 2);
-        let reading = read(&tagset, &[&[0.0, 5.0, 0.0]], &[1.0, 0.0]);
+        let reading = read(&tagset, &[&[0.0, 5.0, 0.0]], &[1.0, 0.0], None);
         assert_eq!((reading.class, &reading.tags[..]), (Some(1), &[1][..]));
         let [class, tag] = &reading.choices[..] else {
             panic!("class and tag")
@@ -252,7 +265,7 @@ mod tests {
         assert!((class.logprob + (1.0 + rest).ln()).abs() < 1e-6 && (class.margin + 1.0).abs() < 1e-6);
         assert!((tag.logprob - (5.0 - sum.ln())).abs() < 1e-6 && (tag.margin - 5.0).abs() < 1e-6);
         // Surer of the class than of the word: the word is left outside.
-        let reading = read(&tagset, &[&[0.0, 5.0, 0.0]], &[9.0, 0.0]);
+        let reading = read(&tagset, &[&[0.0, 5.0, 0.0]], &[9.0, 0.0], None);
         assert_eq!((reading.class, &reading.tags[..]), (Some(0), &[0][..]));
     }
 
@@ -260,14 +273,14 @@ mod tests {
     fn a_continuation_without_a_beginning_is_not_read_however_likely() {
         let tagset = tagset(&[vec![true, true]], 0);
         let (outside, lone) = ([1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 9.0, 0.0, 0.0]);
-        assert_eq!(read(&tagset, &[&outside, &outside], &[]).tags, [0, 0]);
+        assert_eq!(read(&tagset, &[&outside, &outside], &[], None).tags, [0, 0]);
         assert_eq!(
-            read(&tagset, &[&outside, &lone], &[]).tags,
+            read(&tagset, &[&outside, &lone], &[], None).tags,
             [1, 2],
             "the likeliest path that has it"
         );
-        assert_eq!(read(&tagset, &[&lone], &[]).tags, [1]);
-        let nothing = read(&tagset, &[], &[]);
+        assert_eq!(read(&tagset, &[&lone], &[], None).tags, [1]);
+        let nothing = read(&tagset, &[], &[], None);
         assert!(nothing.class.is_none() && nothing.tags.is_empty() && nothing.choices.is_empty());
     }
 
@@ -286,6 +299,7 @@ mod tests {
             classes: names(&["play", "any"]),
             labels: names(&["genre", "city"]),
             allowed: [("play".to_owned(), names(&["genre"]))].into(),
+            input: None,
         };
         let allowed: Vec<_> = Tagset::of(&card)
             .allowed()
@@ -303,6 +317,11 @@ mod tests {
             allowed: Default::default(),
             ..card
         });
+        let asked = names(&["city", "country", "city"]);
+        assert_eq!(
+            (none.among(&asked), none.among(&[])),
+            (vec![false, true], vec![false, false])
+        );
         let all: Vec<_> = none.allowed().collect();
         assert_eq!((all, none.tags()), (vec![(None, vec!["genre", "city"])], 5));
     }
@@ -316,11 +335,14 @@ mod tests {
         fn the_reading_is_valid_and_no_other_is_likelier(
             tags in logits(5, 0..5), classes in prop::collection::vec(-4.0f32..4.0, 0..4),
             may in prop::collection::vec(prop::collection::vec(any::<bool>(), 2), 4),
+            wanted in prop::option::of(prop::collection::vec(any::<bool>(), 2)),
         ) {
-            let allowed = &may[..classes.len().max(1)];
-            let tagset = tagset(allowed, classes.len());
+            let may = &may[..classes.len().max(1)];
+            let tagset = tagset(may, classes.len());
+            let both = |of_class: &Vec<bool>| (0..2).map(|l| of_class[l] && wanted.as_ref().is_none_or(|w| w[l])).collect();
+            let allowed: Vec<Vec<bool>> = may.iter().map(both).collect();
             let rows: Vec<&[f32]> = tags.iter().map(Vec::as_slice).collect();
-            let reading = read(&tagset, &rows, &classes);
+            let reading = read(&tagset, &rows, &classes, wanted.as_deref());
             let own = &allowed[reading.class.unwrap_or(0)];
             prop_assert!(valid(&reading.tags, own), "{:?} with {own:?}", reading.tags);
             prop_assert_eq!((reading.tags.len(), reading.class.is_some()), (tags.len(), !classes.is_empty()));
@@ -336,7 +358,7 @@ mod tests {
         #[test]
         fn spans_are_whole_apart_and_in_order(tags in logits(7, 0..12)) {
             let rows: Vec<&[f32]> = tags.iter().map(Vec::as_slice).collect();
-            let path = read(&tagset(&[vec![true; 3]], 0), &rows, &[]).tags;
+            let path = read(&tagset(&[vec![true; 3]], 0), &rows, &[], None).tags;
             let spans = spans(&path);
             prop_assert!(spans.windows(2).all(|two| two[0].tokens.end <= two[1].tokens.start));
             for span in &spans {

@@ -1,5 +1,5 @@
-//! What of a prompt is read, and the tokens that its text has.
-use crate::{error::Error, prompt::Prompt};
+//! The tokens that a text has, and where they stand in it.
+use super::{asked::Asked, path::Tagset};
 use tokenizers::Tokenizer;
 
 /// A text, as the model gets it.
@@ -10,9 +10,12 @@ pub(super) struct Text {
     pub(super) ids: Vec<u32>,
     /// Those that may be part of a span.
     pub(super) tokens: Vec<Token>,
+    /// `[labels]`: those that may be found; `None`: all.
+    pub(super) wanted: Option<Vec<bool>>,
 }
 
-/// A token of the text itself: not one that the tokenizer put around it, and not one that stands for no part of it.
+/// A token of the text itself: not one that the tokenizer put around it, not one of what was said before it, and not one that stands
+/// for no part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token {
     /// Which of `ids` it is.
@@ -23,46 +26,31 @@ pub(super) struct Token {
     pub(super) end: usize,
 }
 
-/// The text that a prompt asks about: of a conversation, what the user said last.
-pub(super) fn said(prompt: Prompt) -> Result<String, Error> {
-    match prompt {
-        Prompt::Text(text) => Ok(text),
-        Prompt::Messages(list) => {
-            let last = list.into_iter().rev().find(|(role, _)| role == "user");
-            let refused = || {
-                Error::invalid(
-                    "prompt.messages",
-                    "a tagger reads what the user said last: give a message of role `user`",
-                )
-            };
-            last.map(|(_, content)| content).ok_or_else(refused)
-        }
-        Prompt::Json(_) => Err(Error::invalid(
-            "prompt.json",
-            "a tagger reads text: give `text`, or `messages`",
-        )),
-    }
-}
-
-/// Tokens of a text.
+/// Tokens of what is asked.
 ///
 /// # Errors
 /// In words, when there are none or too many.
-pub(super) fn tokenize(tokenizer: &Tokenizer, text: String, context: usize) -> Result<Text, String> {
-    let encoding = tokenizer.encode(text.as_str(), true).map_err(|e| e.to_string())?;
+pub(super) fn tokenize(tokenizer: &Tokenizer, asked: Asked, tagset: &Tagset, context: usize) -> Result<Text, String> {
+    let text = asked.text;
+    let (encoding, own) = match asked.before.as_deref() {
+        None => (tokenizer.encode(text.as_str(), true), 0),
+        Some(before) => (tokenizer.encode((before, text.as_str()), true), 1),
+    };
+    let encoding = encoding.map_err(|e| e.to_string())?;
     let ids = encoding.get_ids();
     if ids.is_empty() || ids.len() > context {
         return Err(format!("it has {} tokens; 1 to {context} fit", ids.len()));
     }
-    let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
-    let token = |(at, ((start, end), special)): (usize, (&(usize, usize), &u32))| {
+    let (sequences, special) = (encoding.get_sequence_ids(), encoding.get_special_tokens_mask());
+    let token = |(at, (start, end)): (usize, &(usize, usize))| {
         // Of a character that is more tokens than one, each stands for the whole.
         let (start, end) = (text.floor_char_boundary(*start), text.ceil_char_boundary(*end));
-        (*special == 0 && start < end).then_some(Token { at, start, end })
+        (special[at] == 0 && sequences[at] == Some(own) && start < end).then_some(Token { at, start, end })
     };
     Ok(Text {
-        tokens: places.enumerate().filter_map(token).collect(),
+        tokens: encoding.get_offsets().iter().enumerate().filter_map(token).collect(),
         ids: ids.to_vec(),
+        wanted: asked.labels.map(|names| tagset.among(&names)),
         text,
     })
 }
@@ -70,12 +58,30 @@ pub(super) fn tokenize(tokenizer: &Tokenizer, text: String, context: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::manifest::Tag;
 
     const BERT: &str = include_str!("../../../../tests/fixtures/models/tiny_tag/1/tokenizer.json");
 
+    const PAIR: &str = include_str!("../../../../tests/fixtures/models/tiny_tag_pair/1/tokenizer.json");
+
+    fn read(tokenizer: &str, before: Option<&str>, text: &str) -> Result<Text, String> {
+        let tokenizer = Tokenizer::from_bytes(tokenizer).expect("a tokenizer");
+        let tagset = Tagset::of(&Tag {
+            classes: Vec::new(),
+            labels: vec!["word".into()],
+            allowed: Default::default(),
+            input: None,
+        });
+        let asked = Asked {
+            text: text.to_owned(),
+            before: before.map(str::to_owned),
+            labels: None,
+        };
+        tokenize(&tokenizer, asked, &tagset, 32)
+    }
+
     fn slices(text: &str) -> Vec<String> {
-        let tokenizer = Tokenizer::from_bytes(BERT).expect("a tokenizer");
-        let read = tokenize(&tokenizer, text.to_owned(), 32).expect("fits");
+        let read = read(BERT, None, text).expect("fits");
         assert!(
             read.tokens.iter().all(|t| t.at > 0 && t.at + 1 < read.ids.len()),
             "{read:?}"
@@ -96,22 +102,22 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_does_not_fit_is_refused_with_its_length() {
-        let tokenizer = Tokenizer::from_bytes(BERT).expect("a tokenizer");
-        let told = tokenize(&tokenizer, "play ".repeat(31), 32).expect_err("33 tokens");
-        assert!(told.contains("33 tokens; 1 to 32 fit"), "{told}");
+    fn of_two_texts_the_tokens_are_those_of_the_second_alone() {
+        for (before, ahead) in [("", 2), ("rock by Café?", 6)] {
+            let text = read(PAIR, Some(before), "some Café jazz").expect("fits");
+            let places: Vec<_> = text.tokens.iter().map(|t| (t.at, &text.text[t.start..t.end])).collect();
+            assert_eq!(places, [(ahead, "some"), (ahead + 1, "Café"), (ahead + 2, "jazz")]);
+            assert_eq!(text.ids.len(), ahead + 4, "[CLS] before [SEP] text [SEP]");
+        }
+        assert!(read(PAIR, Some("rock"), "").expect("fits").tokens.is_empty());
     }
 
     #[test]
-    fn of_a_conversation_it_is_what_the_user_said_last_and_an_object_is_refused() {
-        let said_of = |turns: &[(&str, &str)]| {
-            let turns = turns.iter().map(|(r, c)| ((*r).to_owned(), (*c).to_owned()));
-            said(Prompt::Messages(turns.collect()))
-        };
-        let turns = [("system", "s"), ("user", "a"), ("user", "b"), ("assistant", "c")];
-        assert_eq!(said_of(&turns), Ok("b".to_owned()));
-        assert!(matches!(said_of(&turns[..1]), Err(Error::Invalid { field, .. }) if field == "prompt.messages"));
-        let object = said(Prompt::Json(Default::default()));
-        assert!(matches!(object, Err(Error::Invalid { field, .. }) if field == "prompt.json"));
+    fn a_text_that_does_not_fit_is_refused_with_its_length() {
+        for (before, tokens) in [(None, 31), (Some("play play"), 28)] {
+            let told = read(PAIR, before, &"play ".repeat(tokens)).expect_err("33 tokens");
+            assert!(told.contains("33 tokens; 1 to 32 fit"), "{told}");
+            assert!(read(PAIR, before, &"play ".repeat(tokens - 1)).is_ok());
+        }
     }
 }

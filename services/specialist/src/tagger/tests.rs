@@ -52,6 +52,7 @@ impl Still {
             classes: Vec::new(),
             labels: vec!["word".into()],
             allowed: Default::default(),
+            input: None,
         });
         let mut answers = Answers::new().expect("an environment");
         answers.add("x.jinja", TEMPLATE, "t", &tagset).expect("a good template");
@@ -71,7 +72,7 @@ impl Still {
             queue_tokens,
         };
         let tokenizer = Tokenizer::from_bytes(BERT).expect("a tokenizer");
-        let tasks = vec![Prepared::of(&task, "x.jinja")];
+        let tasks = vec![Prepared::of(&task, None).expect("no schema")];
         Self {
             tagger: Tagger::over("still", tokenizer, limits, tasks, (tagset, answers), model).expect("a thread"),
             task,
@@ -269,6 +270,7 @@ fn what_the_model_gives_must_be_what_the_card_says() {
         classes: vec!["a".into(), "b".into()],
         labels: vec!["word".into()],
         allowed: Default::default(),
+        input: None,
     });
     let output = |shape: &[usize], value: f32| crate::runtime::Output {
         shape: shape.to_vec(),

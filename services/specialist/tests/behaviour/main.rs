@@ -21,5 +21,6 @@ mod spans_of_input;
 mod stub;
 mod tag_folders;
 mod tagged;
+mod tagged_objects;
 mod templates;
 mod world;

@@ -54,7 +54,7 @@ fn a_card_whose_names_do_not_go_together_is_refused_by_key() {
         (
             "[output.steps]",
             "[input.call]\nschema = \"call.schema.json\"\n\n[output.steps]",
-            "[input.call] is of JSON prompts",
+            "a tagger without [tag.input] reads text",
         ),
         (
             "template = \"steps.answer.jinja\"",
@@ -92,6 +92,36 @@ fn a_card_whose_names_do_not_go_together_is_refused_by_key() {
     )
     .expect("written");
     has(&copy.refused(), &["[tag] labels for \"tag\""]);
+}
+
+#[test]
+fn fields_that_are_not_three_of_an_object_are_refused() {
+    let input = "text = \"user\"\nbefore = \"system\"\nlabels = \"slots\"";
+    for (to, wanted) in [
+        ("text = \"user\"\nbefor = \"system\"", "unknown field `befor`"),
+        ("before = \"system\"", "missing field `text`"),
+        ("text = [\"user\"]", "invalid type: sequence"),
+        ("text = \"\"", "[tag.input] names a field \"\""),
+        ("text = \"user\"\nlabels = \"\"", "[tag.input] names a field \"\""),
+        ("text = \"user\"\nbefore = \"user\"", "[tag.input] names `user` twice"),
+        (
+            "text = \"user\"\nbefore = \"x\"\nlabels = \"x\"",
+            "[tag.input] names `x` twice",
+        ),
+    ] {
+        let copy = Copy::of("tiny_tag_pair");
+        copy.edit("1/card.toml", input, to);
+        has(&copy.refused(), &[wanted]);
+    }
+    // What an object must be beyond its fields is said as of any other model, and must be a schema.
+    let copy = Copy::of("tiny_tag_pair");
+    copy.write("call.input.json", br#"{"type": "objects"}"#);
+    copy.edit(
+        "1/card.toml",
+        "[output.call]",
+        "[input.call]\nschema = \"call.input.json\"\n\n[output.call]",
+    );
+    has(&copy.refused(), &["input schema of task call", "objects"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn request(task: &str, text: &str) -> v1::GenerateRequest {
     }
 }
 
-async fn generated(served: &Served, request: v1::GenerateRequest) -> v1::GenerateDone {
+pub(crate) async fn generated(served: &Served, request: v1::GenerateRequest) -> v1::GenerateDone {
     let stream = served.client().generate(request).await.expect("accepted").into_inner();
     let (deltas, done) = collect(stream).await.expect("answered");
     assert_eq!(deltas, done.text);
@@ -228,7 +228,10 @@ async fn sampling_has_nothing_to_act_on_and_a_form_is_its_own() {
     for (field, request) in [
         ("constraint", form(v1::constraint::Form::JsonSchema(schema.into()))),
         ("constraint", form(v1::constraint::Form::Lark("start: /x/".into()))),
-        ("prompt.json", json_prompt),
+        (
+            "prompt.json: a tagger whose card has no [tag.input] reads no object",
+            json_prompt,
+        ),
         ("prompt", request("call", &"play ".repeat(31))),
         ("prompt", request("call", &"x".repeat(1 << 20))),
         ("sampling.stop", long),
