@@ -12,13 +12,17 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, State},
     http::HeaderMap,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use shoal_kit::{propagate, telemetry::names};
+use shoal_kit::{
+    propagate,
+    serve::{Posted, Unread},
+    telemetry::names,
+};
 use shoal_proto::v1;
 use std::{
     sync::Arc,
@@ -59,13 +63,13 @@ async fn models(State(context): State<Arc<Context>>) -> Json<Value> {
 async fn complete(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
-    body: Result<Json<Body>, JsonRejection>,
+    body: Result<Posted<Body>, Unread>,
 ) -> Response {
     let span = open::span("POST /v1/chat/completions");
     propagate::adopt_headers(&headers, &span);
     let body = match body {
-        Ok(Json(body)) => body,
-        Err(rejection) => return refusal::body(&rejection),
+        Ok(Posted(body)) => body,
+        Err(unread) => return refusal::body(&unread),
     };
     let (streamed, include_usage, model) = (body.stream, body.include_usage(), body.model.clone());
     let completion = match begin(&context, body, span) {

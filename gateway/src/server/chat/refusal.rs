@@ -2,12 +2,11 @@
 use crate::error::Error;
 use axum::{
     Json,
-    extract::rejection::JsonRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
-use shoal_kit::status;
+use shoal_kit::{serve::Unread, status};
 use tonic::{Code, Status};
 
 /// The body of an error.
@@ -46,12 +45,9 @@ pub(crate) fn response(error: &Error) -> Response {
     response
 }
 
-/// A body that is no completion request.
-pub(crate) fn body(rejection: &JsonRejection) -> Response {
-    let said = rejection.body_text();
-    let mut response = response(&Error::invalid("body", said));
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-    }
+/// A body that is no completion request, or that never came.
+pub(crate) fn body(unread: &Unread) -> Response {
+    let mut response = response(&Error::invalid("body", unread.said()));
+    *response.status_mut() = unread.status();
     response
 }

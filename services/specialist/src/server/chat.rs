@@ -16,14 +16,19 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shoal_kit::{propagate, serve::MAX_REQUEST_BYTES, status::Reason, telemetry::names::PROVIDER};
+use shoal_kit::{
+    propagate,
+    serve::{MAX_REQUEST_BYTES, Posted, Unread},
+    status::Reason,
+    telemetry::names::PROVIDER,
+};
 use shoal_proto::v1;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::Code;
@@ -114,7 +119,7 @@ async fn models(State(door): State<Door>) -> Json<Value> {
     Json(json!({"object": "list", "data": data}))
 }
 
-async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Json<Body>, JsonRejection>) -> Response {
+async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Posted<Body>, Unread>) -> Response {
     let span = call_span!(
         "chat_completions",
         "LLM",
@@ -129,19 +134,16 @@ async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Jso
     response
 }
 
-async fn answer(door: &Door, body: Result<Json<Body>, JsonRejection>, span: &Span) -> Response {
+async fn answer(door: &Door, body: Result<Posted<Body>, Unread>, span: &Span) -> Response {
     let refused = |error: Error| {
         failed(span, &error);
         error_response(error)
     };
     let body = match body {
-        Ok(Json(body)) => body,
-        Err(e) => {
-            let too_long = e.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            let mut response = refused(Error::invalid("body", e.body_text()));
-            if too_long {
-                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            }
+        Ok(Posted(body)) => body,
+        Err(unread) => {
+            let mut response = refused(Error::invalid("body", unread.said()));
+            *response.status_mut() = unread.status();
             return response;
         }
     };
