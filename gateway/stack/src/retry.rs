@@ -52,16 +52,16 @@ pub struct Retry<S> {
     budget: Arc<TpsBudget>,
 }
 
-impl<S, R, T> Service<Call<R>> for Retry<S>
+impl<S, R> Service<Call<R>> for Retry<S>
 where
-    S: Service<Call<R>, Response = (Arc<str>, T), Error = (Option<Arc<str>>, Error)> + Clone + Send + 'static,
+    S: Service<Call<R>, Error = (Vec<Arc<str>>, Error)> + Clone + Send + 'static,
     S::Future: Send + 'static,
+    S::Response: Send + 'static,
     R: Clone + Send + 'static,
-    T: Send + 'static,
 {
-    type Response = (Arc<str>, T);
+    type Response = S::Response;
     type Error = Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Error>>;
+    type Future = BoxFuture<'static, Result<S::Response, Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -72,18 +72,19 @@ where
         budget.deposit();
         Box::pin(async move {
             loop {
-                let (address, error) = match inner.clone().oneshot(call.clone()).await {
+                let (addresses, error) = match inner.clone().oneshot(call.clone()).await {
                     Ok(answer) => return Ok(answer),
                     Err(failed) => failed,
                 };
-                call.attempt += 1;
-                let pause = PAUSE * 2u32.saturating_pow(call.attempt - 1);
+                let pause = PAUSE * 2u32.saturating_pow(call.attempt);
+                // A hedged attempt was two.
+                call.attempt += u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
                 let in_time = Instant::now() + pause < call.deadline;
                 if !error.retryable() || call.attempt >= call.max_attempts || !in_time || !budget.withdraw() {
                     return Err(error);
                 }
                 tracing::debug!(attempt = call.attempt, %error, "trying again");
-                call.tried.extend(address);
+                call.tried.extend(addresses);
                 tokio::time::sleep(pause).await;
             }
         })
@@ -96,9 +97,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use tower::{service_fn, util::BoxCloneService};
 
-    /// Where a call ended: the address, if one was called.
-    type At<T> = (T, Error);
-    type Failing = BoxCloneService<Call<()>, (Arc<str>, ()), At<Option<Arc<str>>>>;
+    type Failing = BoxCloneService<Call<()>, (), (Vec<Arc<str>>, Error)>;
 
     fn failing(error: Error, takes: Duration) -> (Arc<AtomicU32>, Failing) {
         let calls = Arc::new(AtomicU32::new(0));
@@ -113,7 +112,7 @@ mod tests {
                     "every address tried is named to the next attempt"
                 );
                 tokio::time::sleep(takes).await;
-                Err((Some(format!("a{n}").into()), error))
+                Err((vec![format!("a{n}").into()], error))
             }
         }));
         (calls, service)
@@ -172,7 +171,7 @@ mod tests {
         let seen = calls.clone();
         let service = BoxCloneService::new(service_fn(move |_: Call<()>| {
             seen.fetch_add(1, Ordering::SeqCst);
-            async { Err((None, down())) }
+            async { Err((Vec::new(), down())) }
         }));
         (calls, service)
     }
