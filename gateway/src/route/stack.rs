@@ -77,7 +77,7 @@ where
         // Above the retries: one absolute end, whatever is tried within it.
         .layer(DeadlineLayer)
         // Above the balancer: the next attempt goes elsewhere.
-        .layer(RetryLayer::default())
+        .layer(RetryLayer::new(spare.clone()))
         // Above the balancer: a second attempt beside a slow one goes to another endpoint. Below the retries: both are one of theirs.
         .layer(HedgeLayer::new(target.clone(), sizes.hedge, kind.telling, spare, pace))
         // Picks the endpoint; what is below exists once for each.
@@ -184,7 +184,11 @@ mod tests {
         endpoints.update(&["a".into(), "b".into()], |address, breaker| {
             let (hangs, a) = (hangs.clone(), &**address == "a");
             let wire = service_fn(move |_: Call<()>| {
-                let millis = if a && hangs.load(Ordering::SeqCst) > 0 { 60_000 } else { 10 };
+                let millis = if a && hangs.load(Ordering::SeqCst) > 0 {
+                    60_000
+                } else {
+                    10
+                };
                 async move {
                     tokio::time::sleep(Duration::from_millis(millis)).await;
                     Ok(())
