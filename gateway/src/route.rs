@@ -10,7 +10,6 @@ pub(crate) mod card;
 pub(crate) mod judge;
 pub(crate) mod keep;
 pub(crate) mod openai;
-mod pace;
 pub(crate) mod pass;
 pub(crate) mod question;
 pub(crate) mod registry;

@@ -5,13 +5,13 @@
 use crate::{
     route::{
         replicas::Replicas,
-        stack::{self, Endpoint, Stack},
+        stack::{self, Endpoint, Sizes, Stack},
     },
     schema::Schema,
 };
 use shoal_kit::config;
 use shoal_proto::v1;
-use shoal_stack::balance::Endpoints;
+use shoal_stack::{balance::Endpoints, hedge::Telling, pace::Pace};
 use std::{
     fmt,
     sync::{
@@ -34,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) name: Arc<str>,
     pub(crate) replicas: Replicas,
     pub(crate) endpoints: Endpoints<Endpoint<Arc<v1::CallToolRequest>, String>>,
+    /// How long its tools take.
+    pub(crate) pace: Pace,
     /// Told when what it offers may be out of date.
     pub(crate) stale: Notify,
     stack: Stack<Arc<v1::CallToolRequest>, String>,
@@ -52,19 +54,24 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// A server. It has no replicas until they are looked up.
-    pub(crate) fn new(name: &str, config: &config::ToolServer) -> Self {
+    pub(crate) fn new(name: &str, config: &config::ToolServer, gateway: &config::Gateway) -> Self {
         let name: Arc<str> = name.into();
-        let endpoints = Endpoints::new(name.clone());
+        let (endpoints, pace) = (Endpoints::new(name.clone()), Pace::default());
         Self {
             replicas: Replicas::new(vec![config.endpoint.clone()]),
             stack: stack::stack(
                 &name,
-                "shoal.v1.ToolService/CallTool",
-                config.max_in_flight,
+                stack::Kind {
+                    method: "shoal.v1.ToolService/CallTool",
+                    telling: Telling::nothing(),
+                },
+                Sizes::new(gateway, config.max_in_flight),
+                pace.clone(),
                 endpoints.clone(),
             ),
             name,
             endpoints,
+            pace,
             stale: Notify::new(),
             listed: AtomicBool::new(false),
             list: Mutex::default(),

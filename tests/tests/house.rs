@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who may import whom. `shoal` and `shoal-tests` may import every service; nothing imports `shoal-tests`.
+/// Who may import whom, as ARCHITECTURE.md's table of rooms says too. Nothing imports `shoal-tests`.
 const EDGES: [(&str, &[&str]); 11] = [
     ("shoal-proto", &[]),
     ("shoal-plan", &[]),
@@ -132,6 +132,34 @@ fn crates_import_only_along_the_allowed_edges() -> Result<()> {
         }
     }
     assert_eq!(names.len(), EDGES.len(), "a package left the workspace: mend EDGES");
+    Ok(())
+}
+
+#[test]
+fn the_table_of_rooms_tells_the_same_edges() -> Result<()> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md"))?;
+    let full = |room: &str| match room {
+        "shoal" => room.to_owned(),
+        room => format!("shoal-{room}"),
+    };
+    let mut told = BTreeMap::new();
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        if let [_, package, _, may] = cells[..]
+            && package.starts_with("shoal")
+        {
+            let may: BTreeSet<String> = match may {
+                "nothing of ours" => BTreeSet::new(),
+                rooms => rooms.split(", ").map(full).collect(),
+            };
+            told.insert(package.to_owned(), may);
+        }
+    }
+    for (package, may) in EDGES {
+        let may: BTreeSet<String> = may.iter().map(|m| (*m).to_owned()).collect();
+        assert_eq!(told.remove(package), Some(may), "ARCHITECTURE.md's row of {package}");
+    }
+    assert!(told.is_empty(), "rooms without a line in EDGES: {told:?}");
     Ok(())
 }
 

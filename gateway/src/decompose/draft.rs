@@ -17,6 +17,7 @@ struct Inner {
     /// Steps of the attempt that got furthest.
     steps: Vec<Node>,
     garbled: Option<String>,
+    heard: bool,
 }
 
 /// See the module.
@@ -87,8 +88,13 @@ impl Sink for Draft {
         {
             inner.garbled = Some(why);
         }
+        inner.heard = true;
         drop(inner);
         self.changed.send_replace(());
+    }
+
+    fn heard(&self) -> bool {
+        self.lock().heard
     }
 }
 

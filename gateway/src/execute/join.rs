@@ -278,6 +278,8 @@ pub(crate) fn planner(
             outcome_id: context.recorder.id(),
         },
         step: Arc::new(step),
+        // Everything waits for it, and how much that will be is not known: it has no slack.
+        start_by: Instant::now(),
         input: Ok(filled),
         fall_back_input: None,
         accept: Some(accept),

@@ -26,7 +26,7 @@ use crate::{
 use serde_json::Value;
 use shoal_kit::telemetry::names;
 use shoal_plan::{Kind, graph::OnFailure};
-use shoal_proto::v1;
+use shoal_proto::{time, v1};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span, field::Empty, info_span};
@@ -48,6 +48,8 @@ pub(crate) struct Job {
     pub(crate) run: Arc<Run>,
     pub(crate) step: Arc<Step>,
     pub(crate) about: About,
+    /// The latest start with which the plan still ends in time, as far as anybody knows: its slack is what is left until then.
+    pub(crate) start_by: Instant,
     /// References filled in, or why they cannot be.
     pub(crate) input: Result<Value, Error>,
     /// What a fallback is asked: the node's own input, or, of a derived call, that of the node that yielded it.
@@ -159,6 +161,7 @@ pub(super) async fn walk_for(
         private: node.private,
         priority: job.run.priority,
         max_attempts: node.max_attempts.unwrap_or(ATTEMPTS),
+        start_by: job.start_by.min(deadline),
         deadline,
         has_fallback: own && matches!(node.on_failure, OnFailure::FallBack(_)),
         budget: &job.run.budget,
@@ -185,10 +188,23 @@ async fn tool(job: &Job, name: &str, arguments: &Value, deadline: Instant) -> Re
         plan_id: &job.run.plan.id,
         node_id: &job.about.node_id,
         max_attempts: job.step.node.max_attempts,
+        priority: job.run.priority,
+        start_by: job.start_by,
         deadline,
         timeout: job.context.config.tool_timeout,
     };
+    let began = Instant::now();
     let answered = call::call(&tool, wanted).await?;
+    if let Some(hedged) = &answered.hedged {
+        job.trail.decide(v1::Decision {
+            target: tool.server.name.to_string(),
+            endpoint: answered.endpoint.clone(),
+            verdict: v1::decision::Verdict::Chosen.into(),
+            reason: hedged.to_string(),
+            elapsed: Some(time::duration(began.elapsed())),
+            ..v1::Decision::default()
+        });
+    }
     Ok(Got::answered(&tool.server.name, answered))
 }
 

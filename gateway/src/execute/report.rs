@@ -162,6 +162,11 @@ impl Sink for Deltas {
             }));
         }
     }
+
+    fn heard(&self) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        !heard.told.is_empty()
+    }
 }
 
 #[cfg(test)]

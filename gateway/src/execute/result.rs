@@ -4,7 +4,7 @@ use crate::{
     outcomes::outcome::Beyond,
     plans::Plan,
     route::{Trail, trail::Way, walk::Answer},
-    tools::call::Answered,
+    tools::call::Told,
 };
 use serde_json::Value;
 use shoal_proto::{time, v1};
@@ -54,7 +54,7 @@ impl Got {
     }
 
     /// A tool's.
-    pub(crate) fn answered(server: &str, answered: Answered) -> Self {
+    pub(crate) fn answered(server: &str, answered: Told) -> Self {
         Self {
             beyond: Beyond {
                 valid: answered.valid,

@@ -8,15 +8,21 @@ use super::{
 };
 use crate::{admit::Step, error::Error, route::Input};
 use serde_json::Value;
-use shoal_plan::{Kind, text};
+use shoal_plan::{Kind, slack, text};
 use shoal_proto::v1::{self, plan_event::Event};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 impl Driver {
     /// Starts whatever the frontier says can start.
     pub(super) fn start_ready(&mut self) {
+        let mut to_the_end = Vec::new();
         while let Some(at) = self.frontier.start() {
+            if to_the_end.is_empty() {
+                to_the_end =
+                    slack::to_the_end(&self.graph, |at| self.context.registry.usual(&self.graph.node(at).kind));
+            }
+            let start_by = self.start_by(&to_the_end, at);
             let step = self.steps[at].clone();
             let input = self.filled(&step);
             let fall_back_input = input.as_ref().ok().map(|v| Input::of(v.clone()));
@@ -36,8 +42,15 @@ impl Driver {
                 self.asked.insert(at, input);
             }
             let report = Report::new(self.run.plan.clone(), &about.node_id);
-            self.launch(Key::Node(at), step, about, input, fall_back_input, report);
+            self.launch(Key::Node(at), step, about, start_by, (input, fall_back_input), report);
         }
+    }
+
+    /// When a node must start for the plan to end in time, if everything after it takes as long as it usually does.
+    fn start_by(&self, to_the_end: &[Duration], at: usize) -> Instant {
+        let now = Instant::now();
+        let left = self.run.plan.deadline.saturating_duration_since(now);
+        now + slack::slack(to_the_end, at, left)
     }
 
     /// The references of a step, filled from what earlier nodes really answered.
@@ -85,8 +98,8 @@ impl Driver {
         key: Key,
         step: Arc<Step>,
         about: About,
-        input: Result<Value, Error>,
-        fall_back_input: Option<Input>,
+        start_by: Instant,
+        (input, fall_back_input): (Result<Value, Error>, Option<Input>),
         report: Report,
     ) {
         let job = Job {
@@ -94,6 +107,7 @@ impl Driver {
             run: self.run.clone(),
             step,
             about,
+            start_by,
             input,
             fall_back_input,
             accept: None,
@@ -141,7 +155,21 @@ impl Driver {
         }));
         let report = Report::new(self.run.plan.clone(), &about.node_id);
         let fall_back_input = self.asked.remove(&at);
-        self.launch(Key::Call(at), step, about, Ok(arguments), fall_back_input, report);
+        let registry = &self.context.registry;
+        // The call takes the place of the node that yielded it: what comes after that one comes after it.
+        let usual = |node: usize| match node {
+            node if node == at => registry.usual(&step.node.kind),
+            node => registry.usual(&self.graph.node(node).kind),
+        };
+        let start_by = self.start_by(&slack::to_the_end(&self.graph, usual), at);
+        self.launch(
+            Key::Call(at),
+            step,
+            about,
+            start_by,
+            (Ok(arguments), fall_back_input),
+            report,
+        );
         true
     }
 }

@@ -2,6 +2,7 @@
 use crate::schema::Schema;
 use serde_json::{Map, Value};
 use shoal_proto::v1;
+use shoal_stack::hedge::Telling;
 use std::{fmt, sync::Arc};
 
 /// The content of a prompt.
@@ -87,6 +88,8 @@ pub(crate) trait Sink: Send + Sync {
     fn begin(&self);
     /// Text to append.
     fn delta(&self, text: &str);
+    /// Whether any text was taken in, of whichever attempt.
+    fn heard(&self) -> bool;
 }
 
 /// One question to one target. Attempts share it.
@@ -102,6 +105,19 @@ pub(crate) struct Question {
     /// What a model that was not trained on the task is told of it.
     pub(crate) instructions: Option<String>,
     pub(crate) sink: Option<Arc<dyn Sink>>,
+}
+
+/// What attempts at a question tell on the way: their text, where somebody listens.
+pub(crate) fn telling() -> Telling<Arc<Question>> {
+    Telling {
+        told: |question| question.sink.as_ref().is_some_and(|sink| sink.heard()),
+        quiet: |question| {
+            Arc::new(Question {
+                sink: None,
+                ..Question::clone(question)
+            })
+        },
+    }
 }
 
 impl fmt::Debug for Question {

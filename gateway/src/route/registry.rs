@@ -11,7 +11,8 @@ use crate::{
     tools::{Server, Tool},
 };
 use dashmap::{DashMap, Entry};
-use shoal_kit::config::MeshConfig;
+use shoal_kit::{config::MeshConfig, serve};
+use shoal_plan::Kind;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How a task is routed.
@@ -48,15 +49,19 @@ impl Registry {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(2))
             .tcp_nodelay(true)
+            // Less than a specialist's HTTP door keeps an idle connection: a request is not sent on one that is just being closed.
+            .pool_idle_timeout(serve::HEAD.mul_f64(0.5))
             .build()?;
         let specialists = config
             .specialist
             .iter()
-            .map(|(name, c)| (name.clone(), Arc::new(Target::specialist(name, c))));
-        let endpoints = config
-            .endpoint
-            .iter()
-            .map(|(name, c)| (name.clone(), Arc::new(Target::endpoint(name, c, &client))));
+            .map(|(name, c)| (name.clone(), Arc::new(Target::specialist(name, c, &config.gateway))));
+        let endpoints = config.endpoint.iter().map(|(name, c)| {
+            (
+                name.clone(),
+                Arc::new(Target::endpoint(name, c, &config.gateway, &client)),
+            )
+        });
         let targets: BTreeMap<String, Arc<Target>> = specialists.chain(endpoints).collect();
         let route = |task: &shoal_kit::config::Task| Route {
             chain: task
@@ -86,7 +91,7 @@ impl Registry {
         let servers = config
             .tools
             .iter()
-            .map(|(name, c)| (name.clone(), Arc::new(Server::new(name, c))));
+            .map(|(name, c)| (name.clone(), Arc::new(Server::new(name, c, &config.gateway))));
         Ok(Self {
             servers: servers.collect(),
             routes,
@@ -126,6 +131,18 @@ impl Registry {
         chain
             .iter()
             .find_map(|target| self.card(&target.name)?.tasks.get(task).cloned())
+    }
+
+    /// How long a node usually takes, as far as has been seen; nothing where nothing has: a plan's slack is not made smaller by a guess.
+    pub(crate) fn usual(&self, kind: &Kind) -> Duration {
+        let usual = match kind {
+            Kind::Model { task, .. } => self
+                .route(task)
+                .and_then(|r| r.chain.first())
+                .and_then(|target| target.pace.usual(task)),
+            Kind::Tool { name, .. } => self.tool(name).and_then(|tool| tool.server.pace.usual(name)),
+        };
+        usual.unwrap_or_default()
     }
 
     /// The tool of that name.

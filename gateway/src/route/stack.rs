@@ -1,53 +1,85 @@
 //! The stack that every call goes through, to a model or to a tool. One layer a line, outermost first, the reason above it.
+use shoal_kit::config;
 use shoal_stack::{
     Call, Error,
     attempt::AttemptTimeoutLayer,
     balance::{Balance, Endpoints},
     breaker::{Breaker, BreakerLayer},
     deadline::DeadlineLayer,
+    hedge::{self, Answered, HedgeLayer, Telling},
     metrics::MetricsLayer,
+    pace::Pace,
+    queue::QueueLayer,
     retry::RetryLayer,
     trace::TraceLayer,
 };
 use std::sync::Arc;
-use tower::{
-    BoxError, Service, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer,
-    util::BoxCloneSyncService,
-};
+use tower::{Service, ServiceBuilder, util::BoxCloneSyncService};
 
 /// A target's whole stack: the answer comes with the address that gave it.
-pub(crate) type Stack<R, T> = BoxCloneSyncService<Call<R>, (Arc<str>, T), Error>;
+pub(crate) type Stack<R, T> = BoxCloneSyncService<Call<R>, Answered<T>, Error>;
 
 /// One endpoint's part of it.
 pub(crate) type Endpoint<R, T> = BoxCloneSyncService<Call<R>, T, Error>;
 
+/// The sizes of one target's stack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Calls at once.
+    pub(crate) max_in_flight: usize,
+    /// Calls that wait for that.
+    pub(crate) max_waiting: usize,
+    pub(crate) hedge: hedge::Limits,
+}
+
+/// What is particular to one kind of call.
+pub(crate) struct Kind<R> {
+    /// What its spans are named: "package.Service/Method".
+    pub(crate) method: &'static str,
+    pub(crate) telling: Telling<R>,
+}
+
+impl Sizes {
+    /// Of a target with so many calls at once.
+    pub(crate) fn new(gateway: &config::Gateway, max_in_flight: usize) -> Self {
+        Self {
+            max_in_flight,
+            max_waiting: gateway.max_waiting,
+            hedge: hedge::Limits {
+                share: gateway.hedge_share,
+                quantile: gateway.hedge_quantile,
+            },
+        }
+    }
+}
+
 /// The part above the endpoints.
 pub(crate) fn stack<R, T>(
     target: &Arc<str>,
-    method: &'static str,
-    max_in_flight: usize,
+    kind: Kind<R>,
+    sizes: Sizes,
+    pace: Pace,
     endpoints: Endpoints<Endpoint<R, T>>,
 ) -> Stack<R, T>
 where
     R: Clone + Send + Sync + 'static,
     T: Send + 'static,
 {
-    let shed = shed(target.clone());
+    let others = endpoints.clone();
+    let spare: hedge::Spare = Arc::new(move |tried| others.spare(tried));
     let stack = ServiceBuilder::new()
         // First, so that the span covers everything that happens to the call: what an attempt sends as traceparent hangs under it.
-        .layer(TraceLayer::new(target.clone(), method))
-        // Above the shedding, so that what is shed is counted too.
+        .layer(TraceLayer::new(target.clone(), kind.method))
+        // Above the queue, so that the time in it counts, and what is shed is counted too.
         .layer(MetricsLayer::new(target.clone()))
-        // Tower's shedding speaks in boxed errors.
-        .map_err(shed)
-        // A call that finds no room is told so now: its plan has somewhere else to go, and a queue here would only hide the load.
-        .layer(LoadShedLayer::new())
-        // Each tier has its own room, so that neither can starve the other.
-        .layer(GlobalConcurrencyLimitLayer::new(max_in_flight))
+        // Each target has its own room, so that none can starve another, and a line before it: who has the least time to lose goes first.
+        .layer(QueueLayer::new(target.clone(), sizes.max_in_flight, sizes.max_waiting))
         // Above the retries: one absolute end, whatever is tried within it.
         .layer(DeadlineLayer)
         // Above the balancer: the next attempt goes elsewhere.
-        .layer(RetryLayer::default())
+        .layer(RetryLayer::new(spare.clone()))
+        // Above the balancer: a second attempt beside a slow one goes to another endpoint. Below the retries: both are one of theirs.
+        .layer(HedgeLayer::new(target.clone(), sizes.hedge, kind.telling, spare, pace))
         // Picks the endpoint; what is below exists once for each.
         .service(Balance::new(endpoints));
     BoxCloneSyncService::new(stack)
@@ -70,14 +102,6 @@ where
     BoxCloneSyncService::new(endpoint)
 }
 
-/// Names tower's word for "no room"; every other error below is ours already.
-fn shed(target: Arc<str>) -> impl Fn(BoxError) -> Error + Clone {
-    move |error| match error.downcast::<Error>() {
-        Ok(ours) => *ours,
-        Err(_overloaded) => Error::Shed { target: target.clone() },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +112,13 @@ mod tests {
     };
     use tokio::time::Instant;
     use tower::{ServiceExt as _, service_fn};
+
+    fn kind() -> Kind<()> {
+        Kind {
+            method: "m",
+            telling: Telling::nothing(),
+        }
+    }
 
     /// Endpoints `a`, `b`, ... each answering after `takes`, or never if it is `None`, or failing if `down`.
     fn built(
@@ -121,7 +152,12 @@ mod tests {
             });
             endpoint(address, breaker, wire)
         });
-        (stack(&"t".into(), "m", max_in_flight, endpoints), calls)
+        let gateway = config::Gateway {
+            max_waiting: 1,
+            ..config::Gateway::default()
+        };
+        let sizes = Sizes::new(&gateway, max_in_flight);
+        (stack(&"t".into(), kind(), sizes, Pace::default(), endpoints), calls)
     }
 
     fn call(millis: u64, attempts: u32) -> Call<()> {
@@ -129,16 +165,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_finds_no_room_is_shed_at_once_and_room_comes_back() {
+    async fn what_finds_no_room_waits_for_it_and_past_the_line_is_shed_at_once() {
         let (stack, _) = built(2, &[("a", Some(100), false)]);
-        let (one, two, three) = tokio::join!(
-            stack.clone().oneshot(call(1000, 1)),
-            stack.clone().oneshot(call(1000, 1)),
-            stack.clone().oneshot(call(1000, 1))
-        );
-        assert!(one.is_ok() && two.is_ok());
-        assert!(matches!(three, Err(Error::Shed { .. })), "{three:?}");
-        assert!(stack.oneshot(call(1000, 1)).await.is_ok());
+        let began = Instant::now();
+        let timed = async || (stack.clone().oneshot(call(1000, 1)).await, began.elapsed().as_millis());
+        let (one, two, three, four) = tokio::join!(timed(), timed(), timed(), timed());
+        assert!(one.0.is_ok() && two.0.is_ok() && two.1 < 150);
+        assert!(three.0.is_ok() && three.1 >= 200, "{three:?}");
+        assert!(matches!(four, (Err(Error::Shed { .. }), 0)), "{four:?}");
+        assert!(stack.clone().oneshot(call(1000, 1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_endpoint_is_hedged_and_the_answer_comes_from_the_fast_one() {
+        // Endpoints that take ten milliseconds, until one of them hangs.
+        let hangs = Arc::new(AtomicU32::new(0));
+        let endpoints = Endpoints::new("t".into());
+        endpoints.update(&["a".into(), "b".into()], |address, breaker| {
+            let (hangs, a) = (hangs.clone(), &**address == "a");
+            let wire = service_fn(move |_: Call<()>| {
+                let millis = if a && hangs.load(Ordering::SeqCst) > 0 {
+                    60_000
+                } else {
+                    10
+                };
+                async move {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    Ok(())
+                }
+            });
+            endpoint(address, breaker, wire)
+        });
+        let sizes = Sizes::new(&config::Gateway::default(), 9);
+        let stack = stack(&"t".into(), kind(), sizes, Pace::default(), endpoints);
+        let ask = || {
+            let call = Call {
+                idempotent: true,
+                work: "work".into(),
+                ..call(10_000, 2)
+            };
+            stack.clone().oneshot(call)
+        };
+        for _ in 0..100 {
+            ask().await.expect("answered");
+        }
+        hangs.store(1, Ordering::SeqCst);
+        let mut hedged = 0;
+        for _ in 0..5 {
+            let began = Instant::now();
+            let answered = ask().await.expect("answered");
+            assert!(&*answered.address == "b" && began.elapsed() < Duration::from_millis(100));
+            hedged += usize::from(answered.hedged.is_some());
+        }
+        assert!(hedged > 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -146,7 +225,7 @@ mod tests {
         for _ in 0..8 {
             let (stack, _) = built(9, &[("a", None, false), ("b", Some(10), false)]);
             let began = Instant::now();
-            let (address, ()) = stack.oneshot(call(1000, 2)).await.expect("answered");
+            let Answered { address, .. } = stack.oneshot(call(1000, 2)).await.expect("answered");
             assert!(&*address == "b" && began.elapsed() < Duration::from_millis(600));
         }
     }

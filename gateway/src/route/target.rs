@@ -1,14 +1,13 @@
 //! A target: a specialist with its replicas, or an OpenAI-compatible endpoint. What is common to both is the stack.
 use super::{
     openai::OpenAi,
-    pace::Pace,
-    question::{Question, Said},
+    question::{self, Question, Said},
     replicas::Replicas,
     specialist::Specialist,
-    stack::{self, Endpoint, Stack},
+    stack::{self, Endpoint, Sizes, Stack},
 };
 use shoal_kit::config;
-use shoal_stack::{Call, balance::Endpoints};
+use shoal_stack::{Call, balance::Endpoints, hedge::Answered, pace::Pace};
 use std::{fmt, sync::Arc};
 use tokio::{sync::Notify, time::Instant};
 use tower::ServiceExt as _;
@@ -24,6 +23,17 @@ pub(crate) enum Tier {
     },
     /// Something that speaks OpenAI's protocol.
     Endpoint(config::Endpoint),
+}
+
+/// Within which bounds a target is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Within {
+    pub(crate) deadline: Instant,
+    /// Until when room is waited for.
+    pub(crate) patience: Instant,
+    /// The latest start with which the plan still ends in time, as far as anybody knows.
+    pub(crate) start_by: Instant,
+    pub(crate) max_attempts: u32,
 }
 
 /// A target of mesh.toml.
@@ -50,7 +60,7 @@ impl fmt::Debug for Target {
 
 impl Target {
     /// A specialist. It has no replicas until they are looked up.
-    pub(crate) fn specialist(name: &str, config: &config::Specialist) -> Self {
+    pub(crate) fn specialist(name: &str, config: &config::Specialist, gateway: &config::Gateway) -> Self {
         let tier = Tier::Specialist {
             replicas: Replicas::new(config.called_at()),
             tasks: config.tasks.clone(),
@@ -59,13 +69,18 @@ impl Target {
             name,
             tier,
             "shoal.v1.SpecialistService/Generate",
-            config.max_in_flight,
+            Sizes::new(gateway, config.max_in_flight),
             None,
         )
     }
 
     /// An endpoint.
-    pub(crate) fn endpoint(name: &str, config: &config::Endpoint, client: &reqwest::Client) -> Self {
+    pub(crate) fn endpoint(
+        name: &str,
+        config: &config::Endpoint,
+        gateway: &config::Gateway,
+        client: &reqwest::Client,
+    ) -> Self {
         let key = config
             .api_key_env
             .as_deref()
@@ -83,7 +98,7 @@ impl Target {
             name,
             Tier::Endpoint(config.clone()),
             "POST chat/completions",
-            config.max_in_flight,
+            Sizes::new(gateway, config.max_in_flight),
             unusable,
         );
         let wire = OpenAi::new(config, key.and_then(|(_, key)| key), client.clone());
@@ -94,15 +109,19 @@ impl Target {
         target
     }
 
-    fn new(name: &str, tier: Tier, method: &'static str, max_in_flight: usize, unusable: Option<String>) -> Self {
+    fn new(name: &str, tier: Tier, method: &'static str, sizes: Sizes, unusable: Option<String>) -> Self {
         let name: Arc<str> = name.into();
-        let endpoints = Endpoints::new(name.clone());
+        let (endpoints, pace) = (Endpoints::new(name.clone()), Pace::default());
+        let kind = stack::Kind {
+            method,
+            telling: question::telling(),
+        };
         Self {
-            stack: stack::stack(&name, method, max_in_flight, endpoints.clone()),
+            stack: stack::stack(&name, kind, sizes, pace.clone(), endpoints.clone()),
             name,
             tier,
             endpoints,
-            pace: Pace::default(),
+            pace,
             stale: Notify::new(),
             unusable,
         }
@@ -128,27 +147,25 @@ impl Target {
     ///
     /// # Errors
     /// The stack's.
-    pub(crate) async fn ask(
-        &self,
-        question: Question,
-        deadline: Instant,
-        max_attempts: u32,
-    ) -> Result<(Arc<str>, Said), shoal_stack::Error> {
+    pub(crate) async fn ask(&self, question: Question, within: Within) -> Result<Answered<Said>, shoal_stack::Error> {
         let deadline = match &self.tier {
-            Tier::Specialist { .. } => deadline,
-            Tier::Endpoint(config) => deadline.min(Instant::now() + config.timeout),
+            Tier::Specialist { .. } => within.deadline,
+            Tier::Endpoint(config) => within.deadline.min(Instant::now() + config.timeout),
         };
-        let task = question.task.clone();
-        let began = Instant::now();
-        let answer = self
-            .stack
-            .clone()
-            .oneshot(Call::new(Arc::new(question), deadline, max_attempts))
-            .await;
-        match &answer {
-            Ok(_) => self.pace.observe(&task, began.elapsed()),
-            Err(error) if error.endpoint_fault() || error.retryable() => self.stale.notify_one(),
-            Err(_) => {}
+        let call = Call {
+            work: question.task.as_str().into(),
+            // A model that is asked twice has answered twice, and nothing has happened in the world.
+            idempotent: true,
+            class: question.priority.into(),
+            start_by: within.start_by,
+            patience: within.patience,
+            ..Call::new(Arc::new(question), deadline, within.max_attempts)
+        };
+        let answer = self.stack.clone().oneshot(call).await;
+        if let Err(error) = &answer
+            && (error.endpoint_fault() || error.retryable())
+        {
+            self.stale.notify_one();
         }
         answer
     }

@@ -11,12 +11,14 @@ use shoal_proto::{
     time,
     v1::{self, decision},
 };
+use shoal_stack::hedge::Answered;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 mod ask;
 mod decide;
 mod weigh;
+use weigh::Heard;
 
 /// Hears of a node's way as it goes.
 pub(crate) trait Listener: Send + Sync {
@@ -39,6 +41,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) priority: v1::Priority,
     /// Attempts at each target.
     pub(crate) max_attempts: u32,
+    /// The latest start with which the plan still ends in time, as far as anybody knows.
+    pub(crate) start_by: Instant,
     pub(crate) deadline: Instant,
     /// A failure has a fallback: nobody needs to be asked who will hardly answer in time.
     pub(crate) has_fallback: bool,
@@ -141,15 +145,25 @@ impl<'a> Walk<'a> {
         let began = Instant::now();
         let answer = self.answer(target, question, others).await;
         match answer {
-            Ok((address, said)) => {
+            Ok(Answered {
+                address,
+                answer: said,
+                hedged,
+            }) => {
                 reservation.settle(&said.usage);
                 self.ask.trail.spend(&said.usage);
                 self.instruments.used(&target.name, &said.usage);
                 if card.as_ref().is_some_and(|c| c.identity != said.model) {
                     target.stale.notify_one();
                 }
-                let said = (&address, said, means);
-                self.weigh(target, card.as_deref(), said, began.elapsed(), others)
+                let said = Heard {
+                    address: &address,
+                    said,
+                    means,
+                    hedged,
+                    took: began.elapsed(),
+                };
+                self.weigh(target, card.as_deref(), said, others)
             }
             Err(error) => {
                 drop(reservation);

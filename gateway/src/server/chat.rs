@@ -12,24 +12,23 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, State},
     http::HeaderMap,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use shoal_kit::{propagate, telemetry::names};
-use shoal_proto::v1;
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+use shoal_kit::{
+    openai::{self, Head, Request},
+    propagate,
+    serve::{Posted, Unread},
+    telemetry::names,
 };
+use shoal_proto::v1;
+use std::sync::Arc;
 
 pub(super) mod answer;
 mod body;
-pub(super) mod refusal;
-
-use body::Body;
 
 /// The model that takes goals.
 pub(super) const GOALS: &str = "shoal";
@@ -59,39 +58,42 @@ async fn models(State(context): State<Arc<Context>>) -> Json<Value> {
 async fn complete(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
-    body: Result<Json<Body>, JsonRejection>,
+    body: Result<Posted<Request>, Unread>,
 ) -> Response {
     let span = open::span("POST /v1/chat/completions");
     propagate::adopt_headers(&headers, &span);
     let body = match body {
-        Ok(Json(body)) => body,
-        Err(rejection) => return refusal::body(&rejection),
+        Ok(Posted(body)) => body,
+        Err(unread) => return openai::unread(&unread),
     };
     let (streamed, include_usage, model) = (body.stream, body.include_usage(), body.model.clone());
     let completion = match begin(&context, body, span) {
         Ok(completion) => completion,
-        Err(error) => return refusal::response(&error),
+        Err(error) => return openai::refusal(&error.into()),
     };
     if streamed {
         let live = model != GOALS && context.registry.route(&model).is_some_and(|r| r.chain.len() == 1);
         return sse::stream(completion, include_usage, live).into_response();
     }
     match answer::whole(&completion.plan).await {
-        Ok(answer) => Json(completion.object(&answer)).into_response(),
-        Err(error) => refusal::response(&error),
+        Ok(answer) => {
+            let extra = answer.extra(&completion.plan);
+            Json(completion.head.whole(&answer.text, "stop", answer.usage(), extra)).into_response()
+        }
+        Err(error) => openai::refusal(&error.into()),
     }
 }
 
-fn begin(context: &Arc<Context>, body: Body, span: tracing::Span) -> Result<Completion, Error> {
+fn begin(context: &Arc<Context>, body: Request, span: tracing::Span) -> Result<Completion, Error> {
     let model = body.model.clone();
     let plan = if model == GOALS {
         let request = v1::ExecutePlanRequest {
-            source: Some(v1::execute_plan_request::Source::Goal(body.goal()?)),
+            source: Some(v1::execute_plan_request::Source::Goal(body::goal(&body)?)),
             ..v1::ExecutePlanRequest::default()
         };
         open::open(context, request, false, Entrance::whole(span, None))?
     } else if context.registry.route(&model).is_some() {
-        single::begin(context, body.asked()?, span, None)?
+        single::begin(context, body::asked(body)?, span, None)?
     } else {
         let there = context.registry.tasks().join(", ");
         return Err(Error::Passed(v1::Fault {
@@ -100,14 +102,8 @@ fn begin(context: &Arc<Context>, body: Body, span: tracing::Span) -> Result<Comp
             message: format!("no model `{model}` here; there are {GOALS}, {there}"),
         }));
     };
-    let created = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
     Ok(Completion {
-        id: format!("chatcmpl-{}", plan.id),
-        created,
-        model,
+        head: Head::now(&plan.id, model),
         _attached: plan.clone().attach(),
         plan,
     })
@@ -115,27 +111,7 @@ fn begin(context: &Arc<Context>, body: Body, span: tracing::Span) -> Result<Comp
 
 /// One completion: the plan behind it, held by whoever waits for the answer.
 pub(super) struct Completion {
-    id: String,
-    created: u64,
-    model: String,
+    pub(super) head: Head,
     pub(super) plan: Arc<Plan>,
     _attached: Attached,
-}
-
-impl Completion {
-    fn object(&self, answer: &answer::Answer) -> Value {
-        json!({
-            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}, "logprobs": null, "finish_reason": "stop"}],
-            "usage": answer.usage(), "shoal": answer.extra(&self.plan),
-        })
-    }
-
-    /// A chunk of the streamed answer.
-    pub(super) fn chunk(&self, delta: &Value, finish_reason: &Value) -> Value {
-        json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
-            "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason}],
-        })
-    }
 }

@@ -1,5 +1,8 @@
 //! shoal.v1.PlanService.
-use super::open::{self, Entrance};
+use super::{
+    again,
+    open::{self, Entrance},
+};
 use crate::{
     context::Context,
     decompose::once,
@@ -10,19 +13,13 @@ use crate::{
 use futures::{StreamExt as _, stream::BoxStream};
 use shoal_kit::{deadline, propagate, serve};
 use shoal_plan::reference::is_id;
-use shoal_proto::v1::{
-    self, execute_plan_stream_request::Message, feedback_service_client::FeedbackServiceClient,
-    plan_service_server::PlanService,
-};
+use shoal_proto::v1::{self, execute_plan_stream_request::Message, plan_service_server::PlanService};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::Instrument as _;
 
-/// One question to feedback. It reads an index.
+/// One question to feedback, of somebody who wants to know nothing else. It reads an index.
 const STORED: Duration = Duration::from_secs(5);
-
-/// Bytes of a plan's stored outcomes at most: as many as a client of ours decodes.
-const STORED_BYTES: usize = 64 << 20;
 
 type Events = BoxStream<'static, Result<v1::PlanEvent, Status>>;
 
@@ -57,7 +54,11 @@ impl PlanService for Plans {
         let span = open::span("shoal.v1.PlanService/ExecutePlan");
         propagate::adopt(request.metadata(), &span);
         let entrance = Entrance::whole(span, left(request.metadata())?);
-        let plan = open::open(&self.0, request.into_inner(), false, entrance)?;
+        let request = request.into_inner();
+        if let Some(log) = again::ran(&self.0, &request).await? {
+            return Ok(Response::new(log.watch(0).map(|event| Ok((*event).clone())).boxed()));
+        }
+        let plan = open::open(&self.0, request, false, entrance)?;
         Ok(Response::new(executed(plan)))
     }
 
@@ -83,6 +84,13 @@ impl PlanService for Plans {
         };
         let client_tools = client_tools(opening.client_tools)?;
         let request = opening.request.unwrap_or_default();
+        if again::ran(&self.0, &request).await?.is_some() {
+            return Err(Error::PlanTaken {
+                plan_id: request.plan_id,
+                by: "a plan that ran before; a streamed one cannot be joined, GetPlan has what is stored of it",
+            }
+            .into());
+        }
         let bytes = prost::Message::encoded_len(&request);
         let entrance = Entrance {
             span,
@@ -178,20 +186,8 @@ impl Plans {
         let unknown = || Error::PlanUnknown {
             plan_id: plan_id.to_owned(),
         };
-        let feedback = self.0.feedback.clone().ok_or_else(unknown)?;
-        let mut request = Request::new(v1::ListOutcomesRequest {
-            plan_id: plan_id.to_owned(),
-        });
-        deadline::set(&mut request, STORED);
-        let mut client = FeedbackServiceClient::new(feedback).max_decoding_message_size(STORED_BYTES);
-        let away = |what: String| Error::Away {
-            what: format!("this gateway does not hold plan `{plan_id}`, and feedback cannot be asked: {what}"),
-        };
-        let answer = tokio::time::timeout(STORED, client.list_outcomes(request)).await;
-        let stored = answer
-            .map_err(|_| away("it does not answer".into()))?
-            .map_err(|status| away(status.message().to_owned()))?;
-        rebuilt::of(plan_id, stored.into_inner().outcomes).ok_or_else(unknown)
+        let stored = again::outcomes(&self.0, plan_id, STORED).await?;
+        rebuilt::of(plan_id, stored).ok_or_else(unknown)
     }
 }
 

@@ -3,13 +3,13 @@
 //! Text is streamed as it is decoded only where nobody else can take over from the model that writes: what has been streamed cannot
 //! be taken back. Everywhere else it comes in one piece, once it is taken.
 use super::{
-    chat::{Completion, answer, refusal},
+    chat::{Completion, answer},
     single::ONLY,
 };
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
-use shoal_kit::task;
+use shoal_kit::{openai, task};
 use shoal_proto::v1::plan_event::Event;
 use std::{convert::Infallible, time::Duration};
 use tokio::sync::mpsc;
@@ -48,14 +48,15 @@ async fn write(
     let gone = chunks.clone();
     let writing = async {
         let send = async |value: Value| chunks.send(value.to_string()).await.map_err(|_| Gone);
-        send(completion.chunk(&json!({"role": "assistant", "content": ""}), &Value::Null)).await?;
+        let head = &completion.head;
+        send(head.first()).await?;
         let mut streamed = String::new();
         let mut events = Box::pin(completion.plan.log.clone().watch(0));
         while let Some(event) = events.next().await {
             match &event.event {
                 Some(Event::NodeDelta(delta)) if live && delta.node_id == ONLY => {
                     streamed.push_str(&delta.text);
-                    send(completion.chunk(&json!({"content": delta.text}), &Value::Null)).await?;
+                    send(head.chunk(&json!({"content": delta.text}), &Value::Null)).await?;
                 }
                 _ => {}
             }
@@ -70,19 +71,16 @@ async fn write(
             });
         let (answer, rest) = match ended {
             Ok(ended) => ended,
-            Err(error) => return send(refusal::object(&error)).await,
+            Err(error) => return send(openai::error(&error.into())).await,
         };
         if !rest.is_empty() {
-            send(completion.chunk(&json!({"content": rest}), &Value::Null)).await?;
+            send(head.chunk(&json!({"content": rest}), &Value::Null)).await?;
         }
-        let mut last = completion.chunk(&json!({}), &json!("stop"));
+        let mut last = head.chunk(&json!({}), &json!("stop"));
         last["shoal"] = answer.extra(&completion.plan);
         send(last).await?;
         if include_usage {
-            let mut usage = completion.chunk(&json!({}), &Value::Null);
-            usage["choices"] = json!([]);
-            usage["usage"] = answer.usage();
-            send(usage).await?;
+            send(head.last(answer.usage())).await?;
         }
         chunks.send("[DONE]".into()).await.map_err(|_| Gone)
     };

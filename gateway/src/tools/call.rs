@@ -4,7 +4,10 @@ use crate::error::Error;
 use serde_json::Value;
 use shoal_kit::status::{self, Violation};
 use shoal_proto::v1;
-use shoal_stack::Call;
+use shoal_stack::{
+    Call,
+    hedge::{Answered, Hedged},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -18,6 +21,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) node_id: &'a str,
     /// `None`: two for an idempotent tool, one for another.
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) priority: v1::Priority,
+    /// The latest start with which the plan still ends in time, as far as anybody knows.
+    pub(crate) start_by: Instant,
     pub(crate) deadline: Instant,
     /// `[gateway] tool_timeout`.
     pub(crate) timeout: Duration,
@@ -25,19 +31,21 @@ pub(crate) struct Wanted<'a> {
 
 /// What a tool answered.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Answered {
+pub(crate) struct Told {
     pub(crate) value: Value,
     pub(crate) endpoint: String,
     /// Whether it satisfies the tool's own schema; `None` if there is none. A tool that breaks its word is noted, not refused: the
     /// plan wants the answer, and who reads it says what it must hold.
     pub(crate) valid: Option<bool>,
+    /// A second attempt beside a slow one, if there was one.
+    pub(crate) hedged: Option<Hedged>,
 }
 
 /// Calls.
 ///
 /// # Errors
 /// Arguments that break the schema, what the tool said, no answer in time, or an answer that is none.
-pub(crate) async fn call(tool: &Tool, wanted: Wanted<'_>) -> Result<Answered, Error> {
+pub(crate) async fn call(tool: &Tool, wanted: Wanted<'_>) -> Result<Told, Error> {
     if let Some(Err(said)) = tool.input.as_ref().map(|schema| schema.check(wanted.arguments)) {
         return Err(Error::Invalid(vec![Violation {
             field: "arguments_json".into(),
@@ -52,13 +60,19 @@ pub(crate) async fn call(tool: &Tool, wanted: Wanted<'_>) -> Result<Answered, Er
     let attempts = wanted.max_attempts.unwrap_or(if tool.idempotent { 2 } else { 1 });
     let bound = Instant::now() + wanted.timeout;
     let deadline = wanted.deadline.min(bound);
-    let answer = tool
-        .server
-        .stack
-        .clone()
-        .oneshot(Call::new(Arc::new(request), deadline, attempts))
-        .await;
-    let (address, text) = answer.map_err(|error| {
+    let call = Call {
+        work: tool.name.as_str().into(),
+        idempotent: tool.idempotent,
+        class: wanted.priority.into(),
+        start_by: wanted.start_by,
+        ..Call::new(Arc::new(request), deadline, attempts)
+    };
+    let answer = tool.server.stack.clone().oneshot(call).await;
+    let Answered {
+        address,
+        answer: text,
+        hedged,
+    } = answer.map_err(|error| {
         // A server that is away, or one that has come back with other tools.
         if error.endpoint_fault() || error.retryable() || unknown(&error) {
             tool.server.stale.notify_one();
@@ -78,10 +92,11 @@ pub(crate) async fn call(tool: &Tool, wanted: Wanted<'_>) -> Result<Answered, Er
     if valid == Some(false) {
         tracing::warn!(tool = tool.name, "the answer breaks the tool's own output schema");
     }
-    Ok(Answered {
+    Ok(Told {
         value,
         endpoint: address.to_string(),
         valid,
+        hedged,
     })
 }
 

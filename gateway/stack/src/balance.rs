@@ -51,6 +51,15 @@ impl<S> Endpoint<S> {
         decayed.max(UNKNOWN.as_secs_f64()) * (self.in_flight() + 1) as f64
     }
 
+    /// A call that was dropped has taken at least so long, which counts if it is more than was known: the endpoint that hedges win
+    /// against must not go on looking fast because none of its slow answers was waited for.
+    fn at_least(&self, took: Duration) {
+        let known = self.latency.lock().unwrap_or_else(PoisonError::into_inner).0;
+        if took > known {
+            self.observe(took);
+        }
+    }
+
     fn observe(&self, took: Duration) {
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         let weight = (-latency.1.elapsed().as_secs_f64() / DECAY.as_secs_f64()).exp();
@@ -104,6 +113,13 @@ impl<S> Endpoints<S> {
                 }));
             }
         }
+    }
+
+    /// Whether an endpoint that is none of these could be called now.
+    #[must_use]
+    pub fn spare(&self, tried: &[Arc<str>]) -> bool {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|e| e.breaker.ready() && !tried.contains(&e.address))
     }
 
     /// Every endpoint now.
@@ -160,11 +176,18 @@ impl<S> Clone for Balance<S> {
 }
 
 /// Counts a call in flight, however it ends.
-struct InFlight<S>(Arc<Endpoint<S>>);
+struct InFlight<S> {
+    endpoint: Arc<Endpoint<S>>,
+    began: Instant,
+    ended: bool,
+}
 
 impl<S> Drop for InFlight<S> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.ended {
+            self.endpoint.at_least(self.began.elapsed());
+        }
     }
 }
 
@@ -186,15 +209,23 @@ where
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let picked = self.0.pick(&call.tried);
+        if let Ok((endpoint, _)) = &picked {
+            // Set once an attempt; a second value would be of an attempt that nobody above asks about.
+            drop(call.sent_to.set(endpoint.address.clone()));
+        }
         Box::pin(async move {
             let (endpoint, others) = picked.map_err(|error| (None, error))?;
             let call = Call { others, ..call };
             endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-            let held = InFlight(endpoint.clone());
-            let began = Instant::now();
+            let mut held = InFlight {
+                endpoint: endpoint.clone(),
+                began: Instant::now(),
+                ended: false,
+            };
             let answer = endpoint.service.clone().oneshot(call).await;
             let failed = answer.as_ref().is_err_and(Error::endpoint_fault);
-            endpoint.observe(if failed { PENALTY } else { began.elapsed() });
+            endpoint.observe(if failed { PENALTY } else { held.began.elapsed() });
+            held.ended = true;
             drop(held);
             let address = endpoint.address.clone();
             match answer {
@@ -289,5 +320,26 @@ mod tests {
         let call = Balance::new(endpoints.clone()).oneshot(Call::new((), Instant::now() + Duration::from_secs(9), 1));
         let _ = tokio::time::timeout(Duration::from_millis(10), call).await;
         assert_eq!(endpoints.list()[0].in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_whose_slow_answers_are_never_waited_for_looks_slow_all_the_same() {
+        let endpoints = endpoints(&[("hangs", 60_000, false), ("slow", 20, false)]);
+        let mut calls = std::collections::BTreeMap::<_, usize>::new();
+        for _ in 0..100 {
+            let call = Call::new((), Instant::now() + Duration::from_secs(60), 1);
+            let sent_to = call.sent_to.clone();
+            let call = Balance::new(endpoints.clone()).oneshot(call);
+            drop(tokio::time::timeout(Duration::from_millis(50), call).await);
+            *calls.entry(sent_to.get().expect("sent").to_string()).or_default() += 1;
+        }
+        assert!(calls["slow"] > 3 * calls["hangs"], "{calls:?}");
+    }
+
+    #[test]
+    fn an_endpoint_is_to_spare_if_it_was_not_tried_and_its_breaker_lets_a_call_through() {
+        let endpoints = endpoints(&[("a", 1, false), ("b", 1, false)]);
+        assert!(endpoints.spare(&["a".into()]) && endpoints.spare(&[]));
+        assert!(!endpoints.spare(&["a".into(), "b".into()]));
     }
 }

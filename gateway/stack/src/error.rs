@@ -5,6 +5,9 @@ use tonic::Code;
 /// How much earlier than ours a callee's clock may strike: a rounded `grpc-timeout`, and the way back.
 const MARGIN: Duration = Duration::from_millis(20);
 
+/// What tonic says when the timer of a `grpc-timeout` strikes, on either side of the wire.
+const TIMEOUT_EXPIRED: &str = "Timeout expired";
+
 /// Named for what the layer above can do.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -65,13 +68,28 @@ impl Error {
         }
     }
 
+    /// When to come back to a callee that is full and has said so: it has done nothing of the call.
+    #[must_use]
+    pub fn full(&self) -> Option<Duration> {
+        match self {
+            Self::Call { status, .. } if status.code() == Code::ResourceExhausted => {
+                // No time is what one says who cannot tell.
+                shoal_kit::status::retry_after(status).filter(|told| !told.is_zero())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the time that the callee was given is over: told by our side of the wire, or, at the very end of that time, by the
     /// callee. A callee that says so earlier speaks of a deadline of its own, which is an answer.
     #[must_use]
     pub(crate) fn timed_out(&self, left: Duration) -> bool {
         match self {
             Self::Call { status, .. } => {
-                timed_out(status) || (status.code() == Code::DeadlineExceeded && left < MARGIN)
+                // A callee's tonic says CANCELLED when its own timer strikes first.
+                let struck = status.code() == Code::DeadlineExceeded
+                    || (status.code() == Code::Cancelled && status.message() == TIMEOUT_EXPIRED);
+                timed_out(status) || (struck && left < MARGIN)
             }
             _ => false,
         }
@@ -109,4 +127,39 @@ fn timed_out(status: &tonic::Status) -> bool {
 /// A status that the callee sent has no source; one that tonic made of a broken connection has.
 fn transport(status: &tonic::Status) -> bool {
     status.source().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_kit::status::{Reason, from_fault};
+
+    fn call(status: tonic::Status) -> Error {
+        Error::call(&"a".into(), status)
+    }
+
+    #[test]
+    fn a_callees_clock_counts_as_ours_at_the_very_end_only() {
+        let said = |message: &str| {
+            let fault = shoal_proto::v1::Fault {
+                code: Code::Cancelled as i32,
+                message: message.into(),
+                ..shoal_proto::v1::Fault::default()
+            };
+            call(from_fault(&fault))
+        };
+        assert!(said(TIMEOUT_EXPIRED).timed_out(Duration::ZERO));
+        assert!(!said(TIMEOUT_EXPIRED).timed_out(MARGIN * 2));
+        assert!(!said("somebody gave up").timed_out(Duration::ZERO));
+    }
+
+    #[test]
+    fn only_who_says_when_to_come_back_is_waited_for() {
+        let full = |retry_after| {
+            let message = "full".to_owned();
+            call(Reason::Exhausted { message, retry_after }.into()).full()
+        };
+        assert_eq!(full(MARGIN), Some(MARGIN));
+        assert_eq!(full(Duration::ZERO), None);
+    }
 }

@@ -2,7 +2,10 @@
 //! the way is seen, and not lost from the statistics.
 use crate::{Call, Error};
 use futures::future::BoxFuture;
-use opentelemetry::{KeyValue, metrics::Histogram};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram},
+};
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -12,6 +15,19 @@ use tower::{Layer, Service};
 
 /// Seconds of one call to a target, by `target` and `outcome` ("ok", "error", "expired", "shed", "cancelled").
 pub const CALL_SECONDS: &str = "shoal_call_seconds";
+
+/// Counter: attempts that were slow enough for a second one beside them, by `target` and `outcome`: the second one's answer was
+/// taken ("won"), or the first one's ("lost"), or neither had one ("failed"); the call was dropped ("cancelled"); or too many
+/// calls were hedged already, and this one was not ("no_budget").
+pub const HEDGES: &str = "shoal_hedges";
+
+/// What [`HEDGES`] is counted with.
+pub(crate) fn hedges() -> Counter<u64> {
+    shoal_kit::telemetry::meter()
+        .u64_counter(HEDGES)
+        .with_description("slow attempts, and what became of a second one beside them")
+        .build()
+}
 
 /// Bounds of every histogram of seconds, from a cached answer to a plan's default deadline. OpenTelemetry's own are for milliseconds.
 pub const SECONDS: [f64; 15] = [

@@ -1,6 +1,6 @@
 //! Replicas that come and go: found by name, sharing the load, and no plan lost with one of them.
 use crate::support::{
-    model::{Model, Specialist, say, slow},
+    model::{Act, Model, Specialist, say, slow},
     ms,
     plan::{model, request},
     process::anywhere,
@@ -9,6 +9,7 @@ use crate::support::{
 };
 use futures::future::{BoxFuture, join_all};
 use shoal_gateway::Lookup;
+use shoal_kit::status::Reason;
 use shoal_proto::v1::State;
 use std::{
     io,
@@ -188,4 +189,77 @@ async fn a_burst_waits_for_room_and_none_of_it_fails() {
     assert_eq!(ran.state(), State::Succeeded, "{:?}", ran.finished());
     until("all have ended", || small.notes.live() == 0).await;
     assert_eq!(small.notes.count(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sole_specialist_that_is_full_is_waited_for_and_no_attempt_is_burnt() {
+    let full = |n: usize| n < 6;
+    let small = Model::new("small", "t", move |_, n| {
+        if full(n) {
+            Act::Fail(Reason::Exhausted {
+                message: "the queue is full".into(),
+                retry_after: ms(60),
+            })
+        } else {
+            say("in")
+        }
+    })
+    .start();
+    let world = Mesh::new()
+        .specialist("small", &small.server.url())
+        .task("t", &["small"])
+        .start()
+        .await;
+    let began = Instant::now();
+    let ran = world.run(request(vec![model("a", "t", "x")])).await;
+    assert_eq!((ran.state(), ran.output("a")), (State::Succeeded, "in".into()));
+    assert_eq!((ran.decisions("a").len(), small.notes.count()), (1, 7));
+    assert!(
+        began.elapsed() >= ms(360),
+        "it came back too soon: {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_become_slow_is_hedged_and_the_decision_says_so() {
+    let zone = Arc::new(Zone::default());
+    let stuck = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let start = |ip: [u8; 4], port: u16, may_stick: bool| {
+        let stuck = stuck.clone();
+        Model::new("small", "t", move |_, _| {
+            let hangs = may_stick && stuck.load(std::sync::atomic::Ordering::SeqCst);
+            if hangs { Act::Hang } else { slow(10) }
+        })
+        .at(SocketAddr::new(IpAddr::from(ip), port))
+        .start()
+    };
+    let first = start([127, 0, 0, 1], anywhere().port(), true);
+    let port = first.server.address.port();
+    let second = start([127, 0, 0, 2], port, false);
+    zone.set(&[&first, &second]);
+    let world = Mesh::new()
+        .specialist("small", &format!("http://replicas:{port}"))
+        .task("t", &["small"])
+        .lookup(zone)
+        .start()
+        .await;
+    let nodes = |n: usize| (0..n).map(|i| model(&format!("n{i}"), "t", "x")).collect::<Vec<_>>();
+    for _ in 0..10 {
+        assert_eq!(world.run(request(nodes(10))).await.state(), State::Succeeded);
+    }
+    stuck.store(true, std::sync::atomic::Ordering::SeqCst);
+    // The first call that meets the stuck replica is hedged: it would have waited for half of the plan's minute.
+    let began = Instant::now();
+    let reason = loop {
+        assert!(began.elapsed() < Duration::from_secs(20), "never hedged");
+        let ran = world.run(request(nodes(1))).await;
+        assert_eq!(ran.state(), State::Succeeded);
+        let (_, _, reason) = ran.decisions("n0").remove(0);
+        if reason.contains("hedged") {
+            break reason;
+        }
+    };
+    assert!(reason.contains("127.0.0.1") && reason.contains("too slow"), "{reason}");
+    until("the slow one is let go", || first.notes.live() == 0).await;
 }

@@ -78,6 +78,13 @@ pub struct Gateway {
     /// A tool call's bound, within the plan's. Default 10s.
     #[serde(with = "humantime_serde")]
     pub tool_timeout: Duration,
+    /// Calls that wait for room at one target (its max_in_flight), the most urgent and then those with the least slack first; one
+    /// more is shed. Default 1024.
+    pub max_waiting: usize,
+    /// Second attempts beside a slow one, as a share of a target's calls; 0 switches hedging off. Default 0.05.
+    pub hedge_share: f64,
+    /// An attempt is slow once it has run longer than this share of those before it. Default 0.95.
+    pub hedge_quantile: f64,
     /// How long running plans may take to end on shutdown. Default 10s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
@@ -102,6 +109,9 @@ impl Default for Gateway {
             spool: "data/spool".into(),
             spool_max_bytes: 256 << 20,
             tool_timeout: Duration::from_secs(10),
+            max_waiting: 1024,
+            hedge_share: 0.05,
+            hedge_quantile: 0.95,
             drain: Duration::from_secs(10),
         }
     }
@@ -243,7 +253,7 @@ pub struct Specialist {
     pub queue_tokens: usize,
     /// CUDA memory cap in MiB; 0 is none. Default 0.
     pub gpu_mem_limit_mb: u64,
-    /// Calls that the gateway has open to it at once, over all endpoints; more are shed. Default 64.
+    /// Calls that the gateway has open to it at once, over all endpoints; more wait. Default 64.
     pub max_in_flight: usize,
     /// How long calls may take to end on shutdown. Default 5s.
     #[serde(with = "humantime_serde")]

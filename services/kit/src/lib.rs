@@ -2,7 +2,7 @@
 //!
 //! Rooms: [`config`] (one file, `mesh.toml`), [`environment`] (the one reader of environment variables), [`telemetry`] and
 //! [`propagate`] (traces, logs, metrics), [`serve`] and [`shutdown`] (bind, announce, drain), [`status`] and [`deadline`]
-//! (errors and time on the wire), [`oip`] (texts in the inference protocol's tensors), [`channel`] (the client side of the
+//! (errors and time on the wire), [`oip`] (texts in the inference protocol's tensors), [`openai`] (OpenAI's chat completions), [`channel`] (the client side of the
 //! wire), [`task`] (every task has a name), [`onnxruntime`] (where the library is, and how it gets there).
 
 pub mod channel;
@@ -12,6 +12,7 @@ pub mod environment;
 mod log;
 pub mod oip;
 pub mod onnxruntime;
+pub mod openai;
 pub mod propagate;
 pub mod serve;
 pub mod shutdown;

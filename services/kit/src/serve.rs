@@ -20,12 +20,23 @@ use tracing::{info, warn};
 
 mod in_flight;
 mod unreadable;
+mod web;
 pub use in_flight::{InFlight, InFlightLayer};
 pub use unreadable::unreadable;
+pub use web::{BODY, HEAD, Posted, Unread};
 
 /// Bytes of one request message. Prompts are at most 1 MiB (`[gateway] max_input_bytes`); tensors of the inference
 /// protocol may be larger. tonic's own limit is 4 MiB; services are built with this one.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
+
+/// Calls that one gRPC connection may have open; more wait on the client's side. tonic sets no bound unless told. Four times the
+/// plans that a gateway runs (`[gateway] max_plans`), each perhaps watched, and sixteen times the calls that it has open to one
+/// specialist: nobody who means well comes near it.
+const STREAMS: u32 = 1024;
+
+/// How often a gRPC connection is asked whether anybody is there, and how long the answer may take: a client that vanished without
+/// a FIN holds its calls for half a minute at most.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
 /// Both doors, bound and not yet served.
 #[derive(Debug)]
@@ -202,7 +213,9 @@ impl Server {
         let grpc = tonic::transport::Server::builder()
             .http2_max_pending_accept_reset_streams(Some(RESETS))
             .http2_max_local_error_reset_streams(Some(RESETS))
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_interval(Some(ALIVE.0))
+            .http2_keepalive_timeout(Some(ALIVE.1))
+            .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .layer(InFlightLayer::new(self.in_flight.clone()))
@@ -225,11 +238,11 @@ impl Server {
             .route("/metrics", get(async || telemetry::render_metrics()))
             .route("/healthz", get(async move || healthz(&ready)));
         // HTTP leaves at once: what it serves besides metrics are doors into the same work, which gRPC's drain waits for.
-        let web = shutdown.clone();
-        let http = axum::serve(bound.http, router).with_graceful_shutdown(async move { web.cancelled().await });
+        let http = web::serve(bound.http, router, shutdown.clone());
         let both = async {
             tokio::try_join!(async { grpc.await.map_err(anyhow::Error::from) }, async {
-                http.await.map_err(anyhow::Error::from)
+                http.await;
+                Ok(())
             })
         };
         tokio::select! {
@@ -284,5 +297,70 @@ pub fn draining(what: &str) -> Reason {
     Reason::Unavailable {
         message: format!("{what} is shutting down"),
         retry_after: Duration::from_secs(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::{Instant, timeout},
+    };
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+    /// A server without services of its own; where its gRPC is.
+    async fn served(shutdown: &CancellationToken) -> SocketAddr {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = bind(any, any).await.expect("bound");
+        let address = bound.grpc_addr().expect("an address");
+        let process = Process {
+            name: "test".into(),
+            version: String::new(),
+            provider: String::new(),
+        };
+        let serving = Server::new(process).run(bound, shutdown.clone(), Duration::ZERO);
+        crate::task::spawn("server under test", serving);
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_so_many_calls_open_and_the_next_waits_for_one_to_end() {
+        let shutdown = CancellationToken::new();
+        let _stop = shutdown.clone().drop_guard();
+        let channel = crate::channel::connect_lazy(&format!("http://{}", served(&shutdown).await)).expect("a URI");
+        let watch = || {
+            let mut client = HealthClient::new(channel.clone());
+            async move { client.watch(HealthCheckRequest::default()).await.expect("watched") }
+        };
+        let mut open = Vec::new();
+        for _ in 0..STREAMS {
+            open.push(watch().await);
+        }
+        let mut next = Box::pin(watch());
+        assert!(timeout(Duration::from_millis(300), &mut next).await.is_err());
+        open.clear();
+        assert!(timeout(Duration::from_secs(30), next).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_answers_no_ping_is_let_go() {
+        let shutdown = CancellationToken::new();
+        let _stop = shutdown.clone().drop_guard();
+        let mut client = tokio::net::TcpStream::connect(served(&shutdown).await)
+            .await
+            .expect("connected");
+        // A preface and empty settings, which is all that this client will ever say.
+        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        hello.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let began = Instant::now();
+        client.write_all(&hello).await.expect("sent");
+        let mut said = Vec::new();
+        let gone = timeout(
+            ALIVE.0 + ALIVE.1 + Duration::from_secs(2),
+            client.read_to_end(&mut said),
+        )
+        .await;
+        assert!(gone.is_ok() && began.elapsed() >= ALIVE.1, "{:?}", began.elapsed());
     }
 }

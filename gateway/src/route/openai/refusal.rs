@@ -46,9 +46,12 @@ pub(super) fn nonsense(what: &str) -> Status {
 /// It refused.
 pub(super) fn status(code: StatusCode, retry_after: Option<Duration>, said: &str) -> Status {
     let message = format!("it answered {code}: {said}");
-    let retry_after = retry_after.unwrap_or(RETRY);
     match code {
-        StatusCode::TOO_MANY_REQUESTS => Reason::Exhausted { message, retry_after },
+        // One that names no time may mean a minute's rate or a month's quota: at once is as good as any, and it is not waited for.
+        StatusCode::TOO_MANY_REQUESTS => Reason::Exhausted {
+            message,
+            retry_after: retry_after.unwrap_or_default(),
+        },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Reason::Precondition {
             reason: "ENDPOINT_REFUSED",
             message: format!("{message}; check api_key_env"),
@@ -61,7 +64,10 @@ pub(super) fn status(code: StatusCode, retry_after: Option<Duration>, said: &str
             reason: "ENDPOINT_REFUSED",
             message,
         },
-        _ => Reason::Unavailable { message, retry_after },
+        _ => Reason::Unavailable {
+            message,
+            retry_after: retry_after.unwrap_or(RETRY),
+        },
     }
     .into()
 }

@@ -6,14 +6,11 @@ use crate::route::{
     keep,
     pass::{self, Facts, Obstacle},
     question::{Means, Question, Said},
-    target::{Target, Tier},
+    target::{Target, Tier, Within},
 };
-use rand::Rng as _;
+use shoal_stack::hedge::Answered;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-
-/// Waits for room at a target that sheds: the first one, and the longest. A slot frees about as often as an answer is finished.
-const ROOM: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
 
 /// How long room is waited for while somebody else could be asked: a burst is over by then, an overload is not.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -127,22 +124,21 @@ impl<'a> Walk<'a> {
         target: &Target,
         question: Question,
         others: bool,
-    ) -> Result<(Arc<str>, Said), shoal_stack::Error> {
+    ) -> Result<Answered<Said>, shoal_stack::Error> {
         let began = Instant::now();
         let left = self.ask.deadline.saturating_duration_since(began);
-        // Whoever is asked second should have as much time as who was asked first.
-        let deadline = if others { began + left / 2 } else { self.ask.deadline };
-        let patience = if others { PATIENCE.min(left / 4) } else { left };
-        let mut pause = ROOM.0;
-        loop {
-            let answer = target.ask(question.clone(), deadline, self.ask.max_attempts).await;
-            let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            let in_time = began.elapsed() + wait < patience;
-            if !matches!(answer, Err(shoal_stack::Error::Shed { .. })) || !in_time {
-                return answer;
-            }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(ROOM.1);
-        }
+        let within = Within {
+            // Whoever is asked second should have as much time as who was asked first.
+            deadline: if others { began + left / 2 } else { self.ask.deadline },
+            // A fallback is somebody else, too.
+            patience: if others || self.ask.has_fallback {
+                began + PATIENCE.min(left / 4)
+            } else {
+                self.ask.deadline
+            },
+            start_by: self.ask.start_by,
+            max_attempts: self.ask.max_attempts,
+        };
+        target.ask(question, within).await
     }
 }

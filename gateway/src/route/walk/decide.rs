@@ -7,6 +7,7 @@ use shoal_proto::{
     time,
     v1::{self, decision::Verdict},
 };
+use shoal_stack::hedge::Hedged;
 use std::time::Duration;
 
 /// A decision without an answer.
@@ -19,6 +20,14 @@ pub(super) fn decision(target: &Target, verdict: Verdict, reason: String, elapse
         confidence: None,
         threshold: None,
         elapsed: Some(time::duration(elapsed)),
+    }
+}
+
+/// A reason, and that the answer was one of two attempts, if it was.
+pub(super) fn with_hedge(reason: String, hedged: Option<&Hedged>) -> String {
+    match hedged {
+        Some(hedged) => format!("{reason}; {hedged}"),
+        None => reason,
     }
 }
 

@@ -10,7 +10,17 @@ use crate::{
     },
 };
 use shoal_proto::v1::{self, decision};
+use shoal_stack::hedge::Hedged;
 use std::{sync::Arc, time::Duration};
+
+/// An answer as it came.
+pub(super) struct Heard<'a> {
+    pub(super) address: &'a Arc<str>,
+    pub(super) said: Said,
+    pub(super) means: Means,
+    pub(super) hedged: Option<Hedged>,
+    pub(super) took: Duration,
+}
 
 impl Walk<'_> {
     /// Judges an answer: taken, doubted, or no answer at all.
@@ -18,11 +28,16 @@ impl Walk<'_> {
         &mut self,
         target: &Target,
         card: Option<&Card>,
-        said: (&Arc<str>, Said, Means),
-        took: Duration,
+        heard: Heard<'_>,
         others: bool,
     ) -> Option<Answer> {
-        let (address, said, means) = said;
+        let Heard {
+            address,
+            said,
+            means,
+            hedged,
+            took,
+        } = heard;
         let of_task = self.registry.task_card(self.ask.task);
         let own = card.and_then(|c| c.tasks.get(self.ask.task)).cloned();
         let form = match target.tier {
@@ -52,7 +67,7 @@ impl Walk<'_> {
             endpoint: address.to_string(),
             confidence: said.confidence.as_ref().map(|c| c.score),
             threshold,
-            ..decide::decision(target, verdict, reason, took)
+            ..decide::decision(target, verdict, decide::with_hedge(reason, hedged.as_ref()), took)
         };
         let answer = Answer {
             value,

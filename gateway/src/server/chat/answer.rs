@@ -6,6 +6,7 @@ use crate::{
     server::single,
 };
 use serde_json::{Map, Value, json};
+use shoal_kit::openai;
 use shoal_proto::v1;
 use std::sync::Arc;
 
@@ -49,8 +50,7 @@ pub(crate) async fn whole(plan: &Arc<Plan>) -> Result<Answer, Error> {
 impl Answer {
     /// Tokens as OpenAI counts them.
     pub(crate) fn usage(&self) -> Value {
-        let (input, output) = (self.usage.input_tokens, self.usage.output_tokens);
-        json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
+        openai::usage(self.usage.input_tokens, self.usage.output_tokens)
     }
 
     /// The non-standard field: where it ran and how sure the model was.

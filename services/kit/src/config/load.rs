@@ -267,6 +267,16 @@ fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
             "must be above zero and at most max_deadline".into(),
         ));
     }
+    // Hedging what is faster than half of the rest would be load; and past 0.999 there are never enough times seen to tell.
+    for (key, share, fits) in [
+        ("hedge_share", config.gateway.hedge_share, 0.0..=1.0),
+        ("hedge_quantile", config.gateway.hedge_quantile, 0.5..=0.999),
+    ] {
+        if !fits.contains(&share) {
+            let said = format!("must be {} to {}", fits.start(), fits.end());
+            return Err((format!("gateway.{key}"), said));
+        }
+    }
     let targets: BTreeSet<&str> = config
         .specialist
         .keys()

@@ -9,24 +9,25 @@ use super::{
 };
 use crate::{
     engine::{Done, Finish, queue::Class},
-    error::Error,
+    error::{Error, refuse},
     folder::Form,
     prompt::Prompt,
     specialist::{Ask, Specialist},
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
-    http::{HeaderMap, StatusCode, header},
+    extract::{DefaultBodyLimit, State},
+    http::HeaderMap,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
-use shoal_kit::{propagate, serve::MAX_REQUEST_BYTES, status::Reason, telemetry::names::PROVIDER};
-use shoal_proto::v1;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tonic::Code;
+use shoal_kit::{
+    openai::{self, Format, Head, Request},
+    propagate,
+    serve::{MAX_REQUEST_BYTES, Posted, Unread},
+    telemetry::names::PROVIDER,
+};
 use tracing::Span;
 
 const HTTP_STATUS: &str = "http.response.status_code";
@@ -38,65 +39,6 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/v1/models", get(models))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(door)
-}
-
-/// A chat completion request, as far as it is read; clients send many more fields.
-#[derive(Debug, Deserialize)]
-struct Body {
-    model: String,
-    messages: Vec<Turn>,
-    max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    seed: Option<u64>,
-    stop: Option<OneOrMany>,
-    n: Option<u32>,
-    #[serde(default)]
-    stream: bool,
-    stream_options: Option<StreamOptions>,
-    response_format: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Turn {
-    role: String,
-    content: Content,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Part {
-    #[serde(rename = "type", default)]
-    kind: String,
-    text: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Debug, Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
-
-/// What names one completion in every chunk of it.
-#[derive(Debug, Clone)]
-pub(super) struct Header {
-    pub id: String,
-    pub created: u64,
-    pub model: String,
 }
 
 async fn models(State(door): State<Door>) -> Json<Value> {
@@ -114,7 +56,7 @@ async fn models(State(door): State<Door>) -> Json<Value> {
     Json(json!({"object": "list", "data": data}))
 }
 
-async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Json<Body>, JsonRejection>) -> Response {
+async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Posted<Request>, Unread>) -> Response {
     let span = call_span!(
         "chat_completions",
         "LLM",
@@ -129,28 +71,21 @@ async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Jso
     response
 }
 
-async fn answer(door: &Door, body: Result<Json<Body>, JsonRejection>, span: &Span) -> Response {
+async fn answer(door: &Door, body: Result<Posted<Request>, Unread>, span: &Span) -> Response {
     let refused = |error: Error| {
         failed(span, &error);
-        error_response(error)
+        openai::refusal(&refuse(error))
     };
     let body = match body {
-        Ok(Json(body)) => body,
-        Err(e) => {
-            let too_long = e.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            let mut response = refused(Error::invalid("body", e.body_text()));
-            if too_long {
-                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            }
-            return response;
+        Ok(Posted(body)) => body,
+        Err(unread) => {
+            failed(span, &Error::invalid("body", unread.said()));
+            return openai::unread(&unread);
         }
     };
     door.identify(span, &body.model);
     let specialist = door.specialist();
-    let (streamed, include_usage) = (
-        body.stream,
-        body.stream_options.as_ref().is_some_and(|o| o.include_usage),
-    );
+    let (streamed, include_usage) = (body.stream, body.include_usage());
     let ask = match ask(body, specialist, span.clone()) {
         Ok(ask) => ask,
         Err(error) => return refused(error),
@@ -160,32 +95,20 @@ async fn answer(door: &Door, body: Result<Json<Body>, JsonRejection>, span: &Spa
         Ok(ticket) => Generation::new(ticket, None, span.clone(), door.clone()),
         Err(error) => return refused(error),
     };
-    let created = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let header = Header {
-        id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
-        created,
-        model: specialist.identity(),
-    };
+    let head = Head::now(&uuid::Uuid::new_v4().simple().to_string(), specialist.identity());
     if streamed {
-        return sse::stream(generation, door.clone(), header, include_usage).into_response();
+        return sse::stream(generation, door.clone(), head, include_usage).into_response();
     }
     match generation.complete().await {
         Ok(done) => {
-            let choice = json!({"index": 0, "message": {"role": "assistant", "content": done.text}, "logprobs": null, "finish_reason": reason(done.finish)});
-            Json(json!({
-                "id": header.id, "object": "chat.completion", "created": header.created, "model": header.model,
-                "choices": [choice], "usage": tokens(&done), "shoal": extra(&done, specialist),
-            }))
-            .into_response()
+            let extra = extra(&done, specialist);
+            Json(head.whole(&done.text, reason(done.finish), tokens(&done), extra)).into_response()
         }
-        Err(error) => error_response(error),
+        Err(error) => openai::refusal(&refuse(error)),
     }
 }
 
-fn ask(body: Body, specialist: &Specialist, span: tracing::Span) -> Result<Ask, Error> {
+fn ask(body: Request, specialist: &Specialist, span: tracing::Span) -> Result<Ask, Error> {
     let folder = specialist.folder();
     let task = match folder.tasks.iter().find(|t| t.name == body.model) {
         Some(task) => task.name.clone(),
@@ -202,67 +125,21 @@ fn ask(body: Body, specialist: &Specialist, span: tracing::Span) -> Result<Ask, 
             });
         }
     };
-    if body.n.is_some_and(|n| n != 1) {
-        return Err(Error::invalid("n", "one answer a request: send more requests"));
-    }
-    let form = match body.response_format.as_ref().map(|f| (f["type"].as_str(), f)) {
-        None => None,
-        Some((Some("text"), _)) => Some(Form::Free),
-        Some((Some("json_object"), _)) => Some(Form::Schema(json!({"type": "object"}))),
-        Some((Some("json_schema"), format)) => Some(Form::Schema(format["json_schema"]["schema"].clone())),
-        Some(_) => {
-            return Err(Error::invalid(
-                "response_format",
-                "its type is none of `text`, `json_object` and `json_schema`",
-            ));
-        }
-    };
-    let mut messages = Vec::with_capacity(body.messages.len());
-    for (i, turn) in body.messages.into_iter().enumerate() {
-        messages.push((turn.role, text(turn.content, i)?));
-    }
-    let sampling = v1::Sampling {
-        max_tokens: body.max_completion_tokens.or(body.max_tokens),
-        temperature: body.temperature,
-        top_p: body.top_p,
-        seed: body.seed,
-        stop: match body.stop {
-            None => Vec::new(),
-            Some(OneOrMany::One(stop)) => vec![stop],
-            Some(OneOrMany::Many(stops)) => stops,
-        },
-        ..v1::Sampling::default()
+    let messages = body.messages()?.into_iter().map(|m| (m.role, m.content)).collect();
+    let form = match body.format()? {
+        Format::Unsaid => None,
+        Format::Text => Some(Form::Free),
+        Format::Schema(schema) => Some(Form::Schema(schema)),
     };
     Ok(Ask {
         task,
         prompt: Prompt::messages(messages)?,
-        sampling: request::sampling(Some(sampling), request::most(&folder.card))?,
+        sampling: request::sampling(Some(body.sampling()), request::most(&folder.card))?,
         form,
         class: Class::Normal,
         deadline: None,
         span,
     })
-}
-
-/// A message's text. A part of another kind is refused: an answer that never saw it would be worse than none.
-fn text(content: Content, message: usize) -> Result<String, Error> {
-    let parts = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Parts(parts) => parts,
-    };
-    let one = |(i, part): (usize, Part)| {
-        let refused = || {
-            Error::invalid(
-                format!("messages[{message}].content[{i}]"),
-                format!(
-                    "a part of type `{}` is no text, which is all that this model reads",
-                    part.kind
-                ),
-            )
-        };
-        part.text.clone().ok_or_else(refused)
-    };
-    parts.into_iter().enumerate().map(one).collect()
 }
 
 pub(super) fn reason(finish: Finish) -> &'static str {
@@ -273,8 +150,7 @@ pub(super) fn reason(finish: Finish) -> &'static str {
 }
 
 pub(super) fn tokens(done: &Done) -> Value {
-    let (input, output) = (done.input_tokens, done.tokens.len());
-    json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
+    openai::usage(done.input_tokens as u64, done.tokens.len() as u64)
 }
 
 /// The non-standard field.
@@ -289,34 +165,4 @@ pub(super) fn extra(done: &Done, specialist: &Specialist) -> Value {
         "timings": {"tokenize_seconds": t.tokenize.as_secs_f64(), "queue_seconds": t.queue.as_secs_f64(), "prefill_seconds": t.prefill.as_secs_f64(), "decode_seconds": t.decode.as_secs_f64()},
         "cost_usd": cost,
     })
-}
-
-/// An error as OpenAI's clients read it.
-pub(super) fn error_body(error: &Error) -> Value {
-    let reason = Reason::from(error.clone());
-    let kind = if matches!(reason, Reason::Invalid(_)) {
-        "invalid_request_error"
-    } else {
-        "server_error"
-    };
-    json!({"error": {"message": reason.to_string(), "type": kind, "code": reason.name(), "param": null}})
-}
-
-fn error_response(error: Error) -> Response {
-    let body = error_body(&error);
-    let reason = Reason::from(error);
-    let status = match reason.code() {
-        Code::InvalidArgument | Code::FailedPrecondition => StatusCode::BAD_REQUEST,
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let mut response = (status, Json(body)).into_response();
-    if let Reason::Exhausted { retry_after, .. } | Reason::Unavailable { retry_after, .. } = reason {
-        let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
 }

@@ -97,6 +97,18 @@ fn a_variable_that_names_no_key_or_has_a_wrong_type_is_refused_by_name() {
 }
 
 #[test]
+fn hedging_is_bounded_and_can_be_switched_off() {
+    for (text, fits) in [
+        ("hedge_share = 0.0", true),
+        ("hedge_share = 1.5", false),
+        ("hedge_quantile = 0.1", false),
+    ] {
+        let loaded = layer(&format!("[gateway]\n{text}\n"), &[]);
+        assert_eq!(loaded.is_ok(), fits, "{text}");
+    }
+}
+
+#[test]
 fn relative_paths_are_relative_to_the_file() {
     let loaded = layer("[specialist.a]\nfolder = \"models/a\"\n", &[]).expect("valid");
     assert_eq!(
