@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from transformers import BertConfig
 
@@ -21,10 +20,12 @@ from .align import untouched
 
 CONFIG = "encoder.json"  # Beside model.onnx: the body's shape, for a retraining.
 TRANSPOSED = ".T"  # Ends the name of a linear layer's weight as the graph has it.
+INT8, SCALE = "_int8", "_scale"  # End the names of the two parts of a matrix in int8.
+SMALL = 128  # Rows and columns from which on a matrix is put in int8.
 
 
 def export(encoder: net.Encoder, tokenizer: Tokenizer, folder: Path, precision: str) -> None:
-    """Writes model.onnx, tokenizer.json and encoder.json. int8: weights alone, a channel at a time; activations are scaled as they come."""
+    """Writes model.onnx, tokenizer.json and encoder.json. int8: the weights alone (`_shrink`)."""
     folder.mkdir(parents=True, exist_ok=True)
     encoder.eval()
     heads = [name for name, head in (("tag_logits", encoder.tag), ("class_logits", encoder.classify)) if head]
@@ -47,11 +48,9 @@ def export(encoder: net.Encoder, tokenizer: Tokenizer, folder: Path, precision: 
         program.save(plain)
         graph = onnx.load(plain)
         _name(graph, encoder)
-        onnx.save(graph, plain)
         if precision == "int8":
-            quantize_dynamic(plain, folder / "model.onnx", weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gather"])
-        else:
-            onnx.save(graph, folder / "model.onnx")
+            _shrink(graph.graph)
+        onnx.save(graph, folder / "model.onnx")
     (folder / CONFIG).write_text(json.dumps(encoder.body.config.to_diff_dict(), indent=1) + "\n")
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -85,6 +84,46 @@ def _name(graph: onnx.ModelProto, encoder: net.Encoder) -> None:
         node.input[:] = [new.get(name, name) for name in node.input]
 
 
+def _shrink(graph: onnx.GraphProto) -> None:
+    """Matrices to int8 with a scale for each row or output, in place.
+
+    What they are multiplied with stays fp32: activations in int8, a scale for a whole batch, cost `tool_call` more than half a point. Cast
+    and Mul of a constant are folded when the model is opened, so a run is an fp32 run; of an embedding only the rows that are looked up are
+    widened.
+    """
+    tensors = {i.name: i for i in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    widened: set[str] = set()
+    for node in graph.node:
+        place = {"MatMul": 1, "Gather": 0}.get(node.op_type)
+        name = node.input[place] if place is not None and len(node.input) > place else ""
+        # Small ones are not worth their scales, and heads are small.
+        if name in tensors and tensors[name].data_type == TensorProto.FLOAT and len(tensors[name].dims) == 2 and min(tensors[name].dims) >= SMALL:
+            if node.op_type == "Gather":
+                out = node.output[0]
+                rows, scales = helper.make_node("Gather", [f"{name}{INT8}", node.input[1]], [f"{out}{INT8}"]), helper.make_node("Gather", [f"{name}{SCALE}", node.input[1]], [f"{out}{SCALE}"])
+                cast = helper.make_node("Cast", [f"{out}{INT8}"], [f"{out}_wide"], to=TensorProto.FLOAT)
+                nodes += [rows, scales, cast, helper.make_node("Mul", [f"{out}_wide", f"{out}{SCALE}"], [out])]
+                widened.add(name)
+                continue
+            if name not in widened:
+                cast = helper.make_node("Cast", [f"{name}{INT8}"], [f"{name}_wide"], to=TensorProto.FLOAT)
+                nodes += [cast, helper.make_node("Mul", [f"{name}_wide", f"{name}{SCALE}"], [f"{name}_float"])]
+                widened.add(name)
+            node.input[place] = f"{name}_float"
+        nodes.append(node)
+    for name in widened:
+        whole = numpy_helper.to_array(tensors[name])
+        # An embedding is looked up by rows, a layer's weight [inputs, outputs] multiplied from the left.
+        axis = 0 if name.endswith(TRANSPOSED) else 1
+        scale = np.maximum(np.abs(whole).max(axis, keepdims=True), np.finfo(np.float32).tiny) / 127
+        graph.initializer.remove(tensors[name])
+        graph.initializer.append(numpy_helper.from_array(np.rint(whole / scale).astype(np.int8), f"{name}{INT8}"))
+        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}{SCALE}"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def load(folder: Path) -> tuple[net.Encoder, Tokenizer]:
     """The weights of an exported folder; int8 ones at the values that serve."""
     card = tomllib.loads((folder / "card.toml").read_text())
@@ -102,10 +141,8 @@ def load(folder: Path) -> tuple[net.Encoder, Tokenizer]:
 def _tensor(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
     for stored, turned in ((name, False), (name + TRANSPOSED, True)):
         found = tensors.get(stored)
-        if found is None and f"{stored}_quantized" in tensors:
-            whole, scale, zero = (tensors[f"{stored}_{part}"] for part in ("quantized", "scale", "zero_point"))
-            # Scales are of the graph's last axis, its output channels, or of the whole.
-            found = (whole.astype(np.float32) - zero.astype(np.float32)) * scale
+        if found is None and f"{stored}{INT8}" in tensors:
+            found = tensors[f"{stored}{INT8}"].astype(np.float32) * tensors[f"{stored}{SCALE}"]
         if found is not None:
             return np.ascontiguousarray(found.T if turned else found, np.float32)
     raise KeyError(name)
