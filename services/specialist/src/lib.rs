@@ -4,8 +4,8 @@
 //! [`folder`] (checked before ONNX Runtime sees it) -> `server` (three doors) -> `generator` -> [`prompt`] (template, tokens) ->
 //! [`constrain`] (grammar; compiled in the `workshop`) -> [`engine`] (queue, slots, owner thread) -> `runtime` (ONNX Runtime,
 //! the one module that names its binding) -> [`sampling`] (a token, its text, how sure it was) -> back through the request's
-//! channel. Encoders go `server` -> [`encoder`] -> `runtime`. [`specialist`] puts one model together; [`load`] and [`serve`]
-//! are the process.
+//! channel. Encoders go `server` -> [`encoder`] -> `runtime`. [`specialist`] puts one model together, `versions` puts another in
+//! its place while it serves; [`load`] and [`serve`] are the process.
 
 pub mod constrain;
 pub mod encoder;
@@ -20,6 +20,7 @@ pub mod sampling;
 mod server;
 pub mod specialist;
 pub mod telemetry;
+mod versions;
 pub mod vocabulary;
 mod workshop;
 

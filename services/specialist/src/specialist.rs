@@ -11,7 +11,7 @@ use crate::{
 };
 use shoal_kit::config;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
@@ -67,6 +67,7 @@ pub struct Specialist {
     folder: Folder,
     model: Model,
     provider: config::Provider,
+    library: PathBuf,
 }
 
 #[derive(Debug)]
@@ -116,6 +117,7 @@ impl Specialist {
             folder,
             model,
             provider: config.provider,
+            library: library.to_owned(),
         })
     }
 
@@ -135,6 +137,11 @@ impl Specialist {
     #[must_use]
     pub fn provider(&self) -> config::Provider {
         self.provider
+    }
+
+    /// The ONNX Runtime that it was loaded with: a process can hold one.
+    pub(crate) fn library(&self) -> &Path {
+        &self.library
     }
 
     /// The slot engine, of a generating model.

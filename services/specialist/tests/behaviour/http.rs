@@ -8,7 +8,7 @@ use tokio::{
 };
 
 /// One request on a connection of its own; (status, head and body).
-async fn call(served: &Served, method: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) async fn call(served: &Served, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(&served.http).await.expect("connects");
     let length = body.len();
     let request = format!(
@@ -26,12 +26,12 @@ async fn call(served: &Served, method: &str, path: &str, body: &str) -> (u16, St
     (status, response)
 }
 
-fn body(response: &str) -> Value {
+pub(crate) fn body(response: &str) -> Value {
     let body = response.split_once("\r\n\r\n").expect("a head").1;
     serde_json::from_str(body).unwrap_or_else(|e| panic!("{body}: {e}"))
 }
 
-fn chat(extra: Value) -> String {
+pub(crate) fn chat(extra: Value) -> String {
     let mut request =
         json!({"model": "echo", "messages": [{"role": "user", "content": "hello world"}], "max_tokens": 16});
     request

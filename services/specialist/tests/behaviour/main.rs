@@ -20,4 +20,6 @@ mod spans;
 mod spans_of_input;
 mod stub;
 mod templates;
+mod versions;
+mod versions_refused;
 mod world;

@@ -11,7 +11,7 @@ fn client(served: &Served) -> GrpcInferenceServiceClient<Channel> {
     GrpcInferenceServiceClient::new(shoal_kit::channel::connect_lazy(&served.grpc).expect("a URI"))
 }
 
-fn request(texts: &[&str], raw: bool) -> ModelInferRequest {
+pub(crate) fn request(texts: &[&str], raw: bool) -> ModelInferRequest {
     let packed: Vec<u8> = texts
         .iter()
         .flat_map(|t| [&(t.len() as u32).to_le_bytes(), t.as_bytes()].concat())
