@@ -145,11 +145,10 @@ impl<'a> Walk<'a> {
                 reservation.settle(&said.usage);
                 self.ask.trail.spend(&said.usage);
                 self.instruments.used(&target.name, &said.usage);
-                if card.as_ref().is_some_and(|c| c.identity != said.model) {
-                    target.stale.notify_one();
-                }
+                let took = began.elapsed();
+                let card = self.card_of(target, card, &address, &said.model).await;
                 let said = (&address, said, means);
-                self.weigh(target, card.as_deref(), said, began.elapsed(), others)
+                self.weigh(target, card.as_deref(), said, took, others)
             }
             Err(error) => {
                 drop(reservation);

@@ -16,4 +16,5 @@ mod status;
 mod streamed;
 mod support;
 mod toolcalls;
+mod versions;
 mod watched;
