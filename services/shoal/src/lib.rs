@@ -5,6 +5,7 @@
 //! of this very binary. The other commands are clients: [`client`] is their connection, [`view`] shows a plan as it
 //! runs, [`why`] draws one that has run, [`eval`] scores task data, [`demo`] puts it all together.
 
+mod activate;
 pub mod cli;
 pub mod client;
 mod config_check;
