@@ -1,12 +1,13 @@
 //! Where a task runs.
 //!
 //! Reading order: [`question`] (what a model is asked and what it says), [`target`] (a specialist or an endpoint: its replicas, its
-//! pace), [`card`] and [`keep`] (what a specialist says of itself, and how that and its addresses are kept fresh), [`registry`]
-//! (all of them: the one place of shared mutable state), [`pass`] (who may be asked), [`judge`] (whether an answer is taken),
-//! [`walk`] (from the smallest target to the largest). [`stack`] is the tower stack that every call goes through; under it are
+//! pace), [`card`], [`cards`] and [`keep`] (what a specialist says of itself, version by version, and how that and its addresses are kept
+//! fresh), [`registry`] (all of them: the one place of shared mutable state), [`pass`] (who may be asked), [`judge`] (whether an
+//! answer is taken), [`walk`] (from the smallest target to the largest). [`stack`] is the tower stack that every call goes through; under it are
 //! [`specialist`] and [`openai`], which put a question on the wire.
 pub(crate) mod budget;
 pub(crate) mod card;
+pub(crate) mod cards;
 pub(crate) mod judge;
 pub(crate) mod keep;
 pub(crate) mod openai;

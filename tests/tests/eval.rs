@@ -8,7 +8,13 @@ const BINARY: &str = env!("CARGO_BIN_EXE_shoal-under-test");
 #[tokio::test(flavor = "multi_thread")]
 async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
     let mesh = Mesh::up(BINARY, &[], |_| ()).await?;
-    for (task, rows) in [("tool_call", 60), ("plan", 25), ("episode", 15), ("route", 60), ("extract", 60)] {
+    for (task, rows) in [
+        ("tool_call", 60),
+        ("plan", 25),
+        ("episode", 15),
+        ("route", 60),
+        ("extract", 60),
+    ] {
         let sample = std::fs::read_to_string(root().join(format!("tests/data/{task}.sample.jsonl")))?;
         let gold = mesh.folder().join(format!("{task}.gold.jsonl"));
         std::fs::write(&gold, sample.lines().take(rows).collect::<Vec<_>>().join("\n") + "\n")?;

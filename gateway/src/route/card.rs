@@ -36,7 +36,7 @@ impl Card {
 
     /// Whether Describe still answers the same: then nothing needs to be compiled anew.
     pub(crate) fn says(&self, wire: &v1::DescribeResponse) -> bool {
-        self.wire == without_memory(wire.clone())
+        self.wire == lasting(wire.clone())
     }
 
     /// Reads Describe's answer. A schema that does not compile is said, and counts as none: the specialist holds to it anyway.
@@ -69,15 +69,17 @@ impl Card {
             kind: wire.kind.clone(),
             max_new_tokens: wire.max_new_tokens,
             price: (wire.input_usd_per_million_tokens, wire.output_usd_per_million_tokens),
-            wire: without_memory(wire),
+            wire: lasting(wire),
             identity,
         }
     }
 }
 
-fn without_memory(wire: v1::DescribeResponse) -> v1::DescribeResponse {
+/// Without what says nothing of the version that serves.
+fn lasting(wire: v1::DescribeResponse) -> v1::DescribeResponse {
     v1::DescribeResponse {
         resident_bytes: 0,
+        refused: None,
         ..wire
     }
 }

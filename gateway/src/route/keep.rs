@@ -9,7 +9,7 @@ use shoal_kit::{deadline, task};
 use shoal_proto::v1::{self, specialist_service_client::SpecialistServiceClient};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Request, transport::Channel};
 
 /// How often names are looked up and cards read again: a new replica should serve within seconds, and a question of a few hundred
 /// bytes every five seconds is nothing.
@@ -36,8 +36,27 @@ pub(crate) async fn describe(target: &Target, registry: &Registry) -> Option<Arc
     let Tier::Specialist { replicas, .. } = &target.tier else {
         return None;
     };
+    read(target, registry, replicas.all()).await
+}
+
+/// Reads the card of a version from the replica that it answered at; `None` if another version is there by now.
+pub(crate) async fn describe_version(
+    target: &Target,
+    registry: &Registry,
+    address: &Arc<str>,
+    model: &str,
+) -> Option<Arc<Card>> {
+    let Tier::Specialist { replicas, .. } = &target.tier else {
+        return None;
+    };
+    let channel = replicas.channel(address)?;
+    let card = read(target, registry, vec![(address.clone(), channel)]).await;
+    card.filter(|card| card.identity == model)
+}
+
+async fn read(target: &Target, registry: &Registry, replicas: Vec<(Arc<str>, Channel)>) -> Option<Arc<Card>> {
     let ask = async {
-        for (address, channel) in replicas.all() {
+        for (address, channel) in replicas {
             let mut request = Request::new(v1::DescribeRequest {});
             deadline::set(&mut request, PATIENCE);
             match SpecialistServiceClient::new(channel).describe(request).await {

@@ -2,6 +2,7 @@
 //! across an await.
 use super::{
     card::{Card, TaskCard},
+    cards::{Cards, Version},
     keep,
     resolve::Lookup,
     target::{Target, Tier},
@@ -32,7 +33,7 @@ pub(crate) struct Registry {
     targets: BTreeMap<String, Arc<Target>>,
     routes: BTreeMap<String, Route>,
     servers: BTreeMap<String, Arc<Server>>,
-    cards: DashMap<Arc<str>, Arc<Card>>,
+    cards: Cards,
     tools: DashMap<String, Arc<Tool>>,
 }
 
@@ -96,7 +97,7 @@ impl Registry {
             servers: servers.collect(),
             routes,
             targets,
-            cards: DashMap::new(),
+            cards: Cards::default(),
             tools: DashMap::new(),
         })
     }
@@ -118,11 +119,16 @@ impl Registry {
 
     /// What a specialist says of itself, if it has been asked.
     pub(crate) fn card(&self, target: &str) -> Option<Arc<Card>> {
-        self.cards.get(target).map(|c| c.clone())
+        self.cards.current(target)
     }
 
     pub(crate) fn set_card(&self, target: &Arc<str>, card: Arc<Card>) {
-        self.cards.insert(target.clone(), card);
+        self.cards.set(target, card);
+    }
+
+    /// The place of the card of a version that answered, "name@version".
+    pub(crate) fn version(&self, target: &Arc<str>, model: &str) -> Version {
+        self.cards.version(target, model)
     }
 
     /// What the cards of a task's chain say of the task, the smallest target's first: what an endpoint, which has no card, is held to.

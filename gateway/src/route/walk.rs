@@ -153,15 +153,14 @@ impl<'a> Walk<'a> {
                 reservation.settle(&said.usage);
                 self.ask.trail.spend(&said.usage);
                 self.instruments.used(&target.name, &said.usage);
-                if card.as_ref().is_some_and(|c| c.identity != said.model) {
-                    target.stale.notify_one();
-                }
+                let took = began.elapsed();
+                let card = self.card_of(target, card, &address, &said.model).await;
                 let said = Heard {
                     address: &address,
                     said,
                     means,
                     hedged,
-                    took: began.elapsed(),
+                    took,
                 };
                 self.weigh(target, card.as_deref(), said, others)
             }

@@ -17,4 +17,5 @@ mod streamed;
 mod support;
 mod tagging;
 mod toolcalls;
+mod versions;
 mod watched;

@@ -115,7 +115,11 @@ pub struct Server {
     http: Router,
     in_flight: InFlight,
     mesh_status: bool,
+    version: Version,
 }
+
+/// Says which version serves at the moment of the question.
+type Version = Arc<dyn Fn() -> String + Send + Sync>;
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -130,8 +134,10 @@ impl Server {
     /// A server that so far answers health, reflection and mesh status.
     #[must_use]
     pub fn new(process: Process) -> Self {
+        let version = process.version.clone();
         Self {
             process,
+            version: Arc::new(move || version.clone()),
             routes: Routes::builder(),
             names: Vec::new(),
             http: Router::new(),
@@ -144,6 +150,13 @@ impl Server {
     #[must_use]
     pub fn without_mesh_status(mut self) -> Self {
         self.mesh_status = false;
+        self
+    }
+
+    /// Where the version may change while the process serves: what says it now, in place of [`Process::version`].
+    #[must_use]
+    pub fn version(mut self, now: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.version = Arc::new(now);
         self
     }
 
@@ -199,6 +212,7 @@ impl Server {
         if self.mesh_status {
             let own = OwnStatus {
                 process: self.process.clone(),
+                version: self.version.clone(),
                 address,
                 in_flight: self.in_flight.counter(),
                 draining: shutdown.clone(),
@@ -265,6 +279,7 @@ fn healthz(shutdown: &CancellationToken) -> (http::StatusCode, &'static str) {
 
 struct OwnStatus {
     process: Process,
+    version: Version,
     address: String,
     in_flight: Arc<AtomicU64>,
     draining: CancellationToken,
@@ -283,7 +298,7 @@ impl v1::mesh_service_server::MeshService for OwnStatus {
             pid: std::process::id(),
             address: self.address.clone(),
             state: state.to_owned(),
-            version: self.process.version.clone(),
+            version: (self.version)(),
             provider: self.process.provider.clone(),
             in_flight: self.in_flight.load(std::sync::atomic::Ordering::Relaxed),
         };

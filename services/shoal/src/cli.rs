@@ -1,7 +1,7 @@
 //! The command line: every command, what its help says, and which module does it.
 use crate::{
-    config_check, decompose, demo, eval, exit::Result, feedback, health, onnxruntime, process, retrain, run, status,
-    supervise, why,
+    activate, config_check, decompose, demo, eval, exit::Result, feedback, health, onnxruntime, process, retrain, run,
+    status, supervise, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -101,6 +101,19 @@ trip.plan:
     ///
     /// Exits 69 if the gateway, or any process that it is configured with, cannot be reached.
     Status(status::StatusArgs),
+
+    /// Switch a specialist to another of its versions, or show which there are
+    ///
+    /// The version's folder is checked, then `active_version` in the specialist's specialist.toml is written; a process that
+    /// runs sees that within a second, loads the version beside the one that serves, and switches without a stop. Going back
+    /// is the same command with the number of before. Without VERSION every version is shown with the scores of its card.
+    ///
+    /// Exits 64 if the folder is at fault, with nothing changed; 1 if a process refused the version and went on with its own,
+    /// which specialist.toml then names again; 69 if none had switched in time.
+    #[command(
+        after_help = "Examples:\n  shoal activate tool_call                which versions there are, and which serves\n  shoal activate tool_call 2              switch, and wait until it serves\n  shoal activate tool_call 1 --wait 0     back again, without waiting"
+    )]
+    Activate(activate::ActivateArgs),
 
     /// Score the mesh on rows of the task data
     ///
@@ -222,6 +235,7 @@ pub async fn dispatch(cli: Cli) -> Result<()> {
         Command::Watch(args) => run::watch(args).await,
         Command::Cancel(args) => run::cancel(args).await,
         Command::Status(args) => status::status(args).await,
+        Command::Activate(args) => activate::command(args).await,
         Command::Eval(args) => eval::eval(args).await,
         Command::Retrain(args) => retrain::retrain(args).await,
         Command::Feedback(FeedbackArgs { command: None, process }) => process::feedback(process).await,

@@ -6,6 +6,7 @@
 //! runs, [`why`] draws one that has run, [`eval`] scores task data, `retrain` makes a model
 //! learn from what was corrected, [`demo`] puts it all together.
 
+mod activate;
 pub mod cli;
 pub mod client;
 mod config_check;

@@ -7,7 +7,7 @@
 //!
 //! The trainer decides: it sets poisoned corrections aside, trains from the active version's own weights, and weighs the candidate
 //! against the incumbent on corrections that it held out and on dev rows (services/trainer/shoal_trainer/retrain.py). Here is what
-//! surrounds it: `trainer` finds and runs it, `version` gives an accepted candidate its place and waits until it is served. Everything
+//! surrounds it: `trainer` finds and runs it, `version` gives an accepted candidate its place, and [`activate()`] has it served. Everything
 //! but the accepted version is written to a work folder, which is kept: the quarantined rows and a refused candidate are worth a look.
 mod report;
 mod trainer;
@@ -17,21 +17,28 @@ pub(crate) use report::Report;
 pub(crate) use trainer::Trainer;
 
 use crate::{
+    activate::activate,
     client::{self, Mesh},
     exit::{Exit, Failure, Result},
     feedback::{self, StoreArgs},
     output,
 };
 use clap::Args;
-use shoal_kit::{config::MeshConfig, shutdown};
+use shoal_kit::{
+    config::{self, MeshConfig},
+    shutdown,
+};
 use shoal_proto::v1::{ExportDatasetRequest, export_dataset_request::Format};
 use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio_util::sync::CancellationToken;
+
+/// How long running specialists may take to serve what was activated: they look once a second, and load a model.
+const FOLLOW: Duration = Duration::from_secs(60);
 
 /// What `shoal retrain` takes.
 #[derive(Args, Debug)]
@@ -77,8 +84,8 @@ pub(crate) struct Lesson {
     pub(crate) name: String,
     /// Its folder, the one that holds `specialist.toml`.
     pub(crate) folder: PathBuf,
-    /// Where its process listens, if one runs.
-    pub(crate) address: String,
+    /// Its section of the configuration: where its processes are, if any run.
+    pub(crate) section: config::Specialist,
     /// Task data; none for a dry run.
     pub(crate) data: Option<PathBuf>,
     /// Where everything is written that is not an accepted version.
@@ -101,7 +108,7 @@ pub(crate) async fn retrain(args: RetrainArgs) -> Result<()> {
         )));
     }
     let lesson = Lesson {
-        address: client::reachable(config.specialist[&name].listen),
+        section: config.specialist[&name].clone(),
         work: args.work.unwrap_or_else(|| work(&config, &args.task)),
         task: args.task,
         data: args.data.filter(|_| !args.dry_run),
@@ -138,16 +145,19 @@ pub(crate) async fn turn(lesson: &Lesson, store: &Mesh, trainer: &Trainer, stop:
             )
         })?;
         version::place(&candidate, &lesson.folder, report.to_version)?;
-        let running = version::served(&lesson.address).await;
-        version::activate(&lesson.folder, report.to_version)?;
-        eprintln!("{} {} is active", lesson.name, report.to_version);
-        match running {
-            None => eprintln!(
-                "no {} runs at {}: it is served from the next start on",
-                lesson.name, lesson.address
-            ),
-            Some(_) => version::follow(lesson, report.to_version, stop).await?,
-        }
+        let activated = tokio::select! {
+            done = activate(&lesson.name, &lesson.section, report.to_version, FOLLOW) => done?,
+            () = stop.cancelled() => return Err(Failure::refused("interrupted while the new version took over: see shoal activate")),
+        };
+        eprintln!(
+            "{} {}",
+            activated.model,
+            if activated.running {
+                "serves"
+            } else {
+                "is active, and served from the next start on: no process of it runs"
+            }
+        );
     }
     Ok(report)
 }

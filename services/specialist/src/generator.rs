@@ -115,7 +115,7 @@ impl Generator {
             .saturating_mul(folder.card.limits.context_tokens as usize);
         let decoder = OrtDecoder::open(library, folder, config.slots.max(1), options)?;
         let engine = Engine::start(
-            &folder.card.name,
+            &folder.identity(),
             decoder,
             Arc::new(vocabulary),
             genai.eos.clone(),

@@ -5,7 +5,8 @@
 //! [`constrain`] (grammar; compiled in the `workshop`) -> [`engine`] (queue, slots, owner thread) -> `runtime` (ONNX Runtime,
 //! the one module that names its binding) -> [`sampling`] (a token, its text, how sure it was) -> back through the request's
 //! channel. Encoders go `server` -> [`encoder`] -> `runtime`; a [`tagger`] generates without decoding, in one run of an encoder over a
-//! text or an object's fields. [`specialist`] puts one model together; [`load`] and [`serve`] are the process.
+//! text or an object's fields. [`specialist`] puts one model together, `versions` puts another in its place while it serves; [`load`]
+//! and [`serve`] are the process.
 
 pub mod constrain;
 pub mod encoder;
@@ -21,6 +22,7 @@ mod server;
 pub mod specialist;
 pub mod tagger;
 pub mod telemetry;
+mod versions;
 pub mod vocabulary;
 mod workshop;
 

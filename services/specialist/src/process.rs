@@ -2,8 +2,9 @@
 //! ONNX Runtime or with the provider is told before anybody could connect.
 use crate::{
     folder::Folder,
-    server::{Door, Inference, Service, router},
+    server::{Doors, Inference, Service, router},
     specialist::{LoadError, Specialist},
+    versions::{self, Versions},
 };
 use shoal_kit::{
     config,
@@ -13,7 +14,7 @@ use shoal_proto::{
     oip::grpc_inference_service_server::GrpcInferenceServiceServer,
     v1::specialist_service_server::SpecialistServiceServer,
 };
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -28,7 +29,8 @@ pub async fn load(folder: Folder, config: &config::Specialist, library: &Path) -
         .map_err(|e| LoadError::Thread(io::Error::other(e)))?
 }
 
-/// Serves a specialist as `name` until `shutdown`. Prompts and outputs go on spans only with `[telemetry] content`.
+/// Serves a specialist as `name` until `shutdown`, and whichever version `specialist.toml` comes to name. Prompts and outputs
+/// go on spans only with `[telemetry] content`.
 ///
 /// # Errors
 /// When a door breaks, or the thread that runs the model stops by itself.
@@ -40,7 +42,6 @@ pub async fn serve(
     bound: Bound,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let specialist = Arc::new(specialist);
     info!(
         specialist = name,
         model = specialist.identity(),
@@ -54,15 +55,23 @@ pub async fn serve(
         version: specialist.identity(),
         provider: specialist.provider().name().to_owned(),
     };
-    let stopped = specialist.stopped();
-    let door = Door::new(specialist.clone(), telemetry.content);
-    let service = SpecialistServiceServer::new(Service::new(door.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let versions = Versions::new(specialist, config.clone());
+    let serving = versions.serving();
+    let doors = Doors::new(serving.clone(), telemetry.content);
+    let service =
+        SpecialistServiceServer::new(Service::new(doors.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
     let inference =
-        GrpcInferenceServiceServer::new(Inference::new(door.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let server = Server::new(process).add(service).add(inference).http(router(door));
+        GrpcInferenceServiceServer::new(Inference::new(doors.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let now = serving.clone();
+    let server = Server::new(process)
+        .version(move || now.borrow().specialist.identity())
+        .add(service)
+        .add(inference)
+        .http(router(doors));
     tokio::select! {
         served = server.run(bound, shutdown, config.drain) => served,
         // A model whose thread stopped under us has no answers any more: leave, and be started afresh.
-        () = stopped.cancelled() => anyhow::bail!("the model of {} stopped by itself", specialist.identity()),
+        model = versions::stopped(serving) => anyhow::bail!("the model of {model} stopped by itself"),
+        never = versions.keep() => match never {},
     }
 }

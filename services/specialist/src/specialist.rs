@@ -13,7 +13,7 @@ use crate::{
 };
 use shoal_kit::config;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -70,6 +70,7 @@ pub struct Specialist {
     folder: Folder,
     model: Model,
     provider: config::Provider,
+    library: PathBuf,
 }
 
 #[derive(Debug)]
@@ -125,6 +126,7 @@ impl Specialist {
             folder,
             model,
             provider: config.provider,
+            library: library.to_owned(),
         })
     }
 
@@ -144,6 +146,11 @@ impl Specialist {
     #[must_use]
     pub fn provider(&self) -> config::Provider {
         self.provider
+    }
+
+    /// The ONNX Runtime that it was loaded with: a process can hold one.
+    pub(crate) fn library(&self) -> &Path {
+        &self.library
     }
 
     /// The slot engine, of a model that decodes.

@@ -21,6 +21,8 @@ pub const PROMPT_TOKENS: &str = "shoal.specialist.prompt_tokens";
 pub const STEP_SECONDS: &str = "shoal.specialist.step.duration";
 /// Counter: requests ended, by `outcome`: "stop", "length", "expired", "cancelled", "failed".
 pub const REQUESTS: &str = "shoal.specialist.requests";
+/// Counter: other versions tried, by `outcome`: "switched", "refused"; `model` is the one tried.
+pub const VERSIONS: &str = "shoal.specialist.versions";
 
 /// What the engine did so far. Read by `/metrics` and by tests; relaxed, for none of it orders anything else.
 #[derive(Debug, Default)]
@@ -41,7 +43,13 @@ pub struct Counters {
     pub cancelled: AtomicU64,
 }
 
-/// The instruments of one engine.
+/// Counts a version that was tried.
+pub(crate) fn tried(model: String, outcome: &'static str) {
+    let tried = meter().u64_counter(VERSIONS).with_description("versions tried").build();
+    tried.add(1, &[KeyValue::new("model", model), KeyValue::new("outcome", outcome)]);
+}
+
+/// The instruments of one engine. `model` is "name@version": while one version takes over, two engines run.
 pub(crate) struct Instruments {
     pub(crate) counters: Arc<Counters>,
     step: Histogram<f64>,

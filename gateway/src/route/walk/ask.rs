@@ -48,6 +48,29 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The card of the version that answered, which is not the one that was asked if a switch came between. A version that is not
+    /// known is asked for once; where its card cannot be had, the other's is better than none.
+    pub(super) async fn card_of(
+        &self,
+        target: &Target,
+        card: Option<Arc<Card>>,
+        address: &Arc<str>,
+        model: &str,
+    ) -> Option<Arc<Card>> {
+        if card.as_ref().is_none_or(|c| c.identity == model) {
+            return card;
+        }
+        let version = self.registry.version(&target.name, model);
+        let asked = version.get_or_init(|| keep::describe_version(target, self.registry, address, model));
+        // Not to the deadline's end: the answer is there, and is to be taken before it.
+        let left = self.ask.deadline.saturating_duration_since(Instant::now());
+        let found = tokio::time::timeout(keep::PATIENCE.min(left / 2), asked).await;
+        if self.registry.card(&target.name).is_none_or(|c| c.identity != model) {
+            target.stale.notify_one();
+        }
+        found.ok().cloned().flatten().or(card)
+    }
+
     pub(super) fn obstacle(&self, target: &Target, card: Option<&Card>) -> Option<Obstacle> {
         let serves = match &target.tier {
             Tier::Endpoint(_) => true,

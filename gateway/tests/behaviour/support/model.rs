@@ -126,6 +126,20 @@ pub(crate) struct Model {
 pub(crate) struct Specialist {
     pub(crate) server: Killable,
     pub(crate) notes: Arc<Notes>,
+    card: Arc<Mutex<v1::DescribeResponse>>,
+}
+
+impl Specialist {
+    /// Switches to the next version, as its card says after `change`.
+    pub(crate) fn switch(&self, change: impl FnOnce(&mut v1::DescribeResponse)) {
+        let mut card = self.card.lock().expect("card");
+        card.version += 1;
+        change(&mut card);
+    }
+
+    pub(crate) fn described(&self) -> usize {
+        self.notes.described.load(Ordering::SeqCst)
+    }
 }
 
 impl Model {
@@ -176,21 +190,22 @@ impl Model {
 
     pub(crate) fn start(self) -> Specialist {
         let notes = Arc::new(Notes::default());
+        let card = Arc::new(Mutex::new(self.card.clone()));
         let stub = Stub {
             act: Arc::new(self.act),
-            card: self.card.clone(),
+            card: card.clone(),
             notes: notes.clone(),
         };
         let server = Killable::serve(self.address, &self.card.name, |s| {
             s.add(SpecialistServiceServer::new(stub))
         });
-        Specialist { server, notes }
+        Specialist { server, notes, card }
     }
 }
 
 struct Stub {
     act: Arc<Acting>,
-    card: v1::DescribeResponse,
+    card: Arc<Mutex<v1::DescribeResponse>>,
     notes: Arc<Notes>,
 }
 
@@ -238,6 +253,10 @@ fn delta(text: &str) -> Result<v1::GenerateResponse, Status> {
 }
 
 impl Stub {
+    fn card(&self) -> v1::DescribeResponse {
+        self.card.lock().expect("card").clone()
+    }
+
     fn enter<T>(&self, request: &Request<T>, asked: v1::GenerateRequest) -> (Act, Running) {
         let header = |name: &str| {
             request
@@ -269,7 +288,7 @@ impl SpecialistService for Stub {
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         let asked = request.get_ref().clone();
         let (act, mut running) = self.enter(&request, asked);
-        let card = self.card.clone();
+        let card = self.card();
         let pieces = match act {
             Act::Fail(reason) => {
                 running.1 = true;
@@ -321,10 +340,11 @@ impl SpecialistService for Stub {
             other => panic!("a classifier does not {other:?}"),
         };
         let named = |name: String, score: f64| v1::Label { name, score };
+        let card = self.card();
         let labels = vec![named(label, score), named("other".into(), 1.0 - score)];
         Ok(Response::new(v1::ClassifyResponse {
             results: vec![v1::Classification { labels }],
-            model: format!("{}@{}", self.card.name, self.card.version),
+            model: format!("{}@{}", card.name, card.version),
             ..v1::ClassifyResponse::default()
         }))
     }
@@ -335,6 +355,6 @@ impl SpecialistService for Stub {
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
         self.notes.described.fetch_add(1, Ordering::SeqCst);
-        Ok(Response::new(self.card.clone()))
+        Ok(Response::new(self.card()))
     }
 }

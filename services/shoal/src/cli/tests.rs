@@ -55,6 +55,10 @@ fn what_is_typed_is_what_is_meant() {
         Ok(Command::Eval(_))
     ));
     assert!(matches!(parse("shoal retrain tool_call --dry-run"), Ok(Command::Retrain(a)) if a.dry_run));
+    assert!(
+        matches!(parse("shoal activate a 2 --wait 5"), Ok(Command::Activate(a)) if a.version == Some(2) && a.wait.as_secs() == 5)
+    );
+    assert!(matches!(parse("shoal activate a --json"), Ok(Command::Activate(a)) if a.version.is_none()));
     assert!(matches!(parse("shoal onnxruntime --json"), Ok(Command::Onnxruntime(a)) if a.json));
 }
 
@@ -70,6 +74,9 @@ fn what_cannot_be_meant_is_refused() {
         "shoal specialist x --provider tpu",
         "shoal eval juggling f.jsonl",
         "shoal retrain tool_call",
+        "shoal activate",
+        "shoal activate a latest",
+        "shoal activate a --wait 5",
         "shoal frobnicate",
     ] {
         assert!(parse(line).is_err_and(|e| e.use_stderr()), "{line}");

@@ -116,7 +116,7 @@ pub(super) async fn teach(
     let lesson = Lesson {
         task: TASK.into(),
         folder: section.folder.clone().unwrap_or_default(),
-        address: client::reachable(section.listen),
+        section: section.clone(),
         data: Some(match &args.rows {
             Some(rows) => rows.clone(),
             None => lesson::sample(&goal, &data.join("rows"))?,

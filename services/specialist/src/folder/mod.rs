@@ -7,7 +7,7 @@
 //! and the load, and has write access to the folder.
 //!
 //! Reading order: [`manifest`] (the two TOML files), `check` (what they may say), `inspect` (one file), `onnx` (external
-//! data), [`genai`] (the decoder's shape), here (all together).
+//! data), [`genai`] (the decoder's shape), here (all together), `versions` (what else the folder holds).
 
 mod check;
 mod error;
@@ -15,8 +15,10 @@ pub mod genai;
 mod inspect;
 pub mod manifest;
 mod onnx;
+mod versions;
 
 pub use error::Error;
+pub use versions::Version;
 
 use crate::sampling::calibration::Calibration;
 use genai::Genai;
@@ -76,7 +78,9 @@ pub struct Task {
 /// A checked folder.
 #[derive(Debug, Clone)]
 pub struct Folder {
-    /// `specialist.toml`.
+    /// The folder that holds `specialist.toml`.
+    pub root: PathBuf,
+    /// `specialist.toml`; its `active_version` is the one that was opened.
     pub manifest: Manifest,
     /// `N/card.toml`.
     pub card: Card,
@@ -95,8 +99,35 @@ impl Folder {
     /// # Errors
     /// The first fault found; each says what to do about it.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::check(path, Self::manifest(path)?)
+    }
+
+    /// The same for a version that need not be the active one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_version(path: &Path, version: u32) -> Result<Self, Error> {
+        let manifest = Self::manifest(path)?;
+        Self::check(
+            path,
+            Manifest {
+                active_version: version,
+                ..manifest
+            },
+        )
+    }
+
+    /// Reads and checks `specialist.toml` alone.
+    ///
+    /// # Errors
+    /// The first fault found in it.
+    pub fn manifest(path: &Path) -> Result<Manifest, Error> {
         let manifest: Manifest = manifest::read(path, "specialist.toml")?;
         manifest.check(&path.join("specialist.toml"))?;
+        Ok(manifest)
+    }
+
+    fn check(path: &Path, manifest: Manifest) -> Result<Self, Error> {
         let version = inspect::directory(path, &manifest.active_version.to_string())?;
         let card: Card = manifest::read(&version, "card.toml")?;
         card.check(&manifest, &version.join("card.toml"))?;
@@ -139,6 +170,7 @@ impl Folder {
         let model = version.join(&onnx);
         let texts = checked.texts;
         Ok(Self {
+            root: path.to_owned(),
             manifest,
             card,
             tasks,

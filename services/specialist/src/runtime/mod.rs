@@ -1,10 +1,13 @@
 //! ONNX Runtime: the only module that names `ort`.
 //!
 //! [`open`] loads the library and a checked model; [`decoder`] runs a decoder over the shared KV buffer ([`shared_kv`] holds
-//! every line of unsafe code of the crate, [`mover`] a graph that it needs on a device); [`encoder`] runs one batch of an encoder.
+//! the unsafe code of decoding, [`mover`] a graph that it needs on a device); [`encoder`] runs one batch of an encoder; [`heap`] gives
+//! back the memory of models that have gone.
 
 mod decoder;
 mod encoder;
+#[expect(unsafe_code, reason = "the allocator's trim has no safe face")]
+mod heap;
 mod layout;
 mod mover;
 #[expect(
@@ -15,6 +18,7 @@ mod shared_kv;
 
 pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{OrtEncoder, Output};
+pub(crate) use heap::trim;
 
 use ort::{
     environment::Environment,

@@ -3,7 +3,7 @@
 //! What differs from the original: temperature is 0 unless given; a task's output is held to its form unless
 //! `response_format` says otherwise; the answer carries a `shoal` field with confidence and timings.
 use super::{
-    door::{Door, call_span, failed, spoken},
+    door::{Door, Doors, call_span, failed, spoken},
     generate::{Generation, usage},
     request, sse,
 };
@@ -33,15 +33,16 @@ use tracing::Span;
 const HTTP_STATUS: &str = "http.response.status_code";
 
 /// The routes, for [`shoal_kit::serve::Server::http`].
-pub(crate) fn router(door: Door) -> Router {
+pub(crate) fn router(doors: Doors) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(complete))
         .route("/v1/models", get(models))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-        .with_state(door)
+        .with_state(doors)
 }
 
-async fn models(State(door): State<Door>) -> Json<Value> {
+async fn models(State(doors): State<Doors>) -> Json<Value> {
+    let door = doors.open();
     let folder = door.specialist().folder();
     let tasks = folder
         .tasks
@@ -56,7 +57,7 @@ async fn models(State(door): State<Door>) -> Json<Value> {
     Json(json!({"object": "list", "data": data}))
 }
 
-async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Posted<Request>, Unread>) -> Response {
+async fn complete(State(doors): State<Doors>, headers: HeaderMap, body: Result<Posted<Request>, Unread>) -> Response {
     let span = call_span!(
         "chat_completions",
         "LLM",
@@ -66,7 +67,7 @@ async fn complete(State(door): State<Door>, headers: HeaderMap, body: Result<Pos
         http.response.status_code = tracing::field::Empty,
     );
     propagate::adopt_headers(&headers, &span);
-    let response = answer(&door, body, &span).await;
+    let response = answer(&doors.open(), body, &span).await;
     span.record(HTTP_STATUS, response.status().as_u16());
     response
 }

@@ -1,11 +1,12 @@
-//! What the three doors share: the model behind them, and what their spans say of a call.
-use crate::{error::Error, prompt::Prompt, specialist::Specialist};
+//! What the three doors share: the version behind them, and what their spans say of a call.
+use crate::{error::Error, prompt::Prompt, specialist::Specialist, versions::Serving};
 use serde_json::{Value, json};
 use shoal_kit::{
     status::{Reason, code_name},
     telemetry::names,
 };
 use std::sync::Arc;
+use tokio::sync::watch;
 use tracing::{Span, field};
 
 /// Bytes of a prompt or an output on a span: an exporter's message holds 4 MiB of spans, and a prompt is at most 16 MiB.
@@ -49,7 +50,34 @@ macro_rules! rpc_span {
 }
 pub(super) use {call_span, rpc_span};
 
-/// One specialist, as its doors see it.
+/// Opens a door for each call, to the version that serves at that moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Doors {
+    serving: watch::Receiver<Serving>,
+    content: bool,
+}
+
+impl Doors {
+    /// `content`: prompts and outputs go on spans.
+    pub(crate) fn new(serving: watch::Receiver<Serving>, content: bool) -> Self {
+        Self { serving, content }
+    }
+
+    /// What serves now, and what was refused.
+    pub(super) fn serving(&self) -> Serving {
+        self.serving.borrow().clone()
+    }
+
+    /// The version that serves now.
+    pub(super) fn open(&self) -> Door {
+        Door {
+            specialist: self.serving().specialist,
+            content: self.content,
+        }
+    }
+}
+
+/// One version of a specialist, as one call sees it from beginning to end: a model is kept as long as there is a door to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     specialist: Arc<Specialist>,
@@ -57,11 +85,6 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// `content`: prompts and outputs go on spans.
-    pub(crate) fn new(specialist: Arc<Specialist>, content: bool) -> Self {
-        Self { specialist, content }
-    }
-
     /// The same without a word of content, for a part of a call.
     pub(super) fn silent(self) -> Self {
         Self { content: false, ..self }

@@ -1,6 +1,6 @@
 //! shoal.v1.SpecialistService.
 use super::{
-    door::{Door, failed, rpc_span, spoken},
+    door::{Door, Doors, failed, rpc_span, spoken},
     generate::{Generation, usage},
     request,
 };
@@ -10,6 +10,7 @@ use crate::{
     folder::{Form, Held, Task, manifest::Kind},
     prompt::Prompt,
     specialist::Ask,
+    versions::Serving,
 };
 use futures::{Stream, StreamExt as _};
 use shoal_kit::{deadline, propagate, telemetry::names};
@@ -21,14 +22,28 @@ use tracing::{Instrument as _, Span};
 /// Serves one specialist.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
-    door: Door,
+    doors: Doors,
 }
 
 impl Service {
-    pub(crate) fn new(door: Door) -> Self {
-        Self { door }
+    pub(crate) fn new(doors: Doors) -> Self {
+        Self { doors }
     }
 
+    fn call(&self) -> Call {
+        Call {
+            door: self.doors.open(),
+        }
+    }
+}
+
+/// One call, to one version.
+#[derive(Debug)]
+struct Call {
+    door: Door,
+}
+
+impl Call {
     fn identify(&self, span: &Span) {
         let asked = self.door.specialist().folder().card.name.as_str();
         self.door.identify(span, asked);
@@ -134,9 +149,10 @@ impl v1::specialist_service_server::SpecialistService for Service {
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         let span = rpc_span!("generate", "LLM", "chat", "shoal.v1.SpecialistService/Generate");
         propagate::adopt(request.metadata(), &span);
-        self.identify(&span);
+        let call = self.call();
+        call.identify(&span);
         let deadline = until(request.metadata()).map_err(told(&span))?;
-        let begun = self.begin(request.into_inner(), deadline, &span).await;
+        let begun = call.begin(request.into_inner(), deadline, &span).await;
         let stream = begun.map_err(told(&span))?.stream();
         Ok(Response::new(Box::pin(stream.map(|item| item.map_err(refuse)))))
     }
@@ -144,28 +160,30 @@ impl v1::specialist_service_server::SpecialistService for Service {
     async fn classify(&self, request: Request<v1::ClassifyRequest>) -> Result<Response<v1::ClassifyResponse>, Status> {
         let span = rpc_span!("classify", "CHAIN", "classify", "shoal.v1.SpecialistService/Classify");
         propagate::adopt(request.metadata(), &span);
-        self.identify(&span);
+        let call = self.call();
+        call.identify(&span);
         let deadline = until(request.metadata()).map_err(told(&span))?;
         let wire = request.into_inner();
-        let labelled = self.labels(&wire, deadline, &span).await;
+        let labelled = call.labels(&wire, deadline, &span).await;
         let (encoded, results) = labelled.map_err(told(&span))?;
         Ok(Response::new(v1::ClassifyResponse {
             results,
-            usage: Some(usage(encoded.input_tokens, 0, self.door.specialist())),
+            usage: Some(usage(encoded.input_tokens, 0, call.door.specialist())),
             timings: Some(timings(&encoded)),
-            model: self.door.specialist().identity(),
+            model: call.door.specialist().identity(),
         }))
     }
 
     async fn embed(&self, request: Request<v1::EmbedRequest>) -> Result<Response<v1::EmbedResponse>, Status> {
         let span = rpc_span!("embed", "EMBEDDING", "embeddings", "shoal.v1.SpecialistService/Embed");
         propagate::adopt(request.metadata(), &span);
-        self.identify(&span);
+        let call = self.call();
+        call.identify(&span);
         let deadline = until(request.metadata()).map_err(told(&span))?;
         let wire = request.into_inner();
-        let encoded = self.encode(Kind::Embed, &wire.texts, deadline, &span).await;
+        let encoded = call.encode(Kind::Embed, &wire.texts, deadline, &span).await;
         let encoded = encoded.map_err(told(&span))?;
-        let specialist = self.door.specialist();
+        let specialist = call.door.specialist();
         let (usage, timings) = (usage(encoded.input_tokens, 0, specialist), timings(&encoded));
         let results = encoded.answers.into_iter().map(|answer| match answer {
             Answer::Vector(values) => v1::Embedding { values },
@@ -180,7 +198,7 @@ impl v1::specialist_service_server::SpecialistService for Service {
     }
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
-        let specialist = self.door.specialist();
+        let Serving { specialist, refused } = self.doors.serving();
         let folder = specialist.folder();
         let card = &folder.card;
         Ok(Response::new(v1::DescribeResponse {
@@ -199,6 +217,7 @@ impl v1::specialist_service_server::SpecialistService for Service {
             slots: specialist
                 .engine()
                 .map_or(0, |e| u32::try_from(e.shape().slots).unwrap_or(u32::MAX)),
+            refused: refused.map(|r| r.to_wire()),
         }))
     }
 }

@@ -9,6 +9,6 @@ mod request;
 mod sse;
 
 pub(crate) use chat::router;
-pub(crate) use door::Door;
+pub(crate) use door::Doors;
 pub(crate) use grpc::Service;
 pub(crate) use oip::Inference;

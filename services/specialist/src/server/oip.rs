@@ -1,6 +1,6 @@
 //! The Open Inference Protocol v2: text in, text out (labels, vectors), for clients that know no shoal.
 use super::{
-    door::{Door, rpc_span},
+    door::{Door, Doors, rpc_span},
     generate::Generation,
     grpc::{told, until},
     request,
@@ -35,14 +35,28 @@ use tracing::{Instrument as _, Span};
 /// Serves one specialist.
 #[derive(Debug, Clone)]
 pub(crate) struct Inference {
-    door: Door,
+    doors: Doors,
 }
 
 impl Inference {
-    pub(crate) fn new(door: Door) -> Self {
-        Self { door }
+    pub(crate) fn new(doors: Doors) -> Self {
+        Self { doors }
     }
 
+    fn call(&self) -> Call {
+        Call {
+            door: self.doors.open(),
+        }
+    }
+}
+
+/// One call, to one version.
+#[derive(Debug)]
+struct Call {
+    door: Door,
+}
+
+impl Call {
     /// The task that a model's name stands for: the specialist's name, or one of its tasks.
     fn resolve(&self, name: &str, version: &str) -> Result<&str, Error> {
         let folder = self.door.specialist().folder();
@@ -184,15 +198,16 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        let ready = !self.door.specialist().stopped().is_cancelled();
+        let ready = !self.call().door.specialist().stopped().is_cancelled();
         Ok(Response::new(ServerReadyResponse { ready }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         let wire = request.into_inner();
-        let running = !self.door.specialist().stopped().is_cancelled();
+        let call = self.call();
+        let running = !call.door.specialist().stopped().is_cancelled();
         Ok(Response::new(ModelReadyResponse {
-            ready: running && self.resolve(&wire.name, &wire.version).is_ok(),
+            ready: running && call.resolve(&wire.name, &wire.version).is_ok(),
         }))
     }
 
@@ -213,8 +228,9 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let wire = request.into_inner();
-        self.resolve(&wire.name, &wire.version).map_err(refuse)?;
-        let card = &self.door.specialist().folder().card;
+        let call = self.call();
+        call.resolve(&wire.name, &wire.version).map_err(refuse)?;
+        let card = &call.door.specialist().folder().card;
         let output = match &card.embed {
             Some(embed) => oip::tensor(oip::EMBEDDING, "FP32", &[-1, i64::from(embed.dimensions)]),
             None => oip::tensor(oip::TEXT_OUTPUT, "BYTES", &[-1]),
@@ -236,13 +252,14 @@ impl GrpcInferenceService for Inference {
             "inference.GRPCInferenceService/ModelInfer"
         );
         propagate::adopt(request.metadata(), &span);
-        self.door.identify(&span, &request.get_ref().model_name);
+        let call = self.call();
+        call.door.identify(&span, &request.get_ref().model_name);
         let deadline = until(request.metadata()).map_err(told(&span))?;
         let wire = request.into_inner();
-        let inferred = self.infer(&wire, deadline, &span).instrument(span.clone()).await;
+        let inferred = call.infer(&wire, deadline, &span).instrument(span.clone()).await;
         let (output, parameters) = inferred.map_err(told(&span))?;
         span.record(names::RPC_STATUS, "OK");
-        let version = self.door.specialist().folder().card.version.to_string();
+        let version = call.door.specialist().folder().card.version.to_string();
         Ok(Response::new(oip::respond(wire, &version, output, parameters)))
     }
 }

@@ -7,6 +7,19 @@ use std::{
 };
 use tempfile::TempDir;
 
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("created");
+    for entry in fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copied");
+        }
+    }
+}
+
 /// A fixture's copy, to be changed.
 pub(crate) struct Copy {
     root: TempDir,
@@ -15,18 +28,6 @@ pub(crate) struct Copy {
 impl Copy {
     /// A copy of the fixture `name`.
     pub(crate) fn of(name: &str) -> Self {
-        fn copy(from: &Path, to: &Path) {
-            fs::create_dir_all(to).expect("created");
-            for entry in fs::read_dir(from).expect("readable") {
-                let entry = entry.expect("readable");
-                let to = to.join(entry.file_name());
-                if entry.path().is_dir() {
-                    copy(&entry.path(), &to);
-                } else {
-                    fs::copy(entry.path(), to).expect("copied");
-                }
-            }
-        }
         let root = TempDir::new().expect("a folder");
         copy(&fixture(name), root.path());
         Self { root }
@@ -44,15 +45,32 @@ impl Copy {
         fs::write(self.path(name), text.replacen(from, to, 1)).expect("written");
     }
 
+    /// Copies a version's folder.
+    pub(crate) fn duplicate(&self, from: &str, to: &str) {
+        copy(&self.path(from), &self.path(to));
+    }
+
+    /// Puts the first version of another fixture in a version's place.
+    pub(crate) fn replace(&self, version: &str, name: &str) {
+        fs::remove_dir_all(self.path(version)).expect("removed");
+        copy(&fixture(name).join("1"), &self.path(version));
+    }
+
     /// Writes a file of version 1 and lists its true sum.
     pub(crate) fn write(&self, name: &str, content: &[u8]) {
+        self.write_in("1", name, content);
+    }
+
+    /// The same in another version.
+    pub(crate) fn write_in(&self, version: &str, name: &str, content: &[u8]) {
         use sha2::Digest as _;
-        fs::write(self.path("1").join(name), content).expect("written");
+        let path = self.path(version);
+        fs::write(path.join(name), content).expect("written");
         let sum: String = sha2::Sha256::digest(content)
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        let card = fs::read_to_string(self.path("1/card.toml")).expect("readable");
+        let card = fs::read_to_string(path.join("card.toml")).expect("readable");
         let kept: Vec<&str> = card
             .lines()
             .filter(|l| !l.starts_with(&format!("\"{name}\" =")))
@@ -60,7 +78,7 @@ impl Copy {
         let files = kept
             .join("\n")
             .replacen("[files]", &format!("[files]\n\"{name}\" = \"{sum}\""), 1);
-        fs::write(self.path("1/card.toml"), files).expect("written");
+        fs::write(path.join("card.toml"), files).expect("written");
     }
 
     /// Why it does not load, before ONNX Runtime is touched: the library does not even exist.

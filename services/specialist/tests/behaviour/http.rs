@@ -31,7 +31,7 @@ pub(crate) fn body(response: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|e| panic!("{body}: {e}"))
 }
 
-fn chat(extra: Value) -> String {
+pub(crate) fn chat(extra: Value) -> String {
     let mut request =
         json!({"model": "echo", "messages": [{"role": "user", "content": "hello world"}], "max_tokens": 16});
     request

@@ -23,4 +23,6 @@ mod tag_folders;
 mod tagged;
 mod tagged_objects;
 mod templates;
+mod versions;
+mod versions_refused;
 mod world;
