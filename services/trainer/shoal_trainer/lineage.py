@@ -43,6 +43,12 @@ def licence(lineage: Lineage) -> str:
     return next((one for one in STRICTEST if one in found), sorted(found)[0] if found else "CC0-1.0")
 
 
+def minutes(lineage: Lineage) -> float:
+    """Of training, over all runs. A resumed run counts its seconds from the beginning of the one that it goes on from."""
+    runs = lineage["runs"]
+    return sum(run.get("seconds", 0) for run, then in zip(runs, [*runs[1:], {}]) if not then.get("resumed")) / 60
+
+
 def write(lineage: Lineage, folder: Path) -> None:
     """Beside a checkpoint."""
     (folder / "training.json").write_text(json.dumps(lineage, indent=1) + "\n")

@@ -5,16 +5,18 @@ import json
 import tomllib
 from pathlib import Path
 
+from . import lineage, tasks
+
 HEAD = """\
 # The shipped specialists
 
 Made by `python -m shoal_trainer table models > models/README.md` from the folders; not typed. Scores are on the dev split, answers held
 to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
 is at or over the threshold; `right of kept`: how many of those are right; `ECE`: expected calibration error of the confidence, on rows that
-it was not fitted on.
+it was not fitted on; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale.
 
-| folder | task | version | parameters | size | score | other metrics | threshold | kept | right of kept | ECE | trained for |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| folder | task | version | parameters | size | score | other metrics | beside it | threshold | kept | right of kept | ECE | trained for |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -31,8 +33,8 @@ def table(models: Path) -> str:
             kept = card.get("calibration", {}).get(task, {})
             shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept", "expected_calibration_error")]
             score = f"{scores['score']:.3f}" if "score" in scores else ""
-            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, *shown]
-            lines.append("| " + " | ".join(str(c) for c in [*cells, f"{card['training'].get('seconds', 0) / 60:.0f} min"]) + " |")
+            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, tasks.KNOWN[task].beside, *shown]
+            lines.append("| " + " | ".join(str(c) for c in [*cells, f"{lineage.minutes(lineage.of(here)):.0f} min"]) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
             verdict = "right" if sample["right"] else "WRONG"
             said = sample["output"].replace("\n", "\n       ")

@@ -32,6 +32,7 @@ class Task:
     name: ClassVar[str]
     corpus: ClassVar[Corpus]
     input_type: ClassVar[type] = str
+    beside: ClassVar[str] = ""  # What stands published on the corpus, or what a rule gets: models/README.md shows it beside ours.
     kind: str = "generate"  # Or "tag" or "classify": what answers it, unless one asks otherwise.
     one_answer: ClassVar[bool] = True  # Whether only one answer to an input can be right.
     kept: dict[str, str] = {}  # A version's own form files, by name; see `recall`.

@@ -28,6 +28,7 @@ class Plan(Task):
 
     name = "plan"
     corpus = SNIPS
+    beside = "AGIF on MixSNIPS 0.742 with the calls; splits by a joiner-and-verb regex about 0.92"
     kind = "tag"
 
     JOINED = 0.6  # Of rows, each time they are seen: a new goal of other rows' steps.

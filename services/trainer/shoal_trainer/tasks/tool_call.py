@@ -27,6 +27,7 @@ class ToolCall(Task):
 
     name = "tool_call"
     corpus = SNIPS
+    beside = "slot-gated 0.755, Stack-Propagation 0.869, joint BERT 0.928"
     kind = "tag"
 
     VARIED = 0.7  # Of rows, each time they are seen; the rest anchors the model to real text.
