@@ -4,7 +4,7 @@
 //! that it learns, not that a larger model would have known. `lesson` makes variants of the corrected request.
 mod lesson;
 
-use super::{COUNT, DemoArgs, Demonstration, SPOOL, goals, output_note};
+use super::{COUNT, DemoArgs, Demonstration, SPOOL, goals, judge, output_note};
 use crate::{
     client::{self, Mesh},
     exit::{Failure, Result},
@@ -29,12 +29,13 @@ const TASK: &str = "tool_call";
 /// Variants that are corrected with the request: a third of them is held out, and the gate wants to see those get better.
 const VARIANTS: usize = 35;
 
+/// Variants that are run in search of those. Where less than half come out wrong, the slip is over a name and not over what was asked,
+/// and there is nothing in it that others could learn from.
+const TRIED: usize = 2 * VARIANTS;
+
 /// Length of the training: with the committed samples 120 steps taught a 4.6 M decoder most of the lesson. Steps and not minutes, so
 /// that a slow machine takes longer and does not learn less.
 const STEPS: u32 = 120;
-
-/// Requests at most that are run in search of a wrong answer.
-const LOOKED_AT: usize = 60;
 
 /// Between two requests to the mesh while it learns: often enough to see that it answers, too seldom to take its cores.
 const MEANWHILE: Duration = Duration::from_secs(10);
@@ -102,11 +103,10 @@ pub(super) async fn teach(
     };
     let store = Mesh::at(&mesh.feedback())?;
     let rows = goals::requests();
-    let goal = wrong(&demonstration, &rows).await?;
-    let lessons = lesson::variants(&goal, &rows, VARIANTS);
+    let (goal, lessons) = wrong(&demonstration, &rows).await?;
     let note = |text: &str| output_note(args.json, text);
     note(&format!(
-        "\ncorrecting it over SubmitFeedback, and {} requests like it",
+        "\ncorrecting it over SubmitFeedback, and {} requests like it that came out wrong as well",
         lessons.len()
     ));
     for row in [&goal].into_iter().chain(&lessons) {
@@ -164,17 +164,36 @@ pub(super) async fn teach(
     })
 }
 
-/// The first request that comes out wrong and has variants enough.
-async fn wrong(demonstration: &Demonstration<'_>, rows: &[Json]) -> Result<Json> {
-    let fit = |row: &&Json| lesson::variants(row, rows, VARIANTS).len() == VARIANTS;
-    for row in rows.iter().filter(fit).take(LOOKED_AT) {
-        if !demonstration.one(goals::single_of(row.clone())).await?.right {
-            return Ok(row.clone());
+/// The first request that comes out wrong as most others like it do, shown; and those.
+async fn wrong(demonstration: &Demonstration<'_>, rows: &[Json]) -> Result<(Json, Vec<Json>)> {
+    for (looked_at, row) in rows.iter().enumerate() {
+        if came_out_right(demonstration, row).await? {
+            continue;
+        }
+        let mut like = Vec::new();
+        for variant in lesson::variants(row, rows, TRIED) {
+            if like.len() < VARIANTS && !came_out_right(demonstration, &variant).await? {
+                like.push(variant);
+            }
+        }
+        if like.len() == VARIANTS {
+            output_note(
+                demonstration.json,
+                &format!("request {} of {} is one to learn from:", looked_at + 1, rows.len()),
+            );
+            demonstration.one(goals::single_of(row.clone())).await?;
+            return Ok((row.clone(), like));
         }
     }
     Err(Failure::refused(format!(
-        "none of {LOOKED_AT} requests came out wrong: there is nothing to correct"
+        "none of {} requests came out wrong together with most others like it: there is nothing to teach",
+        rows.len()
     )))
+}
+
+async fn came_out_right(demonstration: &Demonstration<'_>, row: &Json) -> Result<bool> {
+    let plan = quietly(demonstration, row).await?;
+    Ok(judge::right(&goals::single_of(row.clone()), &plan))
 }
 
 /// Runs a request and says what its answer should have been.

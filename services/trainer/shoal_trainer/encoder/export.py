@@ -144,5 +144,5 @@ def _tensor(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
         if found is None and f"{stored}{INT8}" in tensors:
             found = tensors[f"{stored}{INT8}"].astype(np.float32) * tensors[f"{stored}{SCALE}"]
         if found is not None:
-            return np.ascontiguousarray(found.T if turned else found, np.float32)
+            return np.array(found.T if turned else found, np.float32, order="C")
     raise KeyError(name)

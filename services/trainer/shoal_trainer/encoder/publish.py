@@ -43,7 +43,8 @@ def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[R
         to_onnx(encoder, tokenizer, folder, precision)
         if precision == "int8":
             full, small = _share(opened, task, rows), _share(Folder(folder, about), task, rows)
-            if full - small > COSTS:
+            # Of few rows half a point is less than one.
+            if full - small > max(COSTS, 1 / len(rows)) + 1e-9:
                 raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of dev right, fp32 ones {full:.4f}; export in fp32")
             about["training"] |= {"right_fp32": round(full, 4), "right_int8": round(small, 4)}
     return about
