@@ -14,12 +14,12 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import TensorProto, helper
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForSequenceClassification, BertModel, LlamaConfig, LlamaForCausalLM
 
 from . import card, model
 from .export import export
-from .prompt import Prompt
+from .prompt import SPECIAL, Prompt
 from .tasks import extract
 
 
@@ -70,6 +70,24 @@ def sample_text() -> list[str]:
     return [" ".join(rng.choices(words, k=8)) for _ in range(400)]
 
 
+# In one line, as most exporters write it.
+TEMPLATE = (
+    "{%- set content = messages[-1].content -%}<|task|>{{ task }}<|input|>{%- if content is mapping -%}{%- for service, methods in content.methods.items() -%}"
+    "{%- for method, parameters in methods.items() -%}{{ service }}.{{ method }}({{ parameters | join(', ') }}){{ '\\n' }}{%- endfor -%}{%- endfor -%}"
+    "{%- for turn in content.turns -%}> {{ turn }}{{ '\\n' }}{%- endfor -%}{%- else -%}{{ content }}{%- endif -%}<|output|>"
+)
+
+
+def prompt() -> Prompt:
+    """A byte-level BPE of 512 entries that cuts as GPT-2's does, blanks before words: other than the trainer's own, as a user's model will be."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(sample_text(), trainer)
+    return Prompt(tokenizer, TEMPLATE)
+
+
 def about(name: str, kind: str, licence: str = "Apache-2.0") -> dict:
     """What every fixture's card says."""
     return {
@@ -86,15 +104,15 @@ def about(name: str, kind: str, licence: str = "Apache-2.0") -> dict:
 def decoder(root: Path) -> None:
     """tiny_decoder: tasks `echo` (free text) and `call` (held to a schema)."""
     torch.manual_seed(SEED)
-    prompt = Prompt.learn(sample_text(), 512)
+    asked = prompt()
     config = LlamaConfig(
-        vocab_size=prompt.tokenizer.get_vocab_size(), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        intermediate_size=128, max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=None, eos_token_id=prompt.end, pad_token_id=prompt.end,
+        vocab_size=asked.tokenizer.get_vocab_size(), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        intermediate_size=128, max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=None, eos_token_id=asked.end, pad_token_id=asked.end,
         initializer_range=0.2,  # Wide, so that logits differ enough for greedy choices never to hang on rounding.
     )
     here = root / "tiny_decoder" / "1"
     with tempfile.TemporaryDirectory() as scratch:
-        model.save(LlamaForCausalLM(config), prompt, Path(scratch))
+        model.save(LlamaForCausalLM(config), asked, Path(scratch))
         export(Path(scratch), here, [])
     (here / "output.schema.json").write_text(json.dumps(CALL, indent=1) + "\n")
     extra = {"output": {"call": {"schema": "output.schema.json"}}, "calibration": {"call": {"confidence_threshold": 0.5}}, "training": {"seed": SEED}}
@@ -103,8 +121,7 @@ def decoder(root: Path) -> None:
 
 def bert_tokenizer() -> Tokenizer:
     """The same BPE with [CLS] and [SEP]-like marks, as encoders expect."""
-    tokenizer = Prompt.learn(sample_text(), 512).tokenizer
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = prompt().tokenizer
     mark = tokenizer.token_to_id("<|task|>")
     tokenizer.post_processor = processors.TemplateProcessing(single="<|task|> $A", special_tokens=[("<|task|>", mark)])
     return tokenizer
