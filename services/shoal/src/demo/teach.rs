@@ -1,4 +1,5 @@
-//! `shoal demo --teach`: a request that comes out wrong, one correction, and the same request right, while the mesh runs.
+//! `shoal demo --teach`: a request in a shorthand that the model does not know, its correction, and the same request right, while the mesh
+//! runs.
 //!
 //! The models are copied first, so the new version stays with the demo's data. The task's chain ends at the specialist: what is shown is
 //! that it learns, not that a larger model would have known. `lesson` makes variants of the corrected request.
@@ -29,8 +30,7 @@ const TASK: &str = "tool_call";
 /// Variants that are corrected with the request: a third of them is held out, and the gate wants to see those get better.
 const VARIANTS: usize = 35;
 
-/// Variants that are run in search of those. Where less than half come out wrong, the slip is over a name and not over what was asked,
-/// and there is nothing in it that others could learn from.
+/// Variants that are run in search of those: people correct what came out wrong.
 const TRIED: usize = 2 * VARIANTS;
 
 /// Length of the training: with the committed samples 120 steps taught a 4.6 M decoder most of the lesson. Steps and not minutes, so
@@ -103,7 +103,8 @@ pub(super) async fn teach(
     };
     let store = Mesh::at(&mesh.feedback())?;
     let rows = goals::requests();
-    let (goal, lessons) = wrong(&demonstration, &rows).await?;
+    let goal = lesson::shorthand();
+    let lessons = wrong(&demonstration, &goal, &rows).await?;
     let note = |text: &str| output_note(args.json, text);
     note(&format!(
         "\ncorrecting it over SubmitFeedback, and {} requests like it that came out wrong as well",
@@ -164,31 +165,22 @@ pub(super) async fn teach(
     })
 }
 
-/// The first request that comes out wrong as most others like it do, shown; and those.
-async fn wrong(demonstration: &Demonstration<'_>, rows: &[Json]) -> Result<(Json, Vec<Json>)> {
-    for (looked_at, row) in rows.iter().enumerate() {
-        if came_out_right(demonstration, row).await? {
-            continue;
-        }
-        let mut like = Vec::new();
-        for variant in lesson::variants(row, rows, TRIED) {
-            if like.len() < VARIANTS && !came_out_right(demonstration, &variant).await? {
-                like.push(variant);
-            }
-        }
-        if like.len() == VARIANTS {
-            output_note(
-                demonstration.json,
-                &format!("request {} of {} is one to learn from:", looked_at + 1, rows.len()),
-            );
-            demonstration.one(goals::single_of(row.clone())).await?;
-            return Ok((row.clone(), like));
+/// Shows that the request comes out wrong; gives those like it that do as well.
+async fn wrong(demonstration: &Demonstration<'_>, goal: &Json, rows: &[Json]) -> Result<Vec<Json>> {
+    let known = demonstration.one(goals::single_of(goal.clone())).await?.right;
+    let mut like = Vec::new();
+    for variant in lesson::variants(goal, rows, TRIED) {
+        if like.len() < VARIANTS && !came_out_right(demonstration, &variant).await? {
+            like.push(variant);
         }
     }
-    Err(Failure::refused(format!(
-        "none of {} requests came out wrong together with most others like it: there is nothing to teach",
-        rows.len()
-    )))
+    if known || like.len() < VARIANTS {
+        return Err(Failure::refused(format!(
+            "the model knows the shorthand already: of {TRIED} requests like this one {} came out wrong",
+            like.len()
+        )));
+    }
+    Ok(like)
 }
 
 async fn came_out_right(demonstration: &Demonstration<'_>, row: &Json) -> Result<bool> {

@@ -4,7 +4,7 @@ use crate::{
     demo::goals,
     exit::{Failure, Result},
 };
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -13,6 +13,17 @@ use std::{
 
 /// Every third row of the sample is judged by, the others are rehearsed with the steps of the sample's plans.
 const DEV: usize = 3;
+
+/// A request in words that nobody wrote in the model's corpus and a house may have of its own: `wx` is what airmen say for weather. What
+/// a good model still gets wrong in its corpus is over single names, and there is nothing in it that could be learned.
+pub(super) fn shorthand() -> Json {
+    json!({
+        "id": "shorthand",
+        "task": "tool_call",
+        "input": "wx Oslo tonight",
+        "target": {"tool": "GetWeather", "arguments": {"city": "Oslo", "timeRange": "tonight"}},
+    })
+}
 
 /// At most `count` rows that ask the same of other names, each different; none of a row whose values do not stand in its text once each.
 pub(super) fn variants(row: &Json, rows: &[Json], count: usize) -> Vec<Json> {
