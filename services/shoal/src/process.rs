@@ -60,7 +60,13 @@ pub(crate) async fn gateway(args: ProcessArgs) -> Result<()> {
     let _telemetry = telemetry::init("gateway", &config.telemetry)?;
     shoal_gateway::check(&config).map_err(|e| Failure::usage(format!("gateway: {e:#}")))?;
     let bound = open("gateway", config.gateway.listen, config.gateway.http_listen, &args).await?;
-    Ok(shoal_gateway::run(&config, bound, shutdown::signal(args.exit_with_parent)).await?)
+    // Boxed: seventeen kilobytes that every caller's future would hold.
+    Ok(Box::pin(shoal_gateway::run(
+        &config,
+        bound,
+        shutdown::signal(args.exit_with_parent),
+    ))
+    .await?)
 }
 
 /// `shoal feedback`.
@@ -142,7 +148,16 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
     let loaded = loaded.map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let bound = open(name, specialist.listen, specialist.http_listen, &args.process).await?;
     let shutdown = shutdown::signal(args.process.exit_with_parent);
-    Ok(shoal_specialist::serve(name, loaded, &specialist, &config.telemetry, bound, shutdown).await?)
+    // Boxed, as the gateway's.
+    Ok(Box::pin(shoal_specialist::serve(
+        name,
+        loaded,
+        &specialist,
+        &config.telemetry,
+        bound,
+        shutdown,
+    ))
+    .await?)
 }
 
 fn overrides(args: &ProcessArgs, listen: &mut SocketAddr, http_listen: &mut SocketAddr) {
