@@ -80,7 +80,7 @@ fn open<R, T>(endpoints: &Endpoints<Endpoint<R, T>>, address: &str) -> bool {
     endpoints
         .list()
         .iter()
-        .any(|e| &*e.address == address && e.breaker.is_open())
+        .any(|e| &*e.address == address && !e.breaker.ready())
 }
 
 /// What a peer says of itself; `open` is what we say of it.

@@ -23,6 +23,8 @@ from .tasks import Task
 
 __all__ = ["judge", "train_from"]
 
+# Of the choosing rows: points on the way that are so close to the best are as good, and the nearest of them has forgotten least.
+CLOSE = 0.01
 PROBE = 4  # Steps by which the others are timed: an encoder's schedule needs their number before it starts.
 
 
@@ -74,19 +76,18 @@ def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop
 
 @torch.no_grad()
 def _settle(weights: net.Encoder, before: dict[str, torch.Tensor], tokenizer: Tokenizer, task: Task, choosing: list[dict[str, Any]]) -> float:
-    """Sets the weights to the best point of `WAYS` between the old ones and the trained; returns which."""
+    """Sets the weights to the nearest of the good points of `WAYS` between the old ones and the trained; returns which."""
     after = {name: part.detach().clone() for name, part in weights.named_parameters()}
 
     def go(way: float) -> None:
         for name, part in weights.named_parameters():
             part.copy_(torch.lerp(before[name], after[name], way))
 
-    best, reached = 1.0, -1.0
+    tried = {}
     for way in WAYS:
         go(way)
-        right = encoder.glance(weights, tokenizer, task, choosing)["right"]
-        print(f"{way:.0%} of the way: {right:.3f} of the choosing rows right", file=sys.stderr)
-        if right > reached:
-            best, reached = way, right
-    go(best)
-    return best
+        tried[way] = encoder.glance(weights, tokenizer, task, choosing)["right"]
+        print(f"{way:.0%} of the way: {tried[way]:.3f} of the choosing rows right", file=sys.stderr)
+    nearest = min(way for way, right in tried.items() if right >= max(tried.values()) - CLOSE)
+    go(nearest)
+    return nearest
