@@ -64,7 +64,8 @@ def test_a_fine_tune_starts_from_a_checkpoint_with_or_without_adapters(first: tu
     done = run("train", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "tool_call", "--version", "2", *SMALL, *how)
     assert done.returncode == 0, done.stderr[-3000:]
     card = tomllib.loads((tmp_path / "tool_call" / "2" / "card.toml").read_text())
-    assert card["version"] == 2 and [run["from"] for run in card["training"]["runs"]] == ["scratch", "checkpoint"]
+    # The first training, its continuation, and this one.
+    assert card["version"] == 2 and [run["from"] for run in card["training"]["runs"]] == ["scratch", "scratch", "checkpoint"]
     assert card["training"]["runs"][-1]["lora"] == (4 if how else 0)
 
 

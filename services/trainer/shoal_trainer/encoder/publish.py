@@ -83,7 +83,9 @@ def thresholds(task: Task, judged: list[Judged], about: dict[str, Any]) -> dict[
     said = [(j.row, j.text, score(j.statistics)) for j in judged]
 
     def metrics(least: float) -> dict[str, float]:
-        return task.metrics([(row, row["target"], text if s >= least else task.other) for row, text, s in said])
+        found = task.metrics([(row, row["target"], text if s >= least else task.other) for row, text, s in said])
+        # A metric over rows that dev does not have is None, and says nothing for or against a threshold.
+        return {name: value or 0.0 for name, value in found.items()}
 
     tried = {least: metrics(least) for least in sorted({0.0, *(round(s, 4) for _, _, s in said)})}
     enough = max(found["score"] for found in tried.values()) - COSTS
