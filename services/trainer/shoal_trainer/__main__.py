@@ -28,6 +28,7 @@ def train(args: argparse.Namespace) -> None:
     import torch
 
     wanted, rows, dev, files = _read(args)
+    _without_effect(args, wanted[0].kind)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     work = args.work or args.out.with_name(args.out.name + ".work")
@@ -53,6 +54,19 @@ def train(args: argparse.Namespace) -> None:
     lineage.write(lineage.extended(before, {**run, **ran}, read), work)
     if not args.no_export:
         _publish(args, work)
+
+
+# What only one kind of training reads. Given to the other it would be without effect, and is refused.
+OF_DECODERS = ("minutes", "batch_tokens", "mix", "lora", "tokenizer", "resume", "patience", "hidden", "context", "uncompiled")
+OF_ENCODERS = ("epochs",)
+
+
+def _without_effect(args: argparse.Namespace, kind: str) -> None:
+    """Refuses flags that this kind of training does not read."""
+    flags, other = (OF_ENCODERS, "encoders") if kind == "generate" else (OF_DECODERS, "decoders")
+    given = [flag for flag in flags if getattr(args, flag) != args.defaults[flag]]
+    if given:
+        raise SystemExit(f"--{given[0].replace('_', '-')} is for {other}, and this training is of kind `{kind}`: leave it out")
 
 
 def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
@@ -221,6 +235,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-export", action="store_true", help="leave the checkpoint in the work folder")
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
+    p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*OF_DECODERS, *OF_ENCODERS)})
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")
     t.add_argument("models", type=Path)
     t.set_defaults(run=lambda args: print(table.table(args.models), end=""))

@@ -137,3 +137,16 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     card = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())
     labels = card["classify"]["labels"]
     assert card["kind"] == "classify" and set(card["classify"]["thresholds"]) == set(labels) - {"oos"}
+
+
+def test_a_flag_that_an_encoder_does_not_read_is_refused(folder: Path, tmp_path: Path) -> None:
+    done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", tmp_path / "route", "--minutes", "3")
+    assert done.returncode != 0 and "--minutes is for decoders" in done.stderr
+
+
+def test_rows_that_say_nothing_of_their_input_end_the_training_and_do_not_hang_it(tmp_path: Path) -> None:
+    row = {"task": "tool_call", "input": "play jazz", "target": {"tool": "PlayMusic", "arguments": {"artist": "nobody said this"}}}
+    for split in ("train", "dev"):
+        (tmp_path / f"tool_call.{split}.jsonl").write_text("".join(json.dumps({"id": str(i), **row}) + "\n" for i in range(3)))
+    done = run("train", "--task", "tool_call", "--data", tmp_path, "--from", "minilm", "--layers", "1", "--vocabulary", "3000", "--out", tmp_path / "m")
+    assert done.returncode == 65 and "can be read off its input" in done.stderr

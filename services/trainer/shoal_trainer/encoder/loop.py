@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from ..data import DataError
 from ..tasks import Row, Task
 from . import align, net
 
@@ -57,6 +58,7 @@ def train(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row
     """Trains in place, and looks at dev by `judge` so many times. Returns what the card says of the run."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
+    encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     examples = _Examples(tokenizer, encoder, task, rows, recipe, rng)
     for name, parameter in encoder.body.named_parameters():
         # A word that the rows do not hold must stay where its neighbours are.
@@ -92,8 +94,9 @@ def train(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row
             encoder.eval()
             bar.write(json.dumps({"step": step + 1, **judge()}))
             encoder.train()
-    encoder.eval()
-    return {"steps": steps, "tokens": read, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": examples.unreadable}
+    device = next(encoder.parameters()).device.type
+    encoder.to("cpu").eval()
+    return {"device": device, "steps": steps, "tokens": read, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": examples.unreadable}
 
 
 class _Examples:
@@ -109,6 +112,8 @@ class _Examples:
         first = True
         while True:
             order = self._rng.sample(self._rows, len(self._rows))
+            if not first and self.unreadable == len(self._rows):
+                raise DataError(f"{self._task.name}: no row's target can be read off its input: a span must stand in it word for word, and the row must fit")
             for at in range(0, len(order), POOL):
                 drawn = [self._draw(row) for row in order[at : at + POOL]]
                 if first:

@@ -118,8 +118,8 @@ def glance(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Ro
 
 @torch.no_grad()
 def _answer(encoder: net.Encoder, encoding: Encoding, reader: Reader | None, task: Task, row: Row) -> str:
-    ids = torch.tensor([encoding.ids])
-    tags, classes = (None if out is None else out[0].numpy() for out in encoder(ids, torch.ones_like(ids)))
+    ids = torch.tensor([encoding.ids], device=next(encoder.parameters()).device)
+    tags, classes = (None if out is None else out[0].float().cpu().numpy() for out in encoder(ids, torch.ones_like(ids)))
     if reader is None:
         return encoder.shape.classes[int(classes.argmax())]
     return reader.answer(task.name, row["input"], encoding, tags, classes).text
