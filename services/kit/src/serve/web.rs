@@ -2,23 +2,32 @@
 //!
 //! `axum::serve` gives hyper no timer, and hyper without one waits for a request's head for ever. So the loop is ours, over the same
 //! parts. Nothing here bounds an answer: a completion may take as long as its plan's deadline says, and a stream of events longer.
+use super::MAX_REQUEST_BYTES;
 use crate::task;
 use axum::{
     Json, Router,
+    body::{Body, Bytes, HttpBody},
     extract::{FromRequest, Request, rejection::JsonRejection},
     http::StatusCode,
     serve::{Listener, ListenerExt as _},
 };
+use futures::StreamExt as _;
+use http_body::{Frame, SizeHint};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -120,10 +129,84 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Posted<T> {
     type Rejection = Unread;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Unread> {
-        match tokio::time::timeout(BODY, Json::<T>::from_request(request, state)).await {
-            Ok(Ok(Json(body))) => Ok(Self(body)),
-            Ok(Err(why)) => Err(Unread::Rejected(why)),
-            Err(_) => Err(Unread::Slow),
+        let (lent, mut rest) = Lent::of(request);
+        let read = tokio::time::timeout(BODY, Json::<T>::from_request(lent, state)).await;
+        let why = match read {
+            Ok(Ok(Json(body))) => return Ok(Self(body)),
+            Ok(Err(why)) => Unread::Rejected(why),
+            Err(_) => return Err(Unread::Slow),
+        };
+        if why.status() == StatusCode::PAYLOAD_TOO_LARGE
+            && let Ok(rest) = rest.try_recv()
+        {
+            task::spawn("rest of a body", tokio::time::timeout(BODY, discard(rest)));
+        }
+        Err(why)
+    }
+}
+
+/// A request's body that comes back when its reader is done with it.
+///
+/// A connection that closes with bytes unread is reset, and a reset may overtake the answer that says why: what is too large is
+/// read to its end and dropped, up to [`MAX_REQUEST_BYTES`] and for [`BODY`], so that a client that sent it all reads its 413.
+struct Lent {
+    body: Option<Body>,
+    back: Option<oneshot::Sender<Body>>,
+}
+
+impl Lent {
+    fn of(request: Request) -> (Request, oneshot::Receiver<Body>) {
+        let (back, rest) = oneshot::channel();
+        let lend = |body| {
+            Body::new(Self {
+                body: Some(body),
+                back: Some(back),
+            })
+        };
+        (request.map(lend), rest)
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        Pin::new(body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
+            // Nobody waits for the rest of a body that was read: then it is dropped here.
+            drop(back.send(body));
+        }
+    }
+}
+
+/// Reads and drops.
+async fn discard(body: Body) {
+    let mut frames = body.into_data_stream();
+    let mut left = MAX_REQUEST_BYTES;
+    while let Some(Ok(data)) = frames.next().await {
+        match left.checked_sub(data.len()) {
+            Some(rest) => left = rest,
+            None => break,
         }
     }
 }
@@ -135,7 +218,7 @@ mod tests {
         response::sse::{Event, Sse},
         routing::{get, post},
     };
-    use futures::{StreamExt as _, stream};
+    use futures::stream;
     use std::convert::Infallible;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
@@ -203,6 +286,24 @@ mod tests {
             assert!(said.starts_with("HTTP/1.1 408 "), "{said:?}");
             assert!(took <= BODY + SECOND, "{took:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_read_to_its_end_so_that_its_answer_arrives() {
+        // Longer than what a reset connection's other side would have taken into its buffers.
+        let length = 8 << 20;
+        let head = format!(
+            "POST /posted HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let mut client = connect();
+        client.write_all(head.as_bytes()).await.expect("sent");
+        client
+            .write_all(&vec![b'x'; length])
+            .await
+            .expect("all of it was taken");
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.expect("told");
+        assert!(said.starts_with("HTTP/1.1 413 "), "{said:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Rows decoded together give what each gives alone.
 use crate::{
     stub::{self, Stub, alone},
-    world::{answer, ask, load},
+    world::{self, answer, ask, load},
 };
 use proptest::{prelude::*, test_runner::Config};
 use shoal_specialist::{engine::Event, sampling::Sampling, specialist::Specialist};
@@ -105,7 +105,7 @@ fn any_mix_of_prompts_arrivals_and_cancellations_gives_each_what_it_gives_alone(
         Ok(())
     });
     ran.expect("equal token for token");
-    runtime.block_on(stub::until("every slot is free again", || {
+    runtime.block_on(world::until("every slot is free again", || {
         shared
             .engine()
             .expect("generates")

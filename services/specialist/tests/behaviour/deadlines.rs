@@ -1,8 +1,7 @@
 //! Time and room over the wire: deadlines, a full queue, callers that leave.
 use crate::{
     doors::{ask, collect},
-    stub::until,
-    world::Served,
+    world::{Served, until},
 };
 use shoal_kit::{deadline, status};
 use std::{

@@ -1,5 +1,5 @@
 //! The OpenAI-compatible door, over a socket.
-use crate::{stub::until, world::Served};
+use crate::world::{Served, until};
 use serde_json::{Value, json};
 use std::{sync::atomic::Ordering, time::Duration};
 use tokio::{

@@ -1,5 +1,8 @@
 //! Cancellation, deadlines, queues, slow callers: the engine's own limits, with each step held still.
-use crate::stub::{self, Stub, alone, request, until};
+use crate::{
+    stub::{self, Stub, alone, request},
+    world::until,
+};
 use shoal_specialist::{Error, engine::Event};
 use std::{
     cell::Cell,

@@ -16,7 +16,6 @@ mod limits;
 mod oip;
 mod reference;
 mod sampled;
-mod spans;
 mod spans_of_input;
 mod stub;
 mod tag_folders;

@@ -147,12 +147,3 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize, deadline: Option<Instan
         span: tracing::Span::none(),
     }
 }
-
-/// Waits until `done`; half a minute means never.
-pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < end, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}

@@ -4,8 +4,7 @@ use crate::{
     folders::Copy,
     http::{body, call},
     oip,
-    stub::until,
-    world::{Served, answer, ask, load},
+    world::{Served, answer, ask, load, until},
 };
 use serde_json::{Value, json};
 use shoal_kit::{deadline, status};

@@ -12,6 +12,7 @@ use shoal_specialist::{
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -126,5 +127,14 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.shutdown.cancel();
+    }
+}
+
+/// Waits until `done`; half a minute means never.
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -1,8 +1,8 @@
 //! A call's spans: `prefill` and `decode` are its children, though another thread makes them, and carry what UIs read.
-use crate::{
-    stub::until,
-    world::{Served, fixture},
-};
+#[expect(dead_code, reason = "what one test needs of it")]
+#[path = "../behaviour/world.rs"]
+mod world;
+
 use shoal_proto::v1;
 use std::{
     collections::HashMap,
@@ -19,6 +19,7 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
     registry::LookupSpan,
 };
+use world::{Served, fixture, until};
 
 #[derive(Debug, Clone, Default)]
 struct Seen {
@@ -106,7 +107,8 @@ async fn ask(served: &Served, request: v1::GenerateRequest) -> String {
     text
 }
 
-/// One test, for a process has one subscriber.
+/// One test and a binary of its own: a process has one subscriber, and a callsite that another test's thread meets while it is being set
+/// may be switched off for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn prefill_and_decode_are_children_of_the_call_are_counted_and_say_what_was_asked_only_if_they_may() {
     let recorder = Recorder::default();
