@@ -18,6 +18,17 @@ pub(crate) use planned::wire;
 /// The node id of the planner's own call, in records and outcomes.
 pub(crate) const PLANNER: &str = "planner";
 
+/// The node id of the call that told a goal's intent.
+pub(crate) const ROUTER: &str = "router";
+
+/// Calls that are made ahead of a plan's steps, in their order, and are none of them.
+pub(crate) const AHEAD: [&str; 2] = [ROUTER, PLANNER];
+
+/// Whether this is the id of such a call.
+pub(crate) fn is_ahead(node_id: &str) -> bool {
+    AHEAD.contains(&node_id)
+}
+
 /// One step as it was admitted.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {

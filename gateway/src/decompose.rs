@@ -13,6 +13,7 @@ use shoal_plan::{Graph, Node, text};
 use shoal_proto::v1;
 
 pub(crate) mod draft;
+pub(crate) mod intent;
 pub(crate) mod once;
 
 pub(crate) use draft::Draft;

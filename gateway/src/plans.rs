@@ -1,6 +1,6 @@
 //! Plans that run or have ended: [`log`] holds a plan's events, [`record`] folds them into what GetPlan answers, [`rebuilt`]
 //! does the same from stored outcomes, and this file keeps a bounded number of them.
-use crate::{admit::PLANNER, error::Error, telemetry::Instruments};
+use crate::{error::Error, telemetry::Instruments};
 use dashmap::{DashMap, Entry};
 use shoal_proto::v1::{self, plan_event::Event};
 use std::{
@@ -35,8 +35,8 @@ pub(crate) struct Plan {
     pub(crate) began: Instant,
     /// When it will be cut off.
     pub(crate) deadline: Instant,
-    /// The planner's call, if there is one.
-    planner: Mutex<Option<v1::NodeResult>>,
+    /// The calls ahead of its steps that have been begun, in order.
+    ahead: Mutex<Vec<v1::NodeResult>>,
     pub(crate) log: Arc<Log>,
     /// Of its outcomes, those that feedback has acknowledged.
     pub(crate) acknowledged: AtomicU32,
@@ -55,7 +55,6 @@ pub(crate) struct Opening {
     pub(crate) plan_id: String,
     pub(crate) trace_id: String,
     pub(crate) deadline: Duration,
-    pub(crate) planner: Option<String>,
     pub(crate) content: u64,
     pub(crate) detach: bool,
 }
@@ -71,7 +70,7 @@ impl Plan {
             accepted_at: SystemTime::now(),
             began,
             deadline: began + opening.deadline,
-            planner: Mutex::new(opening.planner.map(waiting)),
+            ahead: Mutex::default(),
             acknowledged: AtomicU32::new(0),
             content: opening.content,
             detached: opening.detach,
@@ -82,16 +81,23 @@ impl Plan {
         }
     }
 
-    /// Notes how the planner's call goes.
-    pub(crate) fn planner_is(&self, note: impl FnOnce(&mut v1::NodeResult)) {
-        if let Some(call) = &mut *self.planner.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// A call ahead of its steps begins.
+    pub(crate) fn begin_ahead(&self, node_id: &str, task: &str) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.push(waiting(node_id, task));
+    }
+
+    /// Notes how such a call goes.
+    pub(crate) fn ahead_is(&self, node_id: &str, note: impl FnOnce(&mut v1::NodeResult)) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(call) = ahead.iter_mut().find(|call| call.node_id == node_id) {
             note(call);
         }
     }
 
-    /// The planner's call, as far as it has got.
-    pub(crate) fn planner(&self) -> Option<v1::NodeResult> {
-        self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Those calls, as far as they have got.
+    pub(crate) fn ahead(&self) -> Vec<v1::NodeResult> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what of its client's stream was refused: the stream's own end says it with every field.
@@ -142,12 +148,12 @@ impl Plan {
     }
 }
 
-/// A planner's call that has not begun.
-fn waiting(task: String) -> v1::NodeResult {
+/// A call that has not begun.
+fn waiting(node_id: &str, task: &str) -> v1::NodeResult {
     v1::NodeResult {
-        node_id: PLANNER.into(),
+        node_id: node_id.into(),
         kind: "model".into(),
-        name: task,
+        name: task.into(),
         state: v1::State::Pending.into(),
         ..v1::NodeResult::default()
     }

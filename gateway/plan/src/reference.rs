@@ -116,6 +116,16 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// A text that refers to nothing, whatever stands in it.
+    #[must_use]
+    pub fn plain(text: &str) -> Self {
+        Self(if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![Part::Text(text.to_owned())]
+        })
+    }
+
     /// Every reference, in order.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         self.0.iter().filter_map(|part| {

@@ -1,5 +1,5 @@
 //! One step as a typed plan brings it.
-use super::{Admission, Faults, Known, PLANNER, Step, limits};
+use super::{Admission, Faults, Known, Step, is_ahead, limits};
 use crate::schema::Schema;
 use serde_json::Value;
 use shoal_plan::{
@@ -26,10 +26,13 @@ impl Admission<'_> {
     pub(super) fn step(&self, wire: &v1::Node, path: &str, faults: &mut Faults) -> Step {
         let mut node = placeholder(&wire.id);
         let (mut sampling, mut schema) = (None, None);
-        if wire.id == PLANNER {
+        if is_ahead(&wire.id) {
             faults.add(
                 format!("{path}.id"),
-                format!("`{PLANNER}` is what the planner's own call is called; choose another"),
+                format!(
+                    "`{}` is what a call ahead of the plan's steps is called; choose another",
+                    wire.id
+                ),
             );
         }
         match &wire.kind {

@@ -2,11 +2,14 @@
 use crate::{
     admit,
     context::Context,
-    decompose,
+    decompose::{
+        self,
+        intent::{self, Routed},
+    },
     error::Error,
     execute::{
         join,
-        node::{self, Run},
+        node::{self, End, Run},
         report::Report,
     },
     plans::{Opening, Plan},
@@ -33,15 +36,32 @@ pub(crate) async fn decompose(
         client: ClientTools::new(BTreeSet::new()),
         priority: v1::Priority::Normal,
     });
+    let router = match intent::task(&goal, &context.config) {
+        Some(task) => {
+            let job = join::router(context.clone(), run.clone(), task, &goal.text);
+            Some(in_time(&run.plan, node::run(job)).await?.result)
+        }
+        None => None,
+    };
+    let intent = router.as_ref().and_then(|answer| intent::sure(answer, &context.config));
+    let goal = match intent::routed(goal, intent, &context.config, &context.registry) {
+        Routed::Goal(goal) => goal,
+        Routed::Step(node) => {
+            return Ok(v1::DecomposeResponse {
+                plan: Some(v1::Plan {
+                    nodes: vec![admit::wire(&node)],
+                }),
+                plan_text: text::print(&node),
+                planner: None,
+                router,
+            });
+        }
+    };
     let question = decompose::question(&goal, &context.config, &context.registry);
     let accept = |text: &str| text::parse(text).map(drop).map_err(|garbled| garbled.to_string());
     let report = Report::new(run.plan.clone(), admit::PLANNER);
     let job = join::planner(context.clone(), run.clone(), question, Box::new(accept), report);
-    let ended = timeout_at(run.plan.deadline, node::run(job))
-        .await
-        .map_err(|_| Error::Expired {
-            what: "the planner did not answer in time".into(),
-        })?;
+    let ended = in_time(&run.plan, node::run(job)).await?;
     let text = ended.output?.as_str().unwrap_or_default().to_owned();
     let nodes = text::parse(&text).map_err(|garbled| Error::Garbled {
         why: garbled.to_string(),
@@ -53,5 +73,13 @@ pub(crate) async fn decompose(
         }),
         plan_text: text,
         planner: Some(ended.result),
+        router,
+    })
+}
+
+/// What a call ahead of the steps comes to, within the decomposition's bound.
+async fn in_time(plan: &Plan, call: impl Future<Output = End>) -> Result<End, Error> {
+    timeout_at(plan.deadline, call).await.map_err(|_| Error::Expired {
+        what: "the planner did not answer in time".into(),
     })
 }

@@ -1,8 +1,8 @@
-use super::*;
+use super::{intent::Routed, *};
 use crate::admit::{Catalogue, Known};
 use serde_json::json;
 use shoal_kit::config::MeshConfig;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 struct Mesh;
 
@@ -80,5 +80,107 @@ fn a_text_is_runnable_only_if_every_step_of_it_could_run() {
     ] {
         let said = runnable(text, goal, &admission).expect_err(text);
         assert!(said.contains(says), "{text}: {said}");
+    }
+}
+
+/// A mesh that maps two intents, with one service registered.
+fn intents() -> (config::Gateway, Registry) {
+    let mut config = MeshConfig::default();
+    for (label, task, services) in [
+        ("book_flight", "episode", vec!["Flights_1".to_owned()]),
+        ("book_hotel", "episode", vec!["Hotels_1".to_owned()]),
+        ("weather", "tool_call", vec![]),
+        ("play_music", "plan", vec![]),
+    ] {
+        let intent = config::Intent {
+            task: task.into(),
+            services,
+        };
+        config.gateway.intents.insert(label.into(), intent);
+    }
+    let registry = Registry::build(&config).expect("registry");
+    let server = Arc::new(crate::tools::Server::new(
+        "s".into(),
+        &config::ToolServer::default(),
+        &config.gateway,
+    ));
+    let tool = |name: &str| crate::tools::Tool {
+        name: name.into(),
+        server: server.clone(),
+        idempotent: true,
+        input: None,
+        output: None,
+        parameters: vec!["origin".into()],
+    };
+    registry.set_tools("s", vec![tool("Flights_1.Search"), tool("Flights_10.Search")]);
+    (config.gateway, registry)
+}
+
+fn words(text: &str) -> v1::Goal {
+    v1::Goal {
+        text: text.into(),
+        ..v1::Goal::default()
+    }
+}
+
+#[test]
+fn an_intent_makes_of_a_goal_a_conversation_with_its_services_tools_or_one_step_or_nothing_new() {
+    let (config, registry) = intents();
+    let routed = |label: &str| {
+        let goal = words("to ${1.x} for $5");
+        intent::routed(goal, config.intents.get(label), &config, &registry)
+    };
+    let flight = v1::Goal {
+        turns: vec!["to ${1.x} for $5".into()],
+        methods: vec![signature("Flights_1", "Search", &["origin"])],
+        ..v1::Goal::default()
+    };
+    assert_eq!(routed("book_flight"), Routed::Goal(flight));
+    let Routed::Step(step) = routed("weather") else {
+        panic!("one step")
+    };
+    assert_eq!(
+        (text::print(&step).as_str(), step.depends_on().len()),
+        ("1. tool_call: to $${1.x} for $$5", 0)
+    );
+    // Planned as before: the task that plans anyway, services that nobody offers now, a label that nobody mapped.
+    for label in ["play_music", "book_hotel", "tell_joke"] {
+        assert_eq!(routed(label), Routed::Goal(words("to ${1.x} for $5")), "{label}");
+    }
+}
+
+#[test]
+fn only_a_goal_in_words_has_an_intent_to_ask_for_and_only_a_sure_answer_is_one() {
+    let (config, _) = intents();
+    assert_eq!(intent::task(&words("fly"), &config), Some("route"));
+    let conversation = v1::Goal {
+        turns: vec!["fly".into()],
+        ..v1::Goal::default()
+    };
+    assert_eq!(intent::task(&conversation, &config), None);
+    assert_eq!(intent::task(&words("fly"), &config::Gateway::default()), None);
+    let answer = |label: &str, confidence: Option<f64>| v1::NodeResult {
+        target: "route".into(),
+        output_json: label.into(),
+        decisions: vec![v1::Decision {
+            target: "route".into(),
+            confidence,
+            threshold: Some(0.6),
+            ..v1::Decision::default()
+        }],
+        ..v1::NodeResult::default()
+    };
+    for (label, confidence, sure) in [
+        ("\"weather\"", Some(0.6), true),
+        ("\"weather\"", None, true),
+        ("\"weather\"", Some(0.59), false),
+        ("\"oos\"", Some(0.9), false),
+        ("", None, false),
+    ] {
+        assert_eq!(
+            intent::sure(&answer(label, confidence), &config).is_some(),
+            sure,
+            "{label} {confidence:?}"
+        );
     }
 }

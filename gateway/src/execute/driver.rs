@@ -1,14 +1,17 @@
 //! The one task of a plan: it owns the graph, asks the frontier for what may start, and starts it at once.
 use super::{
-    join::{Arrival, Arrivals},
+    join::{self, Arrival, Arrivals},
     node::{End, Run},
     report::Report,
     result::About,
 };
 use crate::{
-    admit::{Admitted, PLANNER, Source, Step, breaches},
+    admit::{Admitted, PLANNER, ROUTER, Source, Step, breaches},
     context::Context,
-    decompose,
+    decompose::{
+        self,
+        intent::{self, Routed},
+    },
     error::Error,
     plans::{Plan, Running},
     route::{Input, Trail, budget::Budget},
@@ -31,6 +34,8 @@ use tokio::time::{Instant, sleep_until};
 /// What runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Key {
+    /// The call that tells a goal's intent.
+    Router,
     /// The planner's own call.
     Planner,
     /// The node at a position of the graph.
@@ -72,6 +77,8 @@ pub(crate) struct Driver {
     pub(super) asked: HashMap<usize, Input>,
     pub(super) running: FuturesUnordered<BoxFuture<'static, (Key, End)>>,
     pub(super) arrivals: Arrivals,
+    /// The goal whose intent is being asked.
+    goal: Option<v1::Goal>,
     place: Running,
 }
 
@@ -102,6 +109,7 @@ impl Driver {
             asked: HashMap::new(),
             running: FuturesUnordered::new(),
             arrivals,
+            goal: None,
             place,
             context,
             run,
@@ -126,7 +134,7 @@ impl Driver {
                 self.graph = graph;
                 steps.into_iter().for_each(|step| self.tell(Arc::new(step)));
             }
-            Source::Goal(goal) => self.plan_goal(goal),
+            Source::Goal(goal) => self.goal(goal),
         }
     }
 
@@ -202,8 +210,11 @@ impl Driver {
         self.underway.remove(&key);
         let usage = end.result.usage.unwrap_or_default();
         self.usage = crate::plans::record::sum([self.usage, usage].iter());
+        if key == Key::Router {
+            return self.routed(end);
+        }
         if key == Key::Planner {
-            self.run.plan.planner_is(|call| *call = end.result);
+            self.run.plan.ahead_is(PLANNER, |call| *call = end.result);
             return self.planned(end.output);
         }
         let (node_id, fault) = (end.result.node_id.clone(), end.result.fault.clone());
@@ -248,13 +259,43 @@ impl Driver {
         }
     }
 
+    /// Asks what the goal is about, if anybody is there to ask, else the planner.
+    fn goal(&mut self, goal: v1::Goal) {
+        let Some(task) = intent::task(&goal, &self.context.config) else {
+            self.plan_goal(goal);
+            return;
+        };
+        let job = join::router(self.context.clone(), self.run.clone(), task, &goal.text);
+        self.goal = Some(goal);
+        self.push(Key::Router, job);
+    }
+
+    /// The intent is known, or is not: the goal goes where it belongs.
+    fn routed(&mut self, end: End) -> Result<(), Ending> {
+        let context = self.context.clone();
+        let intent = intent::sure(&end.result, &context.config);
+        self.run.plan.ahead_is(ROUTER, |call| *call = end.result);
+        let Some(goal) = self.goal.take() else { return Ok(()) };
+        match intent::routed(goal, intent, &context.config, &context.registry) {
+            Routed::Goal(goal) => {
+                self.plan_goal(goal);
+                Ok(())
+            }
+            Routed::Step(node) => {
+                let step = context.admission(self.run.client.names()).written(&node);
+                let joined = step.and_then(|step| self.join(step, |field| format!("goal.{field}")));
+                joined.map_err(|error| Ending::Lost(error.fault()))
+            }
+        }
+    }
+
     /// Asks the planner.
     fn plan_goal(&mut self, goal: v1::Goal) {
         let context = self.context.clone();
-        let question = decompose::question(&goal, &context.config, &context.registry);
-        let (report, draft) = Report::planner(self.run.plan.clone(), PLANNER);
-        let accept = super::join::runnable(context.clone(), self.run.clone(), goal.clone());
-        let job = super::join::planner(context.clone(), self.run.clone(), question, accept, report);
+        let (task, input) = decompose::question(&goal, &context.config, &context.registry);
+        let (report, draft) = Report::planner(self.run.plan.clone());
+        let accept = join::runnable(context.clone(), self.run.clone(), goal.clone());
+        let job = join::planner(context.clone(), self.run.clone(), (task, input), accept, report);
         self.arrivals.expect(goal, draft);
         self.push(Key::Planner, job);
     }

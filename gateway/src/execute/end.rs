@@ -4,6 +4,7 @@ use super::{
     result::{About, Ended, never, result},
 };
 use crate::{
+    admit::{PLANNER, ROUTER},
     context::Context,
     error::Error,
     outcomes::outcome::{self, Beyond},
@@ -104,7 +105,7 @@ impl Driver {
             .iter()
             .filter_map(|(key, _)| match key {
                 Key::Node(at) | Key::Call(at) => Some(*at),
-                Key::Planner => None,
+                Key::Router | Key::Planner => None,
             })
             .collect();
         let ended = underway
@@ -114,7 +115,8 @@ impl Driver {
         for ((key, _), result) in underway.iter().zip(results) {
             self.usage = crate::plans::record::sum([self.usage, result.usage.unwrap_or_default()].iter());
             match key {
-                Key::Planner => self.run.plan.planner_is(|call| *call = result),
+                Key::Router => self.run.plan.ahead_is(ROUTER, |call| *call = result),
+                Key::Planner => self.run.plan.ahead_is(PLANNER, |call| *call = result),
                 Key::Node(_) | Key::Call(_) => self.told(result),
             }
         }

@@ -6,9 +6,9 @@ use super::{
     result::About,
 };
 use crate::{
-    admit::{PLANNER, Step, node_bytes, wire},
+    admit::{PLANNER, ROUTER, Step, node_bytes, wire},
     context::Context,
-    decompose::{self, Draft},
+    decompose::{self, Draft, intent},
     error::Error,
     route::{Input, judge::Accept},
 };
@@ -252,11 +252,30 @@ pub(crate) fn planner(
     accept: Box<Accept>,
     report: Report,
 ) -> Job {
-    let kind = Kind::Model {
+    let node = Node::new(PLANNER, asks(task));
+    Job {
+        accept: Some(accept),
+        ..ahead(context, run, node, input, report)
+    }
+}
+
+/// The call that tells a goal's intent, as a node of its own.
+pub(crate) fn router(context: Arc<Context>, run: Arc<Run>, task: &str, goal: &str) -> Job {
+    let mut node = Node::new(ROUTER, asks(task));
+    node.timeout = Some(intent::PATIENCE);
+    let report = Report::new(run.plan.clone(), ROUTER);
+    ahead(context, run, node, Input::Text(goal.to_owned()), report)
+}
+
+fn asks(task: &str) -> Kind {
+    Kind::Model {
         task: task.to_owned(),
         input: Template::default(),
-    };
-    let node = Node::new(PLANNER, kind);
+    }
+}
+
+/// A call that is made ahead of a plan's steps, with every default.
+fn ahead(context: Arc<Context>, run: Arc<Run>, node: Node, input: Input, report: Report) -> Job {
     let step = Step {
         wire: wire(&node),
         node,
@@ -264,15 +283,17 @@ pub(crate) fn planner(
         schema: None,
         conversation: None,
     };
+    let (id, task) = (step.node.id.clone(), step.task().unwrap_or_default().to_owned());
+    run.plan.begin_ahead(&id, &task);
     let filled = match input {
         Input::Text(text) => Value::String(text),
         other => other.json(),
     };
     Job {
         about: About {
-            node_id: PLANNER.to_owned(),
+            node_id: id,
             kind: "model",
-            name: task.to_owned(),
+            name: task,
             depends_on: Vec::new(),
             began: Instant::now(),
             outcome_id: context.recorder.id(),
@@ -282,7 +303,7 @@ pub(crate) fn planner(
         start_by: Instant::now(),
         input: Ok(filled),
         fall_back_input: None,
-        accept: Some(accept),
+        accept: None,
         report,
         trail: Arc::default(),
         context,

@@ -1,5 +1,6 @@
 //! A node's events, as it goes.
 use crate::{
+    admit::{PLANNER, is_ahead},
     decompose::Draft,
     plans::Plan,
     route::{Sink, walk::Listener},
@@ -17,7 +18,9 @@ pub(crate) struct Report {
     started: AtomicBool,
     /// Some target's text has been told: no other target's is, so that what a watcher puts together is never a mix.
     told: Arc<AtomicBool>,
-    /// Of the planner: where its steps are read. Its own call is no step of the plan, and no event of it: GetPlan has it.
+    /// A call ahead of the plan's steps is none of them, and no event of it: GetPlan has it.
+    ahead: bool,
+    /// Of the planner: where its steps are read.
     draft: Option<Arc<Draft>>,
 }
 
@@ -28,16 +31,17 @@ impl Report {
             node_id: node_id.to_owned(),
             started: AtomicBool::new(false),
             told: Arc::default(),
+            ahead: is_ahead(node_id),
             draft: None,
         }
     }
 
     /// The planner's report, and the draft that its text is read from while nobody can take over from it.
-    pub(crate) fn planner(plan: Arc<Plan>, node_id: &str) -> (Self, Arc<Draft>) {
+    pub(crate) fn planner(plan: Arc<Plan>) -> (Self, Arc<Draft>) {
         let draft = Arc::new(Draft::default());
         let report = Self {
             draft: Some(draft.clone()),
-            ..Self::new(plan, node_id)
+            ..Self::new(plan, PLANNER)
         };
         (report, draft)
     }
@@ -53,8 +57,8 @@ impl Report {
 
     /// The node has started, whatever else happens to it; told once.
     pub(crate) fn start(&self, target: &str) {
-        if self.draft.is_some() {
-            self.plan.planner_is(|call| {
+        if self.ahead {
+            self.plan.ahead_is(&self.node_id, |call| {
                 call.state = v1::State::Running.into();
                 target.clone_into(&mut call.target);
             });
@@ -83,8 +87,8 @@ impl Listener for Report {
     }
 
     fn left(&self, from: &str, to: &str, decision: &v1::Decision) {
-        if self.draft.is_some() {
-            self.plan.planner_is(|call| {
+        if self.ahead {
+            self.plan.ahead_is(&self.node_id, |call| {
                 to.clone_into(&mut call.target);
                 call.decisions.push(decision.clone());
             });
@@ -101,6 +105,9 @@ impl Listener for Report {
     fn sink(&self, last: bool) -> Option<Arc<dyn Sink>> {
         if let Some(draft) = &self.draft {
             return last.then(|| draft.clone() as Arc<dyn Sink>);
+        }
+        if self.ahead {
+            return None;
         }
         let fresh = !self.told.load(Ordering::Acquire);
         fresh.then(|| Arc::new(self.deltas()) as Arc<dyn Sink>)

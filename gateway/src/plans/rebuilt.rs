@@ -1,6 +1,6 @@
 //! A record of a plan that this gateway does not hold, from what the feedback store keeps of it: only ended nodes are known.
 use super::record::sum;
-use crate::admit::PLANNER;
+use crate::admit::AHEAD;
 use shoal_proto::{time, v1};
 use std::time::Duration;
 
@@ -20,10 +20,11 @@ pub(crate) fn of(plan_id: &str, outcomes: Vec<v1::Outcome>) -> Option<v1::GetPla
         // A node that fell back has two outcomes; the later one is its end.
         match nodes.iter_mut().find(|n| n.node_id == result.node_id) {
             Some(known) => *known = result,
-            None if result.node_id == PLANNER => nodes.insert(0, result),
             None => nodes.push(result),
         }
     }
+    // Stable: the steps keep their order.
+    nodes.sort_by_key(|n| AHEAD.iter().position(|id| *id == n.node_id).unwrap_or(AHEAD.len()));
     let bad = nodes.iter().find(|n| n.state() == v1::State::Failed);
     let bad = bad.or_else(|| nodes.iter().find(|n| n.state() == v1::State::Cancelled));
     Some(v1::GetPlanResponse {
@@ -74,6 +75,7 @@ fn node(o: v1::Outcome) -> v1::NodeResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admit::{PLANNER, ROUTER};
     use std::time::UNIX_EPOCH;
 
     fn outcome(node_id: &str, start: u64, took: u64, state: v1::State) -> v1::Outcome {
@@ -94,22 +96,26 @@ mod tests {
     }
 
     #[test]
-    fn ended_nodes_make_a_record_with_the_planner_first_and_a_fall_backs_last_word() {
+    fn ended_nodes_make_a_record_with_the_calls_ahead_first_and_a_fall_backs_last_word() {
         let outcomes = vec![
             outcome("1", 2, 1, v1::State::Failed),
-            outcome(PLANNER, 0, 2, v1::State::Succeeded),
+            outcome(PLANNER, 1, 1, v1::State::Succeeded),
+            outcome(ROUTER, 0, 1, v1::State::Succeeded),
             outcome("1", 3, 4, v1::State::Succeeded),
         ];
         let record = of("p", outcomes).expect("stored");
         let ids: Vec<_> = record.nodes.iter().map(|n| n.node_id.as_str()).collect();
-        assert_eq!((ids, record.state()), (vec![PLANNER, "1"], v1::State::Succeeded));
+        assert_eq!(
+            (ids, record.state()),
+            (vec![ROUTER, PLANNER, "1"], v1::State::Succeeded)
+        );
         assert!(record.from_outcomes);
         assert_eq!(record.elapsed, Some(time::duration(Duration::from_secs(7))));
         assert_eq!(
             record.accepted_at,
             Some(time::timestamp(UNIX_EPOCH + Duration::from_secs(1000)))
         );
-        assert_eq!(record.usage.expect("usage").input_tokens, 3);
+        assert_eq!(record.usage.expect("usage").input_tokens, 4);
         assert!(of("p", Vec::new()).is_none());
     }
 }

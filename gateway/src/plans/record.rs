@@ -1,4 +1,4 @@
-//! GetPlan's answer, folded from the events, so that the two can never differ; the planner's own call, which is no event, comes first.
+//! GetPlan's answer, folded from the events, so that the two can never differ; the calls ahead of its steps, which are no events, come first.
 use super::Plan;
 use shoal_proto::{
     time,
@@ -51,7 +51,7 @@ pub(crate) fn of(plan: &Plan) -> v1::GetPlanResponse {
             _ => {}
         }
     }
-    nodes.splice(0..0, plan.planner());
+    nodes.splice(0..0, plan.ahead());
     record.usage = Some(sum(nodes.iter().filter_map(|n| n.usage.as_ref())));
     record.nodes = nodes;
     record

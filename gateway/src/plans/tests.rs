@@ -5,7 +5,6 @@ fn opening(plan_id: &str, content: u64) -> Opening {
         plan_id: plan_id.into(),
         trace_id: String::new(),
         deadline: Duration::from_secs(9),
-        planner: None,
         content,
         detach: false,
     }

@@ -5,7 +5,7 @@
 //! request has succeeded with the very input that it would have now; whatever else is stored under the id is another plan's, or the
 //! rest of one that was cut off, and GetPlan has it.
 use crate::{
-    admit::{PLANNER, Source, Step},
+    admit::{Source, Step, is_ahead},
     context::Context,
     error::Error,
     plans::{log::Log, rebuilt},
@@ -146,7 +146,7 @@ fn told(steps: &[Step], record: v1::GetPlanResponse, outcomes_acknowledged: u32)
             text: text::print(&step.node),
         }));
     }
-    for result in record.nodes.into_iter().filter(|n| n.node_id != PLANNER) {
+    for result in record.nodes.into_iter().filter(|n| !is_ahead(&n.node_id)) {
         log.push(Event::NodeFinished(v1::NodeFinished { result: Some(result) }));
     }
     log.push(Event::Finished(v1::PlanFinished {

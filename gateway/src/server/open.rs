@@ -110,14 +110,6 @@ fn begin_admitted(
     if !known {
         context.recorder.room()?;
     }
-    let planner = match &admitted.source {
-        Source::Steps(..) => None,
-        Source::Goal(goal) => Some(
-            crate::decompose::question(goal, &context.config, &context.registry)
-                .0
-                .to_owned(),
-        ),
-    };
     let opening = Opening {
         plan_id: admitted
             .plan_id
@@ -125,7 +117,6 @@ fn begin_admitted(
             .unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         trace_id: propagate::trace_id(&entrance.span),
         deadline: admitted.bounds.deadline,
-        planner,
         content,
         detach: admitted.detach,
     };

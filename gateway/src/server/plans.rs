@@ -124,7 +124,6 @@ impl PlanService for Plans {
             plan_id: uuid::Uuid::now_v7().to_string(),
             trace_id: propagate::trace_id(&span),
             deadline: most,
-            planner: None,
             content: 0,
             detach: false,
         };

@@ -69,6 +69,10 @@ pub struct Gateway {
     pub plan_task: String,
     /// The task that plans a conversation. Default "episode".
     pub episode_task: String,
+    /// The task that tells a goal's intent, asked ahead of the planner where `intents` has any. Default "route".
+    pub route_task: String,
+    /// Intents by label: what a goal in words is for, if the task above is sure of it. Every other goal is for `plan_task`.
+    pub intents: BTreeMap<String, Intent>,
     /// URL of the feedback service; empty keeps no outcomes. Default http://127.0.0.1:7410.
     pub feedback: String,
     /// Folder of the outcomes that feedback has not acknowledged yet; one gateway each. Default data/spool.
@@ -105,6 +109,8 @@ impl Default for Gateway {
             plans_kept: 1024,
             plan_task: "plan".into(),
             episode_task: "episode".into(),
+            route_task: "route".into(),
+            intents: BTreeMap::new(),
             feedback: "http://127.0.0.1:7410".into(),
             spool: "data/spool".into(),
             spool_max_bytes: 256 << 20,
@@ -115,6 +121,17 @@ impl Default for Gateway {
             drain: Duration::from_secs(10),
         }
     }
+}
+
+/// What a goal of one intent is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// `episode_task`: its planner plans the goal with the tools of `services`. Any other but `plan_task`: the goal is one step of it.
+    pub task: String,
+    /// Services whose registered tools that planner may call.
+    #[serde(default)]
+    pub services: Vec<String>,
 }
 
 /// The feedback service: outcomes on disk.

@@ -36,7 +36,7 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         how = _train(version, lesson, work)
         read = [(lesson.task.corpus, sha256(lesson.files[lesson.task.name]))]
         lineage.write(lineage.extended(lineage.of(version), how, read), work)
-        return stage(version, lesson, work, staging, card["training"].get("precision", "fp32"))
+        return stage(version, lesson, work, staging)
     except (ExportError, ParityError) as error:
         raise LessonError(str(error)) from error
 

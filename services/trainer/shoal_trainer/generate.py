@@ -104,8 +104,8 @@ def _settle(weights: torch.nn.Module, before: dict[str, torch.Tensor], prompt: P
     return best
 
 
-def stage(version: Path, lesson: Lesson, work: Path, staging: Path, precision: str = "fp32") -> Staged:
-    """The checkpoint as a version's folder, with the answers that its card's scores are made of."""
+def stage(version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
+    """The checkpoint as a version's folder, in the precision of the version before it, with the answers that its card's scores are made of."""
     card = tomllib.loads((version / "card.toml").read_text())
     staged = Staged(staging / str(lesson.version))
 
@@ -114,7 +114,7 @@ def stage(version: Path, lesson: Lesson, work: Path, staging: Path, precision: s
         staged.dev[task.name] = [j.right for j in judged]
         return judged
 
-    out = publish.Version(staging, card["name"], lesson.version, precision, card["limits"]["max_new_tokens"], lesson.parity, lesson.dev_rows, card["description"])
+    out = publish.Version(staging, card["name"], lesson.version, card["training"].get("precision", "fp32"), card["limits"]["max_new_tokens"], lesson.parity, lesson.dev_rows, card["description"])
     print(json.dumps(publish.publish(out, work, lesson.tasks, lesson.dev, judge)["scores"]), file=sys.stderr)
     return staged
 

@@ -5,12 +5,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from . import export
 from .prompt import END, Prompt
 
 HEAD = 32  # Width of an attention head; under 32 rotary positions lose resolution, above it a small model has too few heads.
@@ -84,7 +83,7 @@ def save(weights: LlamaForCausalLM, prompt: Prompt, folder: Path, size: Size | N
 
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, Prompt]:
-    """A checkpoint and its prompt. A version of a shipped specialist is one too, where its weights are fp32."""
+    """A checkpoint and its prompt. A version of a shipped specialist is one too, where its weights are fp32 or fp16."""
     if (folder / "model.onnx").is_file():
         weights = _exported(folder)
     else:
@@ -94,13 +93,13 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, Prompt]:
 
 
 def _exported(folder: Path) -> LlamaForCausalLM:
-    """The weights of an fp32 export, by the names that the genai builder gives them: a retraining starts from the very numbers that serve,
+    """The weights of an fp32 or fp16 export, by the names that the genai builder gives them: a retraining starts from the very numbers that serve,
     and nothing has to be kept beside the folder for it."""
-    tensors = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in onnx.load(folder / "model.onnx").graph.initializer}
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in export.tensors(folder / "model.onnx").items()}
     settings = json.loads((folder / "genai_config.json").read_text())["model"]
     decoder, layer = settings["decoder"], "model.layers.{}.{}.MatMul.weight"
     if layer.format(0, "attn.qkv_proj") not in tensors:
-        raise CheckpointError(f"{folder}: no fp32 Llama-shaped export of this trainer; start from an fp32 version or from a checkpoint folder")
+        raise CheckpointError(f"{folder}: no fp32 or fp16 Llama-shaped export of this trainer; start from such a version or from a checkpoint folder")
     heads, kv_heads, head = decoder["num_attention_heads"], decoder["num_key_value_heads"], decoder["head_size"]
     weights = LlamaForCausalLM(
         LlamaConfig(

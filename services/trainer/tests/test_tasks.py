@@ -102,6 +102,23 @@ def test_a_swap_never_breaks_a_value_that_contains_another() -> None:
             assert all(new(value) in text for value in ("New York", "Rome"))
 
 
+def test_the_grammar_of_compose_says_names_and_numbers_of_its_values_alone() -> None:
+    task = learned("compose")
+    prompt = prompt_of(task)
+    constraint = Constraint(prompt, prompt.tokenizer.get_vocab_size())
+    acts = [{"act": "OFFER", "slot": "artist", "values": ["Ludovico Einaudi"]}, {"act": "OFFER", "slot": "year", "values": ["2019"]}, {"act": "INFORM", "slot": "live", "values": ["True"]}]
+
+    def taken(text: str) -> bool:
+        ids = prompt.answer(text)
+        matcher = constraint.begin(task.files()["compose.lark.jinja"], "compose", {"service": "Music_1", "acts": acts})
+        return matcher.try_consume_tokens(ids) == len(ids)
+
+    for text in ("I like Ludovico Einaudi's, of 2019.", "the year is 2019, and i like it!", "ludovico einaudi"):
+        assert taken(text), text
+    for text in ("I like Ludovov.", "I like it of 2018.", "Ludovico it is", "True"):
+        assert not taken(text), text
+
+
 def test_a_reply_is_right_if_it_says_every_value() -> None:
     task = tasks.KNOWN["compose"]()
     row = {"input": {"service": "S", "acts": [{"act": "OFFER", "slot": "city", "values": ["Oslo"]}]}, "target": "How about Oslo?"}

@@ -75,6 +75,21 @@ def test_an_export_that_says_something_else_than_its_checkpoint_is_refused(first
     assert done.returncode == 65 and "export at a higher precision" in done.stderr and not (tmp_path / "m" / "1" / "card.toml").exists()
 
 
+def test_a_half_precision_export_is_half_as_large_says_the_same_and_is_its_own_checkpoint(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    from shoal_trainer import model
+
+    work, out = first[0].with_name("both.work"), tmp_path / "half"
+    done = run("export", "--task", "tool_call,plan", "--data", folder, "--from", work, "--out", out, "--precision", "fp16", "--dev-rows", "20", "--answer-tokens", "48", "--kind", "generate")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.strip().splitlines()[-1])["parity"] >= 0.99
+    size = [(version / "model.onnx.data").stat().st_size for version in (out / "1", first[0] / "1")]
+    assert size[0] < 0.6 * size[1]
+    mine, again = (model.load(where)[0].state_dict() for where in (work, out / "1"))
+    assert all(torch.equal(a.half(), b.half()) and torch.allclose(a, b, atol=1e-3) for a, b in zip(mine.values(), again.values()))
+
+
 def test_an_export_is_its_own_checkpoint_and_keeps_the_licence_of_all_that_it_was_trained_on(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
     import torch
 

@@ -1,6 +1,6 @@
 //! What a completion answers: one node's output, or, of a goal, every node's.
 use crate::{
-    admit::PLANNER,
+    admit::is_ahead,
     error::Error,
     plans::{Plan, record},
     server::single,
@@ -27,7 +27,7 @@ pub(crate) async fn whole(plan: &Arc<Plan>) -> Result<Answer, Error> {
     if let Some(fault) = record.fault {
         return Err(Error::Passed(fault));
     }
-    let steps: Vec<&v1::NodeResult> = record.nodes.iter().filter(|n| n.node_id != PLANNER).collect();
+    let steps: Vec<&v1::NodeResult> = record.nodes.iter().filter(|n| !is_ahead(&n.node_id)).collect();
     let text = match steps.as_slice() {
         [only] => single::text(&only.output_json),
         several => {

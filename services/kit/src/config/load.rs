@@ -243,6 +243,42 @@ fn relative_to(config: &mut MeshConfig, folder: &Path) {
     }
 }
 
+/// What an intent is for must be there, and each of its keys must have an effect.
+fn intents(config: &MeshConfig) -> Result<(), (String, String)> {
+    let Gateway {
+        plan_task,
+        episode_task,
+        route_task,
+        intents,
+        ..
+    } = &config.gateway;
+    let routed = |task: &String| config.task.contains_key(task);
+    if !intents.is_empty() && !routed(route_task) {
+        let said = format!(
+            "no task `{route_task}` is routed, and it tells intents: name a classifier in [task.{route_task}] chain"
+        );
+        return Err(("gateway.route_task".into(), said));
+    }
+    for (name, intent) in intents {
+        let key = format!("gateway.intents.{name}");
+        if intent.task == *route_task || (intent.task != *plan_task && !routed(&intent.task)) {
+            return Err((
+                key,
+                format!("`{}` is not a task of [task] that a goal can be for", intent.task),
+            ));
+        }
+        if intent.services.is_empty() == (intent.task == *episode_task) {
+            return Err((
+                key,
+                format!(
+                    "`services` are what the planner of `{episode_task}` may call: it needs at least one, and no other task takes any"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What types cannot say.
 fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
     let Gateway {
@@ -331,6 +367,7 @@ fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
             ));
         }
     }
+    intents(config)?;
     for (name, task) in &config.task {
         if task.chain.is_empty() {
             return Err((

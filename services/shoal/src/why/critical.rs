@@ -3,11 +3,11 @@ use crate::json::seconds;
 use shoal_proto::v1::{NodeResult, State};
 use std::collections::HashSet;
 
-/// The id that a gateway gives to the planner's own call.
-const PLANNER: &str = "planner";
+/// The ids that a gateway gives to the calls ahead of a plan's steps, in their order.
+const AHEAD: [&str; 2] = ["router", "planner"];
 
 /// Indices into `nodes`, first to last: from the node that ended last back over, at each, the dependency that ended last; a node
-/// that waits for none waited for the planner, if there was one. Nodes that never ran are on no path.
+/// that waits for none waited for the calls ahead of the steps, if there were any. Nodes that never ran are on no path.
 #[must_use]
 pub fn critical_path(nodes: &[NodeResult]) -> Vec<usize> {
     let ran = |i: &usize| ran(&nodes[*i]);
@@ -28,8 +28,10 @@ pub fn critical_path(nodes: &[NodeResult]) -> Vec<usize> {
         let node = &nodes[index];
         let awaited = |i: &usize| node.depends_on.contains(&nodes[*i].node_id);
         at = latest(&mut (0..nodes.len()).filter(awaited));
-        if at.is_none() && node.node_id != PLANNER {
-            at = latest(&mut (0..nodes.len()).filter(|i| nodes[*i].node_id == PLANNER));
+        // A step waits for the last of them, and each of them for the one before.
+        let before = AHEAD.iter().position(|id| *id == node.node_id).unwrap_or(AHEAD.len());
+        for id in AHEAD[..before].iter().rev() {
+            at = at.or_else(|| latest(&mut (0..nodes.len()).filter(|i| nodes[*i].node_id == *id)));
         }
     }
     path.reverse();

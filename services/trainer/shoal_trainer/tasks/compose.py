@@ -2,11 +2,19 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
+from importlib import resources
 from typing import Any
 
 from .. import score
+from . import forms
 from .base import SGD, Row, Task
 from .vary import Pools, swap
+
+# Replies in which a capitalised word must stand to be one that begins sentences, and no name: 222 of the corpus' 1,197 words do, and 3 % of
+# its replies say one of the others, or a number that is no value.
+LEAST_SEEN = 10
 
 
 class Compose(Task):
@@ -24,6 +32,7 @@ class Compose(Task):
 
     def __init__(self) -> None:
         self.pools = Pools()
+        self.capitals: list[str] = []
 
     def input_fault(self, given: Any) -> str | None:
         acts = given.get("acts")
@@ -35,10 +44,23 @@ class Compose(Task):
         return None if isinstance(target, str) and target.strip() else "must be text that is not empty"
 
     def learn(self, rows: list[Row]) -> None:
+        seen = Counter(word for row in rows for word in _capitals(row))
+        self.capitals = sorted(word for word, replies in seen.items() if replies >= LEAST_SEEN)
         for row in rows:
             for act in row["input"]["acts"]:
                 self.pools.add(act.get("slot"), [v for v in act.get("values", []) if v in row["target"]])
         self.pools.close()
+
+    def unsaid(self, row: Row) -> str | None:
+        silent = [v for v in score.spoken(row["input"]["acts"]) if v not in score.norm(row["target"])]
+        return f"the reply does not say {silent[0]!r}" if silent else None
+
+    def output(self) -> dict[str, str]:
+        return {"grammar": "compose.lark.jinja"}
+
+    def files(self) -> dict[str, str]:
+        template = resources.files("shoal_trainer").joinpath("templates/compose.lark.jinja").read_text()
+        return {"compose.lark.jinja": template.replace("@CAPITALS@", forms.either([forms.quoted(word) for word in self.capitals or ["I"]]))}
 
     def say(self, target: Any) -> str:
         return " ".join(target.split())
@@ -60,3 +82,11 @@ class Compose(Task):
 
     def right(self, row: Row, output: Any) -> bool:
         return isinstance(output, str) and all(v in score.norm(output) for v in score.spoken(row["input"]["acts"]))
+
+
+def _capitals(row: Row) -> set[str]:
+    """The capitalised words of a reply outside of its values."""
+    text = row["target"]
+    for value in sorted((v for act in row["input"]["acts"] for v in act.get("values", [])), key=len, reverse=True):
+        text = re.sub(re.escape(value), " ", text, flags=re.IGNORECASE)
+    return set(re.findall(r"[A-Z][\w'’]*", text))

@@ -16,9 +16,14 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def either(options: list[str]) -> str:
+    """`a | b | c`, over several lines."""
+    return "\n  | ".join(options)
+
+
 def alternatives(rule: str, options: list[str]) -> str:
-    """`rule: a | b | c`, over several lines."""
-    return f"{rule}: " + "\n  | ".join(options) + "\n"
+    """`rule: a | b | c`."""
+    return f"{rule}: {either(options)}\n"
 
 
 def span(name: str, expression: str) -> str:

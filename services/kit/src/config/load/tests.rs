@@ -125,3 +125,23 @@ fn the_shipped_file_is_valid() {
     let loaded = MeshConfig::layer(Some(root), &text, &[]).expect("valid");
     assert!(loaded.config.task.contains_key("tool_call") && loaded.config.tools.contains_key("concierge"));
 }
+
+#[test]
+fn an_intent_is_for_a_task_that_is_there_and_names_services_only_where_they_matter() {
+    let tasks = "[specialist.s]\nfolder = \"s\"\n[task.route]\nchain = [\"s\"]\n[task.tool_call]\nchain = [\"s\"]\n[task.episode]\nchain = [\"s\"]\n";
+    for (intent, fits) in [
+        ("{ task = \"tool_call\" }", true),
+        ("{ task = \"plan\" }", true),
+        ("{ task = \"episode\", services = [\"Flights_1\"] }", true),
+        ("{ task = \"episode\" }", false),
+        ("{ task = \"tool_call\", services = [\"Flights_1\"] }", false),
+        ("{ task = \"nobody\" }", false),
+        ("{ task = \"route\" }", false),
+        ("{ services = [\"Flights_1\"] }", false),
+    ] {
+        let text = format!("[gateway.intents]\nbook_flight = {intent}\n");
+        let loaded = layer(&format!("{text}{tasks}"), &[]);
+        assert_eq!(loaded.is_ok(), fits, "{intent}: {:?}", loaded.err());
+        assert!(layer(&text, &[]).is_err(), "{intent}: nobody tells intents");
+    }
+}
