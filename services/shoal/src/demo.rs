@@ -10,9 +10,9 @@ mod teach;
 use crate::{
     client::{self, Mesh},
     exit::{Failure, Result},
-    output, run,
+    json, output, run,
     supervise::{self, Options},
-    view::PlanView,
+    view::{PlanView, milliseconds},
 };
 use clap::Args;
 use goals::{Goal, Kind};
@@ -130,7 +130,9 @@ async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) 
         stop,
     };
     let mut summary = Summary::default();
-    for goal in goals::joined().into_iter().chain(goals::trips()) {
+    let served = |goal: &Goal| mesh.config.task.contains_key(goal.task().name());
+    let goals = [goals::joined(), goals::trips(), goals::talks(), goals::others()];
+    for goal in goals.into_iter().flatten().filter(served) {
         summary.add(demonstration.one(goal).await?);
     }
     // One request after the other, as people made them, until the specialist hands one on.
@@ -205,6 +207,9 @@ impl Demonstration<'_> {
             }
             Err(status) => return Err(Failure::from(status)),
         };
+        if !self.json && goal.kind == Kind::Joined && !plan.plan_id.is_empty() {
+            self.intent(&plan.plan_id).await?;
+        }
         let right = judge::right(&goal, &plan);
         let larger = plan.nodes.iter().any(|n| self.endpoints.contains(&n.target.as_str()));
         if !self.json {
@@ -217,6 +222,20 @@ impl Demonstration<'_> {
             larger,
             fault,
         })
+    }
+
+    /// Says what the goal's intent was found to be ahead of its planner, if anybody was asked.
+    async fn intent(&self, plan_id: &str) -> Result<()> {
+        let record = self.client.plan(plan_id).await?;
+        if let Some(router) = record.nodes.iter().find(|n| n.node_id == "router") {
+            let sure = router.confidence.as_ref().map_or(0.0, |c| c.score);
+            let took = milliseconds(json::seconds(router.elapsed.as_ref()));
+            output::line(format!(
+                "intent: {} ({sure:.2}, {took})",
+                router.output_json.trim_matches('"')
+            ));
+        }
+        Ok(())
     }
 
     fn verdict(&self, goal: &Goal, right: bool, larger: bool) {

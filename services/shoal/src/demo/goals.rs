@@ -14,6 +14,9 @@ const PLAN: &str = include_str!("../../../../tests/data/plan.sample.jsonl");
 const EPISODE: &str = include_str!("../../../../tests/data/episode.sample.jsonl");
 const TOOL_CALL: &str = include_str!("../../../../tests/data/tool_call.sample.jsonl");
 const ROUTE: &str = include_str!("../../../../tests/data/route.sample.jsonl");
+const EXTRACT: &str = include_str!("../../../../tests/data/extract.sample.jsonl");
+const COMPOSE: &str = include_str!("../../../../tests/data/compose.sample.jsonl");
+const SUMMARIZE: &str = include_str!("../../../../tests/data/summarize.sample.jsonl");
 
 /// Joined requests: the first rows that join at least two.
 const JOINED: usize = 8;
@@ -21,9 +24,19 @@ const JOINED: usize = 8;
 /// Conversations: the first row of each kind (the list of methods called) whose plan crosses services and refers back.
 const TRIPS: usize = 5;
 
+/// Conversations that the planner plans itself: the first rows.
+const TALKS: usize = 3;
+
+/// Rows of each of the other tasks: a user's turn to slots, acts to a reply, a dialogue to its hand-over note. The first ones that
+/// have something to find, and something to say.
+const OTHERS: usize = 2;
+
 /// A plan that starts so asks for a flight on the day of a weather report. The concierge gives its first report of the city, and for
 /// that day no flight was recorded in most of these conversations: they can be planned, and not executed.
 const NOT_RECORDED: &str = "Weather_1.GetWeather";
+
+/// Characters of an input that a title shows: two lines of a terminal.
+const TOLD: usize = 160;
 
 /// Single requests at most, in search of one that the specialist hands on: at the calibrated thresholds one in four or more is.
 const SINGLES: usize = 12;
@@ -32,13 +45,17 @@ const SINGLES: usize = 12;
 /// dice to credit scores, and hardly ever what its seven tools do.
 const BEYOND: usize = 12;
 
-/// Which of the three kinds.
+/// Which kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Requests joined in one sentence: planner, then parallel calls.
     Joined,
-    /// A conversation whose plan has edges across services.
+    /// A conversation whose plan has edges across services, as people planned it.
     Trip,
+    /// A conversation that the planner plans.
+    Talk,
+    /// One step of another task.
+    Step(Task),
     /// One request, perhaps too much for the specialist.
     Single,
     /// A request that no tool of the specialist can do, so that nobody wrote down a right call.
@@ -65,7 +82,8 @@ impl Goal {
     pub(super) fn task(&self) -> Task {
         match self.kind {
             Kind::Joined => Task::Plan,
-            Kind::Trip => Task::Episode,
+            Kind::Trip | Kind::Talk => Task::Episode,
+            Kind::Step(task) => task,
             Kind::Single | Kind::Beyond => Task::ToolCall,
         }
     }
@@ -74,24 +92,39 @@ impl Goal {
     pub(super) fn title(&self) -> String {
         match self.kind {
             Kind::Joined => format!("joined requests: {}", self.json["input"].as_str().unwrap_or_default()),
-            Kind::Trip => {
+            Kind::Trip | Kind::Talk => {
                 let turns = self.json["input"]["turns"]
                     .as_array()
                     .into_iter()
                     .flatten()
                     .filter_map(Json::as_str);
-                format!("conversation: {}", turns.collect::<Vec<_>>().join(" / "))
+                let whose = if self.kind == Kind::Trip {
+                    "people planned"
+                } else {
+                    "planned here"
+                };
+                format!("conversation, {whose}: {}", turns.collect::<Vec<_>>().join(" / "))
             }
+            Kind::Step(task) => format!("one step, {}: {}", task.name(), self.told()),
             Kind::Single => format!("one request: {}", self.json["input"].as_str().unwrap_or_default()),
             Kind::Beyond => format!("beyond the tools: {}", self.json["input"].as_str().unwrap_or_default()),
         }
     }
 
-    /// The row with what each of its calls was really answered, by id, in place of what was recorded then.
+    /// The input on one line, cut where it is long.
+    fn told(&self) -> String {
+        let input = self.json["input"].to_string();
+        match input.char_indices().nth(TOLD) {
+            Some((end, _)) => format!("{} ...", &input[..end]),
+            None => input,
+        }
+    }
+
+    /// The row with what each of its calls was really answered, by name, in place of what was recorded then.
     pub(super) fn answered(&self, answer: impl Fn(&str) -> Json) -> Value {
         let mut json = self.json.clone();
         for call in json["target"].as_array_mut().into_iter().flatten() {
-            call["result"] = answer(&call["id"].to_string());
+            call["result"] = answer(&name(call));
         }
         pyjson::parse(&json.to_string()).unwrap_or(Value::None)
     }
@@ -178,6 +211,39 @@ pub(super) fn single_of(json: Json) -> Goal {
         row,
         json,
     }
+}
+
+/// Conversations, with the methods that their planner may use.
+pub(super) fn talks() -> Vec<Goal> {
+    let goal = |(row, json): (Value, Json)| Goal {
+        kind: Kind::Talk,
+        request: run::of_goal(ask::conversation(&json["input"])),
+        row,
+        json,
+    };
+    rows(EPISODE).take(TALKS).map(goal).collect()
+}
+
+/// Steps of the tasks that no other goal here has.
+pub(super) fn others() -> Vec<Goal> {
+    let of = |task: Task, text: &'static str| {
+        let spoken = move |json: &Json| task != Task::Compose || json["input"].to_string().contains("\"values\"");
+        let found = |json: &Json| json["target"].as_object().is_none_or(|slots| !slots.is_empty());
+        let goal = move |(row, json): (Value, Json)| Goal {
+            kind: Kind::Step(task),
+            request: ask::one_node(task, &json["input"]),
+            row,
+            json,
+        };
+        rows(text)
+            .filter(move |(_, json)| spoken(json) && found(json))
+            .take(OTHERS)
+            .map(goal)
+    };
+    of(Task::Extract, EXTRACT)
+        .chain(of(Task::Compose, COMPOSE))
+        .chain(of(Task::Summarize, SUMMARIZE))
+        .collect()
 }
 
 /// Conversations, by the plan that people wrote: by turns as plan text and as typed plans.

@@ -41,16 +41,20 @@ pub(super) enum Fault {
 pub(super) fn right(goal: &Goal, plan: &PlanView) -> bool {
     let output = match goal.kind {
         Kind::Joined => ask::plan_output(plan),
-        Kind::Trip => calls_made(plan),
-        Kind::Single => ask::only_output(plan),
+        Kind::Trip | Kind::Talk => calls_made(plan),
+        Kind::Single | Kind::Step(_) => ask::only_output(plan),
         Kind::Beyond => return false,
     };
-    let answer = |id: &str| {
-        let result = plan.nodes.iter().find(|n| n.id == id).and_then(|n| n.result.as_ref());
+    let answer = |name: &str| {
+        let result = plan
+            .nodes
+            .iter()
+            .find(|n| n.name == name)
+            .and_then(|n| n.result.as_ref());
         result.map_or(Json::Null, |r| json::value(&r.output_json))
     };
     let gold = match goal.kind {
-        Kind::Trip => goal.answered(answer),
+        Kind::Trip | Kind::Talk => goal.answered(answer),
         _ => goal.row.clone(),
     };
     let output = pyjson::parse(&output.to_string()).unwrap_or(Value::None);

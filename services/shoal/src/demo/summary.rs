@@ -83,8 +83,8 @@ impl Summary {
 
     /// For people.
     pub(super) fn lines(&self, store: &Path, otlp: Option<&str>) -> Vec<String> {
-        let kind = |kind: Kind, name: &str| {
-            let of = |r: &&Ran| r.kind == kind;
+        let kind = |wanted: &dyn Fn(Kind) -> bool, name: &str| {
+            let of = |r: &&Ran| wanted(r.kind);
             let all: Vec<&Ran> = self.ran.iter().filter(of).collect();
             let right = all.iter().filter(|r| r.right).count();
             format!("  {name:<22} {right} of {} right", all.len())
@@ -115,9 +115,11 @@ impl Summary {
                 self.count(|r| r.right),
                 self.edges()
             ),
-            kind(Kind::Joined, "joined requests"),
-            kind(Kind::Trip, "conversations"),
-            kind(Kind::Single, "single requests"),
+            kind(&|k| k == Kind::Joined, "joined requests"),
+            kind(&|k| k == Kind::Trip, "people's own plans"),
+            kind(&|k| k == Kind::Talk, "conversations"),
+            kind(&|k| k == Kind::Single, "single requests"),
+            kind(&|k| matches!(k, Kind::Step(_)), "steps of other tasks"),
             format!("  {:<22} {larger} of {}", "to the larger model", self.ran.len()),
             format!(
                 "median latency: {} a plan, {} a model node, {} a tool node",
