@@ -4,7 +4,7 @@
 //! when it is not: a long prompt, or a grammar that has to be compiled.
 use crate::{
     constrain::{Compiler, FORM_BYTES, Grammar, template},
-    engine::{Engine, Request, Ticket},
+    engine::{Engine, Request, Ticket, queue::Class},
     error::Error,
     folder::{Folder, Form, Held, Task, genai::Genai},
     prompt::{self, Prompt, Templates},
@@ -28,6 +28,9 @@ use tracing::{Instrument as _, info};
 
 /// Bytes of a rendered prompt that are tokenized on the request's own thread: a millisecond or two of it.
 const SHORT_BYTES: usize = 16 << 10;
+
+/// Prompts that are read at once: one a class, so that an urgent one overtakes.
+const PROMPT_SLOTS: usize = Class::ALL.len();
 
 /// A generating model.
 #[derive(Debug)]
@@ -113,7 +116,7 @@ impl Generator {
         let prompt_bytes = vocabulary
             .longest()
             .saturating_mul(folder.card.limits.context_tokens as usize);
-        let decoder = OrtDecoder::open(library, folder, config.slots.max(1), options)?;
+        let decoder = OrtDecoder::open(library, folder, (config.slots.max(1), PROMPT_SLOTS), options)?;
         let engine = Engine::start(
             &folder.identity(),
             decoder,

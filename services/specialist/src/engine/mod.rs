@@ -1,17 +1,18 @@
 //! The slot engine: continuous batching over one shared KV buffer.
 //!
 //! ```text
-//!   submit ──► Queue (bounded by prompt tokens, FIFO per priority) ──► owner thread
-//!                                                                       │  each round:
-//!   Ticket ◄── bounded channel per request, never waited on ◄───────────┤  1. drop rows whose caller left or whose time is up
-//!                                                                       │  2. prefill waiting prompts into free slots
-//!                                                                       │  3. one decode step of all live rows together
+//!   submit ──► Queue (bounded by prompt tokens, a line per class) ──► owner thread
+//!                                                                      │  each round:
+//!   Ticket ◄── bounded channel per request, never waited on ◄──────────┤  1. drop what nobody waits for any more
+//!                                                                      │  2. read prompts, as far as the round's budget goes
+//!                                                                      │  3. one decode step of all live rows together
 //! ```
 //!
-//! A sequence owns a slot, a row of the buffer. Live rows are always the first ones: when one ends, the last live row is
-//! copied into its place ([`slots`]). What a model must do is `decoder`; what a caller says and hears is `call`; what waits and
-//! who is next is [`queue`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`, and `shared` what it and the handle share. Queue and
-//! slots are plain data, without a clock or a thread.
+//! A sequence owns a slot, a row of the buffer. Its prompt is read in a prompt slot, one of the rows behind, and copied to where it
+//! decodes: live rows are always the first ones, and when one ends, the last live row is copied into its place ([`slots`]). What a
+//! model must do is `decoder`; what a caller says and hears is `call`; what waits and who is next is [`queue`]; who is let in and how far a
+//! prompt is read between two steps is [`schedule`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`
+//! with `reading`, and `shared` what it and the handle share. Queue, schedule and slots are plain data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
 
@@ -20,6 +21,8 @@ mod decoder;
 mod live;
 mod owner;
 pub mod queue;
+mod reading;
+pub mod schedule;
 mod sequence;
 mod shared;
 pub mod slots;

@@ -13,6 +13,9 @@ use std::{
 /// Tokens: 0 is end-of-sequence and never chosen, 1.. are "a".."z".
 const VOCABULARY: usize = 27;
 
+/// Prompts read at once.
+const PROMPT_SLOTS: usize = 3;
+
 /// How long a held step waits for its permit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -20,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) type Steps = Arc<Mutex<Vec<Vec<Row>>>>;
 
 pub(crate) struct Stub {
+    /// Those that decode, then those that prompts are read in.
     slots: Vec<Vec<u32>>,
     logits: Vec<f32>,
     permits: Option<mpsc::Receiver<()>>,
@@ -32,7 +36,7 @@ impl Stub {
     /// Free-running.
     pub(crate) fn new(slots: usize) -> Self {
         Self {
-            slots: vec![Vec::new(); slots],
+            slots: vec![Vec::new(); slots + PROMPT_SLOTS],
             logits: Vec::new(),
             permits: None,
             steps: Steps::default(),
@@ -83,7 +87,8 @@ impl Decoder for Stub {
 
     fn shape(&self) -> Shape {
         Shape {
-            slots: self.slots.len(),
+            slots: self.slots.len() - PROMPT_SLOTS,
+            prompt_slots: PROMPT_SLOTS,
             context_tokens: 64,
             vocabulary: VOCABULARY,
             chunk: 8,
