@@ -4,7 +4,7 @@
 //! when it is not: a long prompt, or a grammar that has to be compiled.
 use crate::{
     constrain::{Compiler, FORM_BYTES, Grammar, template},
-    engine::{Engine, Request, Ticket, queue::Class},
+    engine::{Engine, Request, Settings, Ticket},
     error::Error,
     folder::{Folder, Form, Held, Task, genai::Genai},
     prompt::{self, Prompt, Templates},
@@ -28,9 +28,6 @@ use tracing::{Instrument as _, info};
 
 /// Bytes of a rendered prompt that are tokenized on the request's own thread: a millisecond or two of it.
 const SHORT_BYTES: usize = 16 << 10;
-
-/// Prompts that are read at once: one a class, so that an urgent one overtakes.
-const PROMPT_SLOTS: usize = Class::ALL.len();
 
 /// A generating model.
 #[derive(Debug)]
@@ -116,13 +113,18 @@ impl Generator {
         let prompt_bytes = vocabulary
             .longest()
             .saturating_mul(folder.card.limits.context_tokens as usize);
-        let decoder = OrtDecoder::open(library, folder, (config.slots.max(1), PROMPT_SLOTS), options)?;
+        // A prompt is read somewhere, kept or not.
+        let rows = (config.slots.max(1), config.prefix_slots.max(1));
+        let decoder = OrtDecoder::open(library, folder, rows, options)?;
         let engine = Engine::start(
             &folder.identity(),
             decoder,
             Arc::new(vocabulary),
             genai.eos.clone(),
-            config.queue_tokens,
+            Settings {
+                queue_tokens: config.queue_tokens,
+                keeps_prefixes: config.prefix_slots > 0,
+            },
         )?;
         Ok(Self {
             engine,

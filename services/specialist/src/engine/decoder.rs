@@ -8,6 +8,8 @@ pub struct Shape {
     pub slots: usize,
     /// Rows after those, at least one, in which prompts are read before they decode.
     pub prompt_slots: usize,
+    /// Bytes of KV at one position of a row.
+    pub position_bytes: usize,
     /// Positions of a row.
     pub context_tokens: usize,
     /// Logits per position.

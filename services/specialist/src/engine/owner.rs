@@ -2,12 +2,16 @@
 use super::{
     Decoder, Event, Row, Shape, Shared, Waiting,
     live::{Fate, Live, advance, finish},
+    prefix::Prefixes,
     reading::Prompt,
     schedule::{Limits, Schedule},
     slots::Slots,
 };
 use crate::{error::Error, telemetry::Instruments, vocabulary::Vocabulary};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 use tracing::warn;
 
 pub(super) struct Owner<D> {
@@ -19,6 +23,7 @@ pub(super) struct Owner<D> {
     pub(super) instruments: Instruments,
     pub(super) model: String,
     pub(super) schedule: Schedule<Prompt>,
+    pub(super) prefixes: Prefixes,
     pub(super) slots: Slots<Live>,
 }
 
@@ -30,8 +35,11 @@ impl<D: Decoder> Owner<D> {
         shared: Arc<Shared<Waiting>>,
         instruments: Instruments,
         model: String,
+        keeps_prefixes: bool,
     ) -> Self {
         let shape = decoder.shape();
+        let bytes = (shape.slots + shape.prompt_slots) * shape.context_tokens * shape.position_bytes;
+        instruments.counters.kv_bytes.store(bytes as u64, Ordering::Relaxed);
         Self {
             decoder,
             shape,
@@ -45,6 +53,7 @@ impl<D: Decoder> Owner<D> {
                 prompt_slots: shape.prompt_slots,
                 chunk: shape.chunk,
             }),
+            prefixes: Prefixes::new(shape.slots, shape.prompt_slots, keeps_prefixes),
             slots: Slots::new(shape.slots),
         }
     }

@@ -3,6 +3,7 @@ use super::{
     Decoder, Event, Request, Row, Timings, Waiting,
     live::{Fate, Live, advance, finish},
     owner::Owner,
+    prefix::Place,
     schedule::Piece,
     sequence::Sequence,
 };
@@ -54,29 +55,38 @@ impl<D: Decoder> Owner<D> {
         let Some(waiting) = waiting else { return };
         let request = &waiting.request;
         let (class, tokens) = (request.class, request.prompt.len());
-        let slot = self.prompt_slot();
+        let (slot, past) = self.place(&waiting.request.prompt);
         let span = info_span!(
             parent: &request.span, "prefill",
             gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
-            gen_ai.usage.input_tokens = tokens, shoal.slot = slot,
+            gen_ai.usage.input_tokens = tokens, shoal.prefix.tokens = past, shoal.slot = slot,
         );
         let prompt = Prompt {
             waiting,
             slot,
-            read: 0,
+            read: past,
             started: Instant::now(),
             span,
         };
-        self.schedule.begin(prompt, class, tokens);
+        self.schedule.begin(prompt, class, tokens - past);
         self.count_live();
     }
 
-    /// A prompt slot that nobody reads into.
-    fn prompt_slot(&self) -> usize {
-        let used = |slot: &usize| self.schedule.readings().iter().any(|r| r.row.slot == *slot);
-        (self.shape.slots..self.shape.slots + self.shape.prompt_slots)
-            .find(|slot| !used(slot))
-            .expect("a class is open only while a prompt slot is free")
+    /// The slot to read a prompt in, and how many tokens of it are there already.
+    fn place(&mut self, prompt: &[u32]) -> (usize, usize) {
+        let Place { slot, mut past, from } = self
+            .prefixes
+            .begin(prompt)
+            .expect("a class is open only while a prompt slot is free");
+        if let Some(from) = from
+            && let Err(error) = self.decoder.copy_row(from, slot, past)
+        {
+            warn!(%error, from, to = slot, "a prefix could not be copied and is read again");
+            self.prefixes.forget(slot);
+            past = 0;
+        }
+        self.instruments.looked_up(past);
+        (slot, past)
     }
 
     /// Reads a piece of a prompt; the last one gives the first token.
@@ -95,17 +105,23 @@ impl<D: Decoder> Owner<D> {
         match span.in_scope(|| self.decoder.prefill(slot, past, tokens)) {
             Ok(logits) if piece.last => {
                 let logits = logits.to_vec();
+                self.prefixes.read(slot, tokens);
                 self.schedule.pace.read(piece.tokens, started.elapsed());
                 let prompt = self.schedule.end(piece.reading);
                 self.begin(prompt, &logits);
+                self.prefixes.end(slot);
                 self.count_live();
             }
-            Ok(_) => self.schedule.pace.read(piece.tokens, started.elapsed()),
+            Ok(_) => {
+                self.prefixes.read(slot, tokens);
+                self.schedule.pace.read(piece.tokens, started.elapsed());
+            }
             Err(error) => {
                 // Only this slot was written to, and it is free: the rows beside it are whole.
                 warn!(%error, prompt_tokens = waiting.request.prompt.len(), "prefill failed");
                 let message = format!("prefill failed: {error}");
                 let _ = waiting.events.try_send(Event::Failed(Error::Broken { message }));
+                self.prefixes.forget(slot);
                 self.end_reading(piece.reading, "failed");
             }
         }
@@ -206,7 +222,9 @@ impl<D: Decoder> Owner<D> {
     }
 
     fn end_reading(&mut self, reading: usize, outcome: &'static str) {
-        drop(self.schedule.end(reading));
+        let prompt = self.schedule.end(reading);
+        self.prefixes.end(prompt.slot);
+        drop(prompt);
         self.instruments.ended(outcome);
         self.count_live();
     }
@@ -218,12 +236,12 @@ impl<D: Decoder> Owner<D> {
         }
     }
 
-    /// Tells the gauge how many slots are taken.
+    /// Tells the gauges how many slots are taken, and what the prompt slots hold.
     pub(super) fn count_live(&self) {
         let taken = self.slots.rows().len() + self.schedule.readings().len();
-        self.instruments
-            .counters
-            .live_slots
-            .store(taken as u64, Ordering::Relaxed);
+        let held = self.prefixes.held_tokens() * self.shape.position_bytes;
+        let counters = &self.instruments.counters;
+        counters.live_slots.store(taken as u64, Ordering::Relaxed);
+        counters.prefix_bytes.store(held as u64, Ordering::Relaxed);
     }
 }

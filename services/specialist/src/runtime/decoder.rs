@@ -88,6 +88,7 @@ impl OrtDecoder {
         let shape = Shape {
             slots,
             prompt_slots,
+            position_bytes: names.caches.len() * genai.kv_heads * genai.head_size * size_of::<f32>(),
             context_tokens,
             vocabulary: genai.vocabulary,
             chunk: layout.chunk,

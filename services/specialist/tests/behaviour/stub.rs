@@ -1,7 +1,7 @@
 //! A decoder whose next token is a hash of everything that its slot holds: a slot that is mixed up, shared or not moved gives
 //! other tokens at once. It can be held still before each step.
 use shoal_specialist::{
-    engine::{Decoder, Engine, Request, Row, Shape, queue::Class},
+    engine::{Decoder, Engine, Request, Row, Settings, Shape, queue::Class},
     sampling::Sampling,
     vocabulary::Vocabulary,
 };
@@ -89,6 +89,7 @@ impl Decoder for Stub {
         Shape {
             slots: self.slots.len() - PROMPT_SLOTS,
             prompt_slots: PROMPT_SLOTS,
+            position_bytes: 4,
             context_tokens: 64,
             vocabulary: VOCABULARY,
             chunk: 8,
@@ -136,7 +137,11 @@ pub(crate) fn engine(stub: Stub, queue_tokens: usize) -> Engine {
         vocab.join(",")
     );
     let vocabulary = Arc::new(Vocabulary::from_tokenizer_json(&json).expect("parses"));
-    Engine::start("stub", stub, vocabulary, vec![0], queue_tokens).expect("a thread")
+    let settings = Settings {
+        queue_tokens,
+        keeps_prefixes: true,
+    };
+    Engine::start("stub", stub, vocabulary, vec![0], settings).expect("a thread")
 }
 
 /// A greedy request.
