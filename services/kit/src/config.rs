@@ -264,6 +264,10 @@ pub struct Specialist {
     pub provider: Provider,
     /// Sequences that decode together. Default 16.
     pub slots: usize,
+    /// Rows of KV memory beside `slots` in which prompts are read and then stay, the least recently used making room, so that a prompt
+    /// which begins as one of them does copies that part instead of reading it. Each takes what a slot takes; as many prompts, of different
+    /// urgency, can be under way at once. 0 keeps nothing, in one row that prompts are read in. Default 4.
+    pub prefix_slots: usize,
     /// ONNX Runtime threads inside one operator. Default 1: co-located specialists share the cores.
     pub intra_op_threads: usize,
     /// Prompt tokens waiting for a slot at most; more are RESOURCE_EXHAUSTED. Default 65536.
@@ -287,6 +291,7 @@ impl Default for Specialist {
             tasks: Vec::new(),
             provider: Provider::Cpu,
             slots: 16,
+            prefix_slots: 4,
             intra_op_threads: 1,
             queue_tokens: 65_536,
             gpu_mem_limit_mb: 0,

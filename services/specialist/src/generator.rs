@@ -4,7 +4,7 @@
 //! when it is not: a long prompt, or a grammar that has to be compiled.
 use crate::{
     constrain::{Compiler, FORM_BYTES, Grammar, template},
-    engine::{Engine, Request, Ticket},
+    engine::{Engine, Request, Settings, Ticket},
     error::Error,
     folder::{Folder, Form, Held, Task, genai::Genai},
     prompt::{self, Prompt, Templates},
@@ -113,13 +113,18 @@ impl Generator {
         let prompt_bytes = vocabulary
             .longest()
             .saturating_mul(folder.card.limits.context_tokens as usize);
-        let decoder = OrtDecoder::open(library, folder, config.slots.max(1), options)?;
+        // A prompt is read somewhere, kept or not.
+        let rows = (config.slots.max(1), config.prefix_slots.max(1));
+        let decoder = OrtDecoder::open(library, folder, rows, options)?;
         let engine = Engine::start(
             &folder.identity(),
             decoder,
             Arc::new(vocabulary),
             genai.eos.clone(),
-            config.queue_tokens,
+            Settings {
+                queue_tokens: config.queue_tokens,
+                keeps_prefixes: config.prefix_slots > 0,
+            },
         )?;
         Ok(Self {
             engine,

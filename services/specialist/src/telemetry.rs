@@ -15,8 +15,17 @@ pub const LIVE_SLOTS: &str = "shoal.specialist.slots.live";
 pub const QUEUE_TOKENS: &str = "shoal.specialist.queue.tokens";
 /// Counter: tokens sampled, end-of-sequence included.
 pub const TOKENS: &str = "shoal.specialist.tokens";
-/// Counter: prompt tokens read.
+/// Counter: prompt tokens of requests that began to decode.
 pub const PROMPT_TOKENS: &str = "shoal.specialist.prompt_tokens";
+/// Counter: prompt tokens that were not read but copied, from a prompt that began alike. Part of [`PROMPT_TOKENS`]: their ratio is the hit
+/// rate in tokens.
+pub const PREFIX_TOKENS: &str = "shoal.specialist.prefix.tokens";
+/// Counter: prompts for which a beginning was looked up, by `outcome`: "hit", "miss".
+pub const PREFIX_LOOKUPS: &str = "shoal.specialist.prefix.lookups";
+/// Gauge, bytes: what prompt slots hold of prompts, read by somebody now or kept for the next that begins alike.
+pub const PREFIX_BYTES: &str = "shoal.specialist.prefix.bytes";
+/// Gauge, bytes: the KV buffer, idle slots included. On the CPU a slot takes memory once it was used.
+pub const KV_BYTES: &str = "shoal.specialist.kv.bytes";
 /// Histogram, seconds: one decode step of all rows.
 pub const STEP_SECONDS: &str = "shoal.specialist.step.duration";
 /// Counter: requests ended, by `outcome`: "stop", "length", "expired", "cancelled", "failed".
@@ -33,8 +42,18 @@ pub struct Counters {
     pub queue_tokens: AtomicU64,
     /// Tokens sampled.
     pub tokens: AtomicU64,
-    /// Prompt tokens read.
+    /// Prompt tokens of requests that began to decode.
     pub prompt_tokens: AtomicU64,
+    /// Prompt tokens that were copied instead of read.
+    pub prefix_tokens: AtomicU64,
+    /// Prompts of which some were.
+    pub prefix_hits: AtomicU64,
+    /// Prompts of which none were.
+    pub prefix_misses: AtomicU64,
+    /// Bytes that the prompt slots hold of prompts now.
+    pub prefix_bytes: AtomicU64,
+    /// Bytes of the KV buffer.
+    pub kv_bytes: AtomicU64,
     /// Decode steps taken.
     pub steps: AtomicU64,
     /// Rows decoded, summed over the steps.
@@ -55,6 +74,8 @@ pub(crate) struct Instruments {
     step: Histogram<f64>,
     tokens: Counter<u64>,
     prompt_tokens: Counter<u64>,
+    prefix_tokens: Counter<u64>,
+    prefix_lookups: Counter<u64>,
     requests: Counter<u64>,
     model: KeyValue,
 }
@@ -82,6 +103,12 @@ impl Instruments {
         observe(QUEUE_TOKENS, "prompt tokens waiting for a slot", |c| {
             c.queue_tokens.load(Ordering::Relaxed)
         });
+        observe(PREFIX_BYTES, "bytes of prompts in prompt slots", |c| {
+            c.prefix_bytes.load(Ordering::Relaxed)
+        });
+        observe(KV_BYTES, "bytes of the KV buffer", |c| {
+            c.kv_bytes.load(Ordering::Relaxed)
+        });
         Self {
             counters,
             step: meter
@@ -94,6 +121,14 @@ impl Instruments {
                 .u64_counter(PROMPT_TOKENS)
                 .with_description("prompt tokens read")
                 .build(),
+            prefix_tokens: meter
+                .u64_counter(PREFIX_TOKENS)
+                .with_description("prompt tokens copied instead of read")
+                .build(),
+            prefix_lookups: meter
+                .u64_counter(PREFIX_LOOKUPS)
+                .with_description("prompts whose beginning was looked up")
+                .build(),
             requests: meter.u64_counter(REQUESTS).with_description("requests ended").build(),
             model,
         }
@@ -102,6 +137,20 @@ impl Instruments {
     pub(crate) fn prefilled(&self, tokens: usize) {
         self.counters.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
         self.prompt_tokens.add(tokens as u64, std::slice::from_ref(&self.model));
+    }
+
+    /// A prompt begins, and `past` tokens of it need not be read.
+    pub(crate) fn looked_up(&self, past: usize) {
+        let counters = &self.counters;
+        let (outcome, count) = match past {
+            0 => ("miss", &counters.prefix_misses),
+            _ => ("hit", &counters.prefix_hits),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.prefix_lookups
+            .add(1, &[self.model.clone(), KeyValue::new("outcome", outcome)]);
+        counters.prefix_tokens.fetch_add(past as u64, Ordering::Relaxed);
+        self.prefix_tokens.add(past as u64, std::slice::from_ref(&self.model));
     }
 
     pub(crate) fn stepped(&self, rows: usize, seconds: f64) {

@@ -341,6 +341,10 @@ fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
         if specialist.slots == 0 || specialist.slots > 1024 {
             return Err((key("slots"), "must be 1 to 1024".into()));
         }
+        // As many different beginnings as that are no beginnings any more.
+        if specialist.prefix_slots > 64 {
+            return Err((key("prefix_slots"), "must be 0 to 64".into()));
+        }
         if specialist.intra_op_threads == 0 || specialist.max_in_flight == 0 || specialist.queue_tokens == 0 {
             return Err((
                 key("intra_op_threads"),

@@ -4,8 +4,12 @@ use std::fmt;
 /// Sizes of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Rows of the KV buffer.
+    /// Rows that decode together: the first ones of the KV buffer.
     pub slots: usize,
+    /// Rows after those, at least one, in which prompts are read before they decode.
+    pub prompt_slots: usize,
+    /// Bytes of KV at one position of a row.
+    pub position_bytes: usize,
     /// Positions of a row.
     pub context_tokens: usize,
     /// Logits per position.

@@ -1,17 +1,18 @@
 //! The slot engine: continuous batching over one shared KV buffer.
 //!
 //! ```text
-//!   submit ──► Queue (bounded by prompt tokens, FIFO per priority) ──► owner thread
-//!                                                                       │  each round:
-//!   Ticket ◄── bounded channel per request, never waited on ◄───────────┤  1. drop rows whose caller left or whose time is up
-//!                                                                       │  2. prefill waiting prompts into free slots
-//!                                                                       │  3. one decode step of all live rows together
+//!   submit ──► Queue (bounded by prompt tokens, a line per class) ──► owner thread
+//!                                                                      │  each round:
+//!   Ticket ◄── bounded channel per request, never waited on ◄──────────┤  1. drop what nobody waits for any more
+//!                                                                      │  2. read prompts, as far as the round's budget goes
+//!                                                                      │  3. one decode step of all live rows together
 //! ```
 //!
-//! A sequence owns a slot, a row of the buffer. Live rows are always the first ones: when one ends, the last live row is
-//! copied into its place ([`slots`]). What a model must do is `decoder`; what a caller says and hears is `call`; what waits and
-//! who is next is [`queue`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`, and `shared` what it and the handle share. Queue and
-//! slots are plain data, without a clock or a thread.
+//! A sequence owns a slot, a row of the buffer. Its prompt is read in a prompt slot, one of the rows behind, and copied to where it
+//! decodes: live rows are always the first ones, and when one ends, the last live row is copied into its place ([`slots`]). What a
+//! model must do is `decoder`; what a caller says and hears is `call`; what waits and who is next is [`queue`]; who is let in and how far a
+//! prompt is read between two steps is [`schedule`]; what of it need not be read is [`prefix`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`
+//! with `reading`, and `shared` what it and the handle share. Queue, schedule, prefixes and slots are plain data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
 
@@ -19,7 +20,10 @@ mod call;
 mod decoder;
 mod live;
 mod owner;
+pub mod prefix;
 pub mod queue;
+mod reading;
+pub mod schedule;
 mod sequence;
 mod shared;
 pub mod slots;
@@ -37,6 +41,15 @@ use crate::{
 use std::{fmt, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// How an engine is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Prompt tokens that may wait.
+    pub queue_tokens: usize,
+    /// Prompts that begin alike share what was computed of their beginning.
+    pub keeps_prefixes: bool,
+}
 
 /// A request in the queue.
 struct Waiting {
@@ -74,7 +87,7 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts the owner thread. `eos` ends a text; `queue_tokens` prompt tokens may wait.
+    /// Starts the owner thread. `eos` ends a text.
     ///
     /// # Errors
     /// When the operating system has no thread to give.
@@ -83,12 +96,20 @@ impl Engine {
         decoder: D,
         vocabulary: Arc<Vocabulary>,
         eos: Vec<u32>,
-        queue_tokens: usize,
+        settings: Settings,
     ) -> std::io::Result<Self> {
         let instruments = Instruments::new(name);
-        let shared = Shared::new(queue_tokens, instruments.counters.clone());
+        let shared = Shared::new(settings.queue_tokens, instruments.counters.clone());
         let (shape, counters, stopped) = (decoder.shape(), instruments.counters.clone(), CancellationToken::new());
-        let owner = owner::Owner::new(decoder, vocabulary, eos, shared.clone(), instruments, name.to_owned());
+        let owner = owner::Owner::new(
+            decoder,
+            vocabulary,
+            eos,
+            shared.clone(),
+            instruments,
+            name.to_owned(),
+            settings.keeps_prefixes,
+        );
         let end = End {
             shared: shared.clone(),
             stopped: stopped.clone(),

@@ -1,28 +1,30 @@
-//! The owner thread: the one that touches the decoder.
+//! The owner thread: the one that touches the decoder. What a round is made of, and its decode step; prompts are `reading`'s.
 use super::{
-    Decoder, Event, Request, Row, Shape, Shared, Timings, Waiting,
+    Decoder, Event, Row, Shape, Shared, Waiting,
     live::{Fate, Live, advance, finish},
-    sequence::Sequence,
+    prefix::Prefixes,
+    reading::Prompt,
+    schedule::{Limits, Schedule},
     slots::Slots,
 };
 use crate::{error::Error, telemetry::Instruments, vocabulary::Vocabulary};
-use shoal_kit::telemetry::names::PROVIDER;
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
-use tokio::sync::mpsc;
-use tracing::{field, info_span, warn};
+use tracing::warn;
 
 pub(super) struct Owner<D> {
-    decoder: D,
-    shape: Shape,
-    vocabulary: Arc<Vocabulary>,
-    eos: Arc<[u32]>,
-    shared: Arc<Shared<Waiting>>,
-    instruments: Instruments,
-    model: String,
-    slots: Slots<Live>,
+    pub(super) decoder: D,
+    pub(super) shape: Shape,
+    pub(super) vocabulary: Arc<Vocabulary>,
+    pub(super) eos: Arc<[u32]>,
+    pub(super) shared: Arc<Shared<Waiting>>,
+    pub(super) instruments: Instruments,
+    pub(super) model: String,
+    pub(super) schedule: Schedule<Prompt>,
+    pub(super) prefixes: Prefixes,
+    pub(super) slots: Slots<Live>,
 }
 
 impl<D: Decoder> Owner<D> {
@@ -33,8 +35,11 @@ impl<D: Decoder> Owner<D> {
         shared: Arc<Shared<Waiting>>,
         instruments: Instruments,
         model: String,
+        keeps_prefixes: bool,
     ) -> Self {
         let shape = decoder.shape();
+        let bytes = (shape.slots + shape.prompt_slots) * shape.context_tokens * shape.position_bytes;
+        instruments.counters.kv_bytes.store(bytes as u64, Ordering::Relaxed);
         Self {
             decoder,
             shape,
@@ -43,40 +48,44 @@ impl<D: Decoder> Owner<D> {
             shared,
             instruments,
             model,
+            schedule: Schedule::new(Limits {
+                slots: shape.slots,
+                prompt_slots: shape.prompt_slots,
+                chunk: shape.chunk,
+            }),
+            prefixes: Prefixes::new(shape.slots, shape.prompt_slots, keeps_prefixes),
             slots: Slots::new(shape.slots),
         }
     }
 
     /// Until the handle closes.
     pub(super) fn run(mut self) {
-        while let Some(admitted) = self.admit() {
-            for waiting in admitted {
-                self.begin(waiting);
-            }
+        while self.wait() {
+            self.drop_dead_readings();
+            self.read();
             self.drop_dead_rows();
             self.step();
         }
         for live in self.slots.rows() {
             let _ = live.events.try_send(Event::Failed(Error::Closing));
         }
+        self.close_readings();
     }
 
-    /// Takes waiting requests for the free slots; waits if there is nothing at all to do. `None` at the end.
-    fn admit(&mut self) -> Option<Vec<Waiting>> {
-        let shared = self.shared.clone();
-        let mut state = shared.lock();
+    /// Waits if there is nothing at all to do. False at the end.
+    fn wait(&mut self) -> bool {
+        let mut state = self.shared.lock();
         loop {
             if state.closing {
-                return None;
+                return false;
             }
             state.drop_dead(&self.instruments);
-            let free = self.shape.slots - self.slots.rows().len();
-            let admitted: Vec<Waiting> = std::iter::from_fn(|| state.queue.take()).take(free).collect();
-            shared.count(&state);
-            if !admitted.is_empty() || !self.slots.rows().is_empty() {
-                return Some(admitted);
+            self.shared.count(&state);
+            let busy = !self.slots.rows().is_empty() || !self.schedule.readings().is_empty();
+            if busy || !state.queue.is_empty() {
+                return true;
             }
-            state = shared.wait(state);
+            state = self.shared.wait(state);
         }
     }
 
@@ -94,122 +103,6 @@ impl<D: Decoder> Owner<D> {
                 self.end(slot, "expired");
             }
         }
-    }
-
-    /// Reads a prompt into the next free slot and takes the first token from it.
-    fn begin(&mut self, waiting: Waiting) {
-        let Waiting {
-            request,
-            events,
-            admitted,
-        } = waiting;
-        let Request {
-            prompt,
-            sampling,
-            grammar,
-            calibration,
-            deadline,
-            tokenize,
-            span: parent,
-            ..
-        } = request;
-        let started = Instant::now();
-        let slot = self
-            .slots
-            .free()
-            .expect("`admit` takes as many as there are free slots");
-        let span = info_span!(
-            parent: &parent, "prefill",
-            gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
-            gen_ai.usage.input_tokens = prompt.len(), shoal.slot = slot,
-        );
-        let fate = span.in_scope(|| self.prefill(slot, &prompt, &events, deadline));
-        let prefilled = Instant::now();
-        drop(span);
-        let logits = match fate {
-            Ok(logits) => logits,
-            Err(outcome) => return self.instruments.ended(outcome),
-        };
-        self.instruments.prefilled(prompt.len());
-        let decode = info_span!(
-            parent: &parent, "decode",
-            gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
-            gen_ai.usage.output_tokens = field::Empty, shoal.decode.steps = field::Empty,
-        );
-        let budget = sampling.max_tokens.min(self.shape.context_tokens - prompt.len());
-        let timings = Timings {
-            tokenize,
-            queue: started - admitted,
-            prefill: prefilled - started,
-            ..Timings::default()
-        };
-        let mut live = Live {
-            sequence: Sequence::new(
-                &prompt,
-                &sampling,
-                // A grammar of this request alone is taken as it is.
-                grammar.map(|g| Arc::try_unwrap(g).unwrap_or_else(|shared| shared.begin())),
-                calibration,
-                budget,
-                self.vocabulary.clone(),
-                self.eos.clone(),
-            ),
-            next: Row {
-                token: 0,
-                length: prompt.len(),
-            },
-            input_tokens: prompt.len(),
-            events,
-            deadline,
-            timings,
-            decode_from: prefilled,
-            steps: 0,
-            span: decode,
-        };
-        self.instruments.sampled();
-        match advance(&mut live, &logits) {
-            Fate::Stays => {
-                let placed = self.slots.begin(live).is_ok();
-                debug_assert!(placed, "the slot was free");
-            }
-            Fate::Ends(outcome) => finish(live, outcome, &self.instruments),
-        }
-        self.count_live();
-    }
-
-    /// The prompt's last logits, or how the request ended meanwhile.
-    fn prefill(
-        &mut self,
-        slot: usize,
-        prompt: &[u32],
-        events: &mpsc::Sender<Event>,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<f32>, &'static str> {
-        let mut last = Vec::new();
-        let mut past = 0;
-        for chunk in prompt.chunks(self.shape.chunk) {
-            if events.is_closed() {
-                return Err("cancelled");
-            }
-            if deadline.is_some_and(|d| d <= Instant::now()) {
-                let _ = events.try_send(Event::Failed(Error::Expired { generated: 0 }));
-                return Err("expired");
-            }
-            match self.decoder.prefill(slot, past, chunk) {
-                Ok(logits) if past + chunk.len() == prompt.len() => last = logits.to_vec(),
-                Ok(_) => {}
-                Err(error) => {
-                    // Only this slot was written to, and it is free: the rows beside it are whole.
-                    warn!(%error, prompt_tokens = prompt.len(), "prefill failed");
-                    let _ = events.try_send(Event::Failed(Error::Broken {
-                        message: format!("prefill failed: {error}"),
-                    }));
-                    return Err("failed");
-                }
-            }
-            past += chunk.len();
-        }
-        Ok(last)
     }
 
     /// One token for every live row.
@@ -237,7 +130,9 @@ impl<D: Decoder> Owner<D> {
                         ended.push((slot, outcome));
                     }
                 }
-                self.instruments.stepped(rows.len(), started.elapsed().as_secs_f64());
+                let took = started.elapsed();
+                self.schedule.pace.stepped(took);
+                self.instruments.stepped(rows.len(), took.as_secs_f64());
             }
             Err(error) => {
                 warn!(%error, rows = rows.len(), "decode step failed, its rows are lost");
@@ -270,12 +165,5 @@ impl<D: Decoder> Owner<D> {
                 self.end(slot, "failed");
             }
         }
-    }
-
-    fn count_live(&self) {
-        self.instruments
-            .counters
-            .live_slots
-            .store(self.slots.rows().len() as u64, Ordering::Relaxed);
     }
 }

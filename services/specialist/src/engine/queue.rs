@@ -1,6 +1,8 @@
-//! What waits for a slot: bounded by prompt tokens, first in first out within a class, the more urgent class first.
+//! What waits for a slot: bounded by prompt tokens; the more urgent class first, within a class the earliest deadline first, and
+//! what has none in the order of arrival. Nothing waits for ever: a class, and within it the oldest, is passed over a bounded
+//! number of times ([`PATIENCE`]).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 /// How urgently a request is wanted, most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,9 +15,15 @@ pub enum Class {
     Batch,
 }
 
+impl Class {
+    /// Every class, most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Batch];
+}
+
 /// A class that waits is served at the latest after this many of the more urgent ones in a row: urgent work stays within
-/// 1/16 of what strict priority would give it, and a batch never starves.
-const PATIENCE: u32 = 16;
+/// 1/16 of what strict priority would give it, and a batch never starves. The same holds within a class for its oldest
+/// request, over those with an earlier deadline. Counted in turns, not in time: a queue that does not move ages nobody.
+pub const PATIENCE: u32 = 16;
 
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +37,40 @@ pub struct Refused {
 /// Waiting requests. Plain data: no lock, no clock.
 #[derive(Debug)]
 pub struct Queue<T> {
-    classes: [VecDeque<(T, usize)>; 3],
-    passed_over: [u32; 3],
+    classes: [Line<T>; 3],
     waiting_tokens: usize,
     queue_tokens: usize,
     requests: usize,
+    patience: u32,
+}
+
+/// What waits in one class, oldest first.
+#[derive(Debug)]
+struct Line<T> {
+    waiting: VecDeque<Waiting<T>>,
+    /// Turns of more urgent classes since this one's last.
+    passed_over: u32,
+    /// Turns of the class since its oldest was the oldest.
+    oldest_passed_over: u32,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    item: T,
+    tokens: usize,
+    deadline: Option<Instant>,
+}
+
+impl<T> Line<T> {
+    /// Whose turn it is within the class.
+    fn turn(&self, patience: u32) -> Option<usize> {
+        // Fairness between tenants goes here: choose the tenant with the largest deficit, then among its requests as below.
+        if self.oldest_passed_over >= patience {
+            return Some(0).filter(|_| !self.waiting.is_empty());
+        }
+        let due = |w: &Waiting<T>| (w.deadline.is_none(), w.deadline);
+        (0..self.waiting.len()).min_by_key(|i| due(&self.waiting[*i]))
+    }
 }
 
 impl<T> Queue<T> {
@@ -41,12 +78,22 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn new(queue_tokens: usize, requests: usize) -> Self {
         Self {
-            classes: Default::default(),
-            passed_over: [0; 3],
+            classes: Class::ALL.map(|_| Line {
+                waiting: VecDeque::new(),
+                passed_over: 0,
+                oldest_passed_over: 0,
+            }),
             waiting_tokens: 0,
             queue_tokens,
             requests: requests.max(1),
+            patience: PATIENCE,
         }
+    }
+
+    /// With another [`PATIENCE`]: small schedules reach a small one.
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: u32) -> Self {
+        Self { patience, ..self }
     }
 
     /// Whether a request of `tokens` prompt tokens may wait.
@@ -68,10 +115,12 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// When it does not fit; nothing has changed then.
-    pub fn offer(&mut self, item: T, tokens: usize, class: Class) -> Result<(), Refused> {
+    pub fn offer(&mut self, item: T, tokens: usize, class: Class, deadline: Option<Instant>) -> Result<(), Refused> {
         self.fits(tokens)?;
         self.waiting_tokens += tokens;
-        self.classes[class as usize].push_back((item, tokens));
+        self.classes[class as usize]
+            .waiting
+            .push_back(Waiting { item, tokens, deadline });
         Ok(())
     }
 
@@ -82,24 +131,32 @@ impl<T> Queue<T> {
 
     /// The next request, if it is wanted; else it stays the next.
     pub fn take_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        let waits = |class: &usize| !self.classes[*class].is_empty();
-        let impatient = (0..3)
+        self.take_of(Class::ALL.len(), wanted)
+    }
+
+    /// The next request of the `classes` most urgent classes, if it is wanted; else it stays the next.
+    pub fn take_of(&mut self, classes: usize, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let waits = |class: &usize| !self.classes[*class].waiting.is_empty();
+        let impatient = (0..classes)
             .rev()
             .filter(waits)
-            .find(|class| self.passed_over[*class] >= PATIENCE);
-        let class = impatient.or_else(|| (0..3).find(waits))?;
-        if !self.classes[class].front().is_some_and(|(item, _)| wanted(item)) {
+            .find(|class| self.classes[*class].passed_over >= self.patience);
+        let class = impatient.or_else(|| (0..classes).find(waits))?;
+        let turn = self.classes[class].turn(self.patience)?;
+        if !wanted(&self.classes[class].waiting[turn].item) {
             return None;
         }
-        for lesser in class + 1..3 {
-            self.passed_over[lesser] = if self.classes[lesser].is_empty() {
+        for lesser in &mut self.classes[class + 1..] {
+            lesser.passed_over = if lesser.waiting.is_empty() {
                 0
             } else {
-                self.passed_over[lesser] + 1
+                lesser.passed_over.saturating_add(1)
             };
         }
-        self.passed_over[class] = 0;
-        let (item, tokens) = self.classes[class].pop_front()?;
+        let line = &mut self.classes[class];
+        line.passed_over = 0;
+        line.oldest_passed_over = if turn == 0 { 0 } else { line.oldest_passed_over + 1 };
+        let Waiting { item, tokens, .. } = line.waiting.remove(turn)?;
         self.waiting_tokens -= tokens;
         Some(item)
     }
@@ -107,14 +164,14 @@ impl<T> Queue<T> {
     /// Removes what `gone` says nobody waits for any more, and gives it back.
     pub fn remove(&mut self, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
-        for class in &mut self.classes {
-            for _ in 0..class.len() {
-                let Some((item, tokens)) = class.pop_front() else { break };
-                if gone(&item) {
-                    self.waiting_tokens -= tokens;
-                    removed.push(item);
+        for line in &mut self.classes {
+            for _ in 0..line.waiting.len() {
+                let Some(waiting) = line.waiting.pop_front() else { break };
+                if gone(&waiting.item) {
+                    self.waiting_tokens -= waiting.tokens;
+                    removed.push(waiting.item);
                 } else {
-                    class.push_back((item, tokens));
+                    line.waiting.push_back(waiting);
                 }
             }
         }
@@ -124,7 +181,7 @@ impl<T> Queue<T> {
     /// Requests waiting.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.classes.iter().map(VecDeque::len).sum()
+        self.classes.iter().map(|line| line.waiting.len()).sum()
     }
 
     /// Nothing waits.
@@ -144,21 +201,24 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     #[test]
     fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
         let mut queue = Queue::new(10, 100);
-        queue.offer('a', 6, Class::Normal).expect("fits");
+        queue.offer('a', 6, Class::Normal, None).expect("fits");
         assert_eq!(
-            queue.offer('b', 5, Class::Interactive),
+            queue.offer('b', 5, Class::Interactive, None),
             Err(Refused {
                 waiting_tokens: 6,
                 queue_tokens: 10
             })
         );
-        queue.offer('c', 4, Class::Normal).expect("fits exactly");
+        queue.offer('c', 4, Class::Normal, None).expect("fits exactly");
         assert_eq!(queue.take(), Some('a'));
-        queue.offer('b', 5, Class::Interactive).expect("there is room again");
+        queue
+            .offer('b', 5, Class::Interactive, None)
+            .expect("there is room again");
         assert_eq!((queue.take(), queue.take(), queue.take()), (Some('b'), Some('c'), None));
         assert_eq!(queue.waiting_tokens(), 0);
     }
@@ -166,16 +226,16 @@ mod tests {
     #[test]
     fn a_prompt_larger_than_the_whole_queue_may_wait_alone() {
         let mut queue = Queue::new(10, 100);
-        queue.offer('a', 50, Class::Normal).expect("alone");
-        assert!(queue.offer('b', 1, Class::Normal).is_err());
+        queue.offer('a', 50, Class::Normal, None).expect("alone");
+        assert!(queue.offer('b', 1, Class::Normal, None).is_err());
         assert_eq!(queue.take(), Some('a'));
     }
 
     #[test]
     fn what_is_not_wanted_stays_the_next() {
         let mut queue = Queue::new(10, 100);
-        queue.offer('a', 4, Class::Normal).expect("fits");
-        queue.offer('b', 4, Class::Interactive).expect("fits");
+        queue.offer('a', 4, Class::Normal, None).expect("fits");
+        queue.offer('b', 4, Class::Interactive, None).expect("fits");
         assert_eq!(queue.take_if(|next| *next == 'a'), None);
         assert_eq!((queue.waiting_tokens(), queue.len()), (8, 2));
         assert_eq!(
@@ -187,10 +247,40 @@ mod tests {
     #[test]
     fn a_batch_is_served_after_sixteen_urgent_ones() {
         let mut queue = Queue::new(1000, 1000);
-        queue.offer(0, 1, Class::Batch).expect("fits");
-        (1..100).for_each(|i| queue.offer(i, 1, Class::Interactive).expect("fits"));
+        queue.offer(0, 1, Class::Batch, None).expect("fits");
+        (1..100).for_each(|i| queue.offer(i, 1, Class::Interactive, None).expect("fits"));
         let order: Vec<i32> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!(order.iter().position(|i| *i == 0), Some(PATIENCE as usize));
+    }
+
+    #[test]
+    fn within_a_class_the_earliest_deadline_is_next_and_the_oldest_waits_for_sixteen_at_most() {
+        let start = Instant::now();
+        let due = |seconds| Some(start + Duration::from_secs(seconds));
+        let mut queue = Queue::new(1000, 1000);
+        queue.offer("none", 1, Class::Normal, None).expect("fits");
+        queue.offer("late", 1, Class::Normal, due(9)).expect("fits");
+        queue.offer("soon", 1, Class::Normal, due(1)).expect("fits");
+        queue.offer("urgent", 1, Class::Interactive, None).expect("fits");
+        assert_eq!(
+            [(); 4].map(|()| queue.take()),
+            ["urgent", "soon", "late", "none"].map(Some)
+        );
+        queue.offer("oldest", 1, Class::Normal, None).expect("fits");
+        (1..100).for_each(|i| queue.offer("due", 1, Class::Normal, due(i)).expect("fits"));
+        let order: Vec<&str> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!(order.iter().position(|i| *i == "oldest"), Some(PATIENCE as usize));
+    }
+
+    #[test]
+    fn the_more_urgent_classes_alone_can_be_asked() {
+        let mut queue = Queue::new(10, 100);
+        queue.offer('n', 1, Class::Normal, None).expect("fits");
+        assert_eq!(queue.take_of(0, |_| true), None);
+        assert_eq!(queue.take_of(Class::Normal as usize, |_| true), None);
+        queue.offer('i', 1, Class::Interactive, None).expect("fits");
+        assert_eq!(queue.take_of(Class::Normal as usize, |_| true), Some('i'));
+        assert_eq!(queue.take_of(Class::Batch as usize, |_| true), Some('n'));
     }
 
     proptest! {
@@ -205,7 +295,7 @@ mod tests {
                 match what {
                     0..=5 => {
                         let fits = inside.is_empty() || (inside.len() < 12 && inside.iter().map(|i| i.1).sum::<usize>() + tokens <= 60);
-                        prop_assert_eq!(queue.offer((id, class), tokens, class).is_ok(), fits);
+                        prop_assert_eq!(queue.offer((id, class), tokens, class, None).is_ok(), fits);
                         if fits {
                             inside.push((id, tokens, class));
                         }

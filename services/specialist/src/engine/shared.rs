@@ -78,12 +78,16 @@ impl<T> Shared<T> {
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(crate) fn offer(&self, waiting: T, tokens: usize, class: Class) -> Result<(), Error> {
+    pub(crate) fn offer(&self, waiting: T, tokens: usize, class: Class) -> Result<(), Error>
+    where
+        T: Waits,
+    {
+        let deadline = waiting.deadline();
         let mut state = self.lock();
         if state.closing {
             return Err(Error::Closing);
         }
-        let offered = state.queue.offer(waiting, tokens, class);
+        let offered = state.queue.offer(waiting, tokens, class, deadline);
         offered.map_err(|full| Error::queue_full(full.waiting_tokens, full.queue_tokens))?;
         self.count(&state);
         drop(state);

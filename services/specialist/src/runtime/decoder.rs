@@ -29,13 +29,18 @@ pub(crate) struct OrtDecoder {
 }
 
 impl OrtDecoder {
-    /// Opens the folder's model with `slots` rows.
-    pub(crate) fn open(library: &Path, folder: &Folder, slots: usize, options: &Options) -> Result<Self, Error> {
+    /// Opens the folder's model with `slots` rows to decode in, and `prompt_slots` to read prompts in.
+    pub(crate) fn open(
+        library: &Path,
+        folder: &Folder,
+        (slots, prompt_slots): (usize, usize),
+        options: &Options,
+    ) -> Result<Self, Error> {
         let device = match options.provider {
             Provider::Cpu => None,
             Provider::Cuda => Some(AllocationDevice::CUDA),
         };
-        Self::open_on(device, library, folder, slots, options)
+        Self::open_on(device, library, folder, (slots, prompt_slots), options)
     }
 
     /// With the KV buffer in a device's memory, or in the host's.
@@ -43,7 +48,7 @@ impl OrtDecoder {
         device: Option<AllocationDevice<'static>>,
         library: &Path,
         folder: &Folder,
-        slots: usize,
+        (slots, prompt_slots): (usize, usize),
         options: &Options,
     ) -> Result<Self, Error> {
         let model = &folder.model;
@@ -72,7 +77,7 @@ impl OrtDecoder {
         let last_only = dims.len() == 3 && dims[1] == 1;
         let context_tokens = folder.card.limits.context_tokens as usize;
         let layout = Layout {
-            slots,
+            rows: slots + prompt_slots,
             kv_heads: genai.kv_heads,
             positions: context_tokens,
             head_size: genai.head_size,
@@ -82,6 +87,8 @@ impl OrtDecoder {
         };
         let shape = Shape {
             slots,
+            prompt_slots,
+            position_bytes: names.caches.len() * genai.kv_heads * genai.head_size * size_of::<f32>(),
             context_tokens,
             vocabulary: genai.vocabulary,
             chunk: layout.chunk,
@@ -263,7 +270,7 @@ mod tests {
             gpu_mem_limit_bytes: 0,
         };
         let run = |device: Option<AllocationDevice<'static>>| {
-            let mut decoder = OrtDecoder::open_on(device, &library, &folder, 3, &options).expect("opens");
+            let mut decoder = OrtDecoder::open_on(device, &library, &folder, (2, 1), &options).expect("opens");
             let prompts: [&[u32]; 3] = [&[1, 72, 70, 2, 80], &[1, 90, 2], &[1, 80, 81, 82, 2, 83, 84]];
             for (slot, prompt) in prompts.iter().enumerate() {
                 decoder.prefill(slot, 0, prompt).expect("prefills");

@@ -4,8 +4,8 @@ use std::ffi::CString;
 /// Sizes of the buffer, in elements, rows or positions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// Sequences.
-    pub slots: usize,
+    /// Sequences, whether they decode or are being read.
+    pub rows: usize,
     /// Key/value heads.
     pub kv_heads: usize,
     /// Positions of a row.

@@ -60,9 +60,9 @@ pub(super) struct SharedKv {
 
 impl SharedKv {
     pub(super) fn new(session: Session, layout: Layout, names: Names, placement: Placement) -> Result<Self, Error> {
-        let widest = layout.slots.max(layout.chunk);
-        let logits = if layout.last_only { layout.slots } else { widest } * layout.vocabulary;
-        let elements = layout.slots.saturating_mul(layout.stride());
+        let widest = layout.rows.max(layout.chunk);
+        let logits = if layout.last_only { layout.rows } else { widest } * layout.vocabulary;
+        let elements = layout.rows.saturating_mul(layout.stride());
         let (device, mover) = match placement {
             Placement::Host => (None, None),
             Placement::Device(device, mover) => (
@@ -78,7 +78,7 @@ impl SharedKv {
             bindings: HashMap::new(),
             caches: names.caches.iter().map(cache).collect::<Result<_, _>>()?,
             ids: Buffer::host(widest)?,
-            mask: Buffer::host(layout.slots * layout.positions)?,
+            mask: Buffer::host(layout.rows * layout.positions)?,
             positions: Buffer::host(widest)?,
             logits: Buffer::host(logits)?,
             options: RunOptions::new()?,

@@ -4,36 +4,75 @@ use crate::{
     world::{self, answer, ask, load},
 };
 use proptest::{prelude::*, test_runner::Config};
-use shoal_specialist::{engine::Event, sampling::Sampling, specialist::Specialist};
+use shoal_specialist::{
+    engine::{Event, queue::Class},
+    folder::Form,
+    sampling::Sampling,
+    specialist::{Ask, Specialist},
+};
 use std::{collections::HashMap, sync::atomic::Ordering};
+
+/// How many of the prompts begin: long enough to be shared.
+const BEGINNING: &str = "find me a table for two in newark, ";
 
 /// One caller: what it asks, how long it waits before that (in tokens decoded by others), when it leaves (after so many
 /// deltas; never, if `None`).
 #[derive(Debug, Clone)]
 struct Caller {
-    /// "echo" is free, "call" held to a schema.
     task: &'static str,
     text: String,
     max_tokens: usize,
+    /// Drawn, and not greedy, with this seed.
+    seed: Option<u64>,
+    class: Class,
     after_tokens: u64,
     leaves_after: Option<usize>,
 }
 
-fn callers() -> impl Strategy<Value = Vec<Caller>> {
+impl Caller {
+    /// What it asks of the fixture: "echo" is free, "call" held to a schema; a shipped model's task is asked for free text.
+    fn ask(&self) -> Ask {
+        let sampling = match self.seed {
+            None => Sampling::greedy(self.max_tokens),
+            Some(seed) => Sampling {
+                temperature: 1.2,
+                top_k: 50,
+                top_p: 0.95,
+                seed,
+                ..Sampling::greedy(self.max_tokens)
+            },
+        };
+        Ask {
+            class: self.class,
+            form: (self.task == "episode").then_some(Form::Free),
+            ..ask(self.task, &self.text, sampling)
+        }
+    }
+}
+
+fn callers(tasks: &'static [&'static str]) -> impl Strategy<Value = Vec<Caller>> {
+    let text = ("[a-z ]{1,60}", any::<bool>());
+    let text = text.prop_map(|(text, long)| if long { format!("{BEGINNING}{text}") } else { text });
     let caller = (
-        prop::sample::select(vec!["echo", "call"]),
-        "[a-z ]{1,60}",
+        prop::sample::select(tasks),
+        text,
         1usize..40,
+        prop::option::weighted(0.3, 0u64..3),
+        prop::sample::select(Class::ALL.to_vec()),
         0u64..60,
         prop::option::weighted(0.3, 0usize..12),
     );
-    let caller = caller.prop_map(|(task, text, max_tokens, after_tokens, leaves_after)| Caller {
-        task,
-        text,
-        max_tokens,
-        after_tokens,
-        leaves_after,
-    });
+    let caller = caller.prop_map(
+        |(task, text, max_tokens, seed, class, after_tokens, leaves_after)| Caller {
+            task,
+            text,
+            max_tokens,
+            seed,
+            class,
+            after_tokens,
+            leaves_after,
+        },
+    );
     prop::collection::vec(caller, 1..12)
 }
 
@@ -55,10 +94,7 @@ async fn together(specialist: &Specialist, callers: &[Caller]) -> Vec<Option<Vec
             tokio::time::sleep(std::time::Duration::from_micros(200)).await;
             patience -= 1;
         }
-        let mut ticket = specialist
-            .generate(ask(caller.task, &caller.text, Sampling::greedy(caller.max_tokens)))
-            .await
-            .expect("admitted");
+        let mut ticket = specialist.generate(caller.ask()).await.expect("admitted");
         let mut deltas = 0;
         loop {
             if caller.leaves_after.is_some_and(|n| deltas >= n) {
@@ -74,46 +110,52 @@ async fn together(specialist: &Specialist, callers: &[Caller]) -> Vec<Option<Vec
     futures::future::join_all(calls).await
 }
 
-#[test]
-fn any_mix_of_prompts_arrivals_and_cancellations_gives_each_what_it_gives_alone() {
+/// Callers of `shared`, over and over, against `single`, which has one slot and keeps no prefixes.
+fn mixes(single: &Specialist, shared: &Specialist, tasks: &'static [&'static str], cases: u32) {
     let runtime = runtime();
-    let (single, shared) = (load("tiny_decoder", 1), load("tiny_decoder", 4));
-    let mut known: HashMap<(&str, String, usize), Vec<u32>> = HashMap::new();
+    let known: std::cell::RefCell<HashMap<_, Vec<u32>>> = HashMap::new().into();
     let mut runner = proptest::test_runner::TestRunner::new(Config {
-        cases: 16,
+        cases,
         failure_persistence: None,
         ..Config::default()
     });
-    let known = std::cell::RefCell::new(&mut known);
-    let ran = runner.run(&callers(), |callers| {
-        let got = runtime.block_on(together(&shared, &callers));
+    let ran = runner.run(&callers(tasks), |callers| {
+        let got = runtime.block_on(together(shared, &callers));
         for (caller, got) in callers.iter().zip(got) {
-            let key = (caller.task, caller.text.clone(), caller.max_tokens);
+            let Some(got) = got else { continue };
+            let key = (caller.task, caller.text.clone(), caller.max_tokens, caller.seed);
             let mut known = known.borrow_mut();
-            let wanted = known.entry(key).or_insert_with(|| {
-                runtime
-                    .block_on(answer(
-                        &single,
-                        ask(caller.task, &caller.text, Sampling::greedy(caller.max_tokens)),
-                    ))
-                    .tokens
-            });
-            if let Some(got) = got {
-                prop_assert_eq!(&got, &*wanted, "{:?}", caller);
-            }
+            let wanted = known
+                .entry(key)
+                .or_insert_with(|| runtime.block_on(answer(single, caller.ask())).tokens);
+            prop_assert_eq!(&got, &*wanted, "{:?}", caller);
         }
         Ok(())
     });
     ran.expect("equal token for token");
+    let counters = shared.engine().expect("generates").counters();
     runtime.block_on(world::until("every slot is free again", || {
-        shared
-            .engine()
-            .expect("generates")
-            .counters()
-            .live_slots
-            .load(Ordering::Relaxed)
-            == 0
+        counters.live_slots.load(Ordering::Relaxed) == 0
     }));
+    assert!(
+        counters.prefix_hits.load(Ordering::Relaxed) > 0,
+        "no prompt shared its beginning"
+    );
+    let alone = single.engine().expect("generates").counters();
+    assert_eq!(alone.prefix_hits.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn any_mix_of_prompts_arrivals_and_cancellations_gives_each_what_it_gives_alone() {
+    let single = world::load_with(&world::fixture("tiny_decoder"), 1, 0);
+    mixes(&single, &load("tiny_decoder", 4), &["echo", "call"], 16);
+}
+
+#[test]
+fn any_mix_over_a_shipped_model_gives_each_what_it_gives_alone() {
+    let planner = world::shipped("planner");
+    let (single, shared) = (world::load_with(&planner, 1, 0), world::load_with(&planner, 6, 4));
+    mixes(&single, &shared, &["episode"], 8);
 }
 
 #[test]
@@ -124,6 +166,8 @@ fn rows_of_a_step_really_are_decoded_together() {
             task: "echo",
             text: format!("prompt {i}"),
             max_tokens: 40,
+            seed: None,
+            class: Class::Normal,
             after_tokens: 0,
             leaves_after: None,
         })

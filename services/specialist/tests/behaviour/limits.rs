@@ -180,3 +180,40 @@ async fn an_engine_that_panics_leaves_nobody_waiting() {
     engine.stopped().cancelled().await;
     assert!(engine.submit(request(&[1], 1, None)).is_err());
 }
+
+#[tokio::test]
+async fn a_long_prompt_is_read_between_the_steps_of_others_and_not_instead_of_them() {
+    let (decoder, permits, steps) = Stub::held(2);
+    let engine = stub::engine(decoder, 1000);
+    let mut decodes = engine.submit(request(&[1, 2], 60, None)).expect("admitted");
+    assert!(matches!(decodes.next().await, Event::Delta(_)), "the prompt's token");
+    let long = engine.submit(request(&[3; 60], 2, None)).expect("admitted");
+    (0..80).for_each(|_| permits.send(()).unwrap_or_default());
+    assert_eq!(long.complete().await.expect("answered").tokens, alone(&[3; 60], 2));
+    // The stub reads 8 tokens at most at once: 60 are 8 runs, each followed by a step, the first one perhaps of the step it came in.
+    let together = steps.lock().expect("whole").iter().position(|rows| rows.len() == 2);
+    assert!(
+        together.is_some_and(|before| before >= 7),
+        "{together:?} steps beside 60 tokens"
+    );
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_left_while_it_is_read_frees_its_slot_within_a_step() {
+    let (decoder, permits, _) = Stub::held(2);
+    let engine = stub::engine(decoder, 1000);
+    let mut decodes = engine.submit(request(&[1, 2], 60, None)).expect("admitted");
+    assert!(matches!(decodes.next().await, Event::Delta(_)), "the prompt's token");
+    let live = || engine.counters().live_slots.load(Ordering::Relaxed);
+    let leaves = engine.submit(request(&[3; 60], 2, None)).expect("admitted");
+    permits.send(()).expect("engine waits");
+    until("it is being read", || live() == 2).await;
+    drop(leaves);
+    // The step that was on its way when the caller left, and no second one.
+    permits.send(()).expect("engine waits");
+    until("its slot is free", || live() == 1).await;
+    assert_eq!(engine.counters().cancelled.load(Ordering::Relaxed), 1);
+    let next = engine.submit(request(&[4; 9], 1, None)).expect("admitted");
+    (0..20).for_each(|_| permits.send(()).unwrap_or_default());
+    assert_eq!(next.complete().await.expect("answered").tokens, alone(&[4; 9], 1));
+}

@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod limits;
 mod oip;
+mod prefixes;
 mod reference;
 mod sampled;
 mod spans_of_input;

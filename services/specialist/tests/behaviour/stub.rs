@@ -1,7 +1,7 @@
 //! A decoder whose next token is a hash of everything that its slot holds: a slot that is mixed up, shared or not moved gives
 //! other tokens at once. It can be held still before each step.
 use shoal_specialist::{
-    engine::{Decoder, Engine, Request, Row, Shape, queue::Class},
+    engine::{Decoder, Engine, Request, Row, Settings, Shape, queue::Class},
     sampling::Sampling,
     vocabulary::Vocabulary,
 };
@@ -13,6 +13,9 @@ use std::{
 /// Tokens: 0 is end-of-sequence and never chosen, 1.. are "a".."z".
 const VOCABULARY: usize = 27;
 
+/// Prompts read at once.
+const PROMPT_SLOTS: usize = 3;
+
 /// How long a held step waits for its permit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -20,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) type Steps = Arc<Mutex<Vec<Vec<Row>>>>;
 
 pub(crate) struct Stub {
+    /// Those that decode, then those that prompts are read in.
     slots: Vec<Vec<u32>>,
     logits: Vec<f32>,
     permits: Option<mpsc::Receiver<()>>,
@@ -32,7 +36,7 @@ impl Stub {
     /// Free-running.
     pub(crate) fn new(slots: usize) -> Self {
         Self {
-            slots: vec![Vec::new(); slots],
+            slots: vec![Vec::new(); slots + PROMPT_SLOTS],
             logits: Vec::new(),
             permits: None,
             steps: Steps::default(),
@@ -83,7 +87,9 @@ impl Decoder for Stub {
 
     fn shape(&self) -> Shape {
         Shape {
-            slots: self.slots.len(),
+            slots: self.slots.len() - PROMPT_SLOTS,
+            prompt_slots: PROMPT_SLOTS,
+            position_bytes: 4,
             context_tokens: 64,
             vocabulary: VOCABULARY,
             chunk: 8,
@@ -131,7 +137,11 @@ pub(crate) fn engine(stub: Stub, queue_tokens: usize) -> Engine {
         vocab.join(",")
     );
     let vocabulary = Arc::new(Vocabulary::from_tokenizer_json(&json).expect("parses"));
-    Engine::start("stub", stub, vocabulary, vec![0], queue_tokens).expect("a thread")
+    let settings = Settings {
+        queue_tokens,
+        keeps_prefixes: true,
+    };
+    Engine::start("stub", stub, vocabulary, vec![0], settings).expect("a thread")
 }
 
 /// A greedy request.

@@ -48,6 +48,20 @@ pub(crate) fn load(name: &str, slots: usize) -> Specialist {
     Specialist::load(&fixture(name), &config(slots), library()).expect("the fixture loads")
 }
 
+/// The folder of a model that the repository ships.
+pub(crate) fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name)
+}
+
+/// A folder, loaded, with so many slots and so many that keep prompts.
+pub(crate) fn load_with(folder: &Path, slots: usize, prefix_slots: usize) -> Specialist {
+    let config = config::Specialist {
+        prefix_slots,
+        ..config(slots)
+    };
+    Specialist::load(folder, &config, library()).expect("the folder loads")
+}
+
 /// An unhurried request for free text.
 pub(crate) fn ask(task: &str, text: &str, sampling: Sampling) -> Ask {
     Ask {

@@ -1,0 +1,152 @@
+//! Whole schedules: requests arrive, leave, expire and end in random order, under a flood of more urgent ones too.
+mod simulated;
+
+use super::{Limits, Schedule};
+use crate::engine::queue::Class;
+use proptest::{prelude::*, test_runner::Config};
+use simulated::{ANSWER, Job, PROMPT, Plan, run};
+
+/// SplitMix64: the same schedules everywhere.
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn size(&mut self, most: usize) -> usize {
+        1 + self.below(most as u64) as usize
+    }
+
+    fn plan(&mut self) -> Plan {
+        let jobs = (0..self.size(8)).map(|_| Job {
+            arrives: self.below(12) as u32,
+            prompt: self.size(PROMPT),
+            answer: self.size(ANSWER),
+            class: Class::ALL[self.below(3) as usize],
+            deadline: (self.below(3) == 0).then(|| self.below(60) as u32),
+            leaves: (self.below(4) == 0).then(|| self.below(30) as u32),
+        });
+        let jobs = jobs.collect();
+        Plan {
+            jobs,
+            limits: Limits {
+                slots: self.size(4),
+                prompt_slots: self.size(3),
+                chunk: self.size(16),
+            },
+            patience: self.size(3) as u32,
+            queue_tokens: 100 + self.below(200) as usize,
+            costs: (self.below(2000), self.below(400)),
+            flood: self.below(4) == 0,
+        }
+    }
+}
+
+fn random_schedules(seed: u64, schedules: u64) {
+    let mut seeded = Seeded(seed);
+    let (mut rounds, mut floods) = (0u64, 0u64);
+    for _ in 0..schedules {
+        let plan = seeded.plan();
+        floods += u64::from(plan.flood);
+        rounds += u64::from(run(&plan));
+    }
+    assert!(
+        rounds > schedules * 10 && floods > schedules / 8,
+        "{rounds} rounds, {floods} floods"
+    );
+}
+
+#[test]
+fn twenty_thousand_random_schedules_starve_nobody_and_keep_every_slot_and_budget() {
+    random_schedules(1, 20_000);
+}
+
+/// `cargo test -p shoal-specialist --lib --locked -- --ignored a_million`
+#[test]
+#[ignore = "a million schedules take minutes in a debug build"]
+fn a_million_random_schedules_starve_nobody_and_keep_every_slot_and_budget() {
+    random_schedules(2, 1_000_000);
+}
+
+/// Rounds until the only job has ended, with everybody else more urgent, or due before it.
+fn under_flood(class: Class, prompt: usize) -> u32 {
+    run(&Plan {
+        limits: Limits {
+            slots: 2,
+            prompt_slots: 2,
+            chunk: 8,
+        },
+        patience: 2,
+        queue_tokens: 400,
+        costs: (1000, 100),
+        jobs: vec![Job {
+            arrives: 9,
+            prompt,
+            answer: 2,
+            class,
+            deadline: None,
+            leaves: None,
+        }],
+        flood: true,
+    })
+}
+
+#[test]
+fn whoever_is_less_urgent_or_without_a_deadline_ends_under_a_flood() {
+    for class in Class::ALL {
+        assert!(under_flood(class, PROMPT) < 400, "{class:?}");
+    }
+    assert!(
+        under_flood(Class::Interactive, 4) < under_flood(Class::Batch, 4),
+        "and urgency still counts"
+    );
+}
+
+#[test]
+fn an_urgent_prompt_overtakes_a_long_one_between_two_pieces_and_leaves_it_some() {
+    let limits = Limits {
+        slots: 4,
+        prompt_slots: 3,
+        chunk: 10,
+    };
+    let mut schedule = Schedule::new(limits);
+    assert_eq!(schedule.open_classes(1), 3);
+    schedule.begin('b', Class::Batch, 500);
+    assert_eq!(
+        schedule.open_classes(1),
+        Class::Batch as usize,
+        "nothing of its own class, and nothing less urgent"
+    );
+    let piece = |schedule: &mut Schedule<char>| {
+        let piece = schedule
+            .next(&mut schedule.budget([].into_iter()))
+            .expect("there is one");
+        (schedule.readings()[piece.reading].row, piece.tokens)
+    };
+    assert_eq!(piece(&mut schedule), ('b', 10));
+    schedule.begin('i', Class::Interactive, 500);
+    assert_eq!(schedule.open_classes(1), 0);
+    let order: String = (0..34).map(|_| piece(&mut schedule).0).collect();
+    assert_eq!(order, format!("{0}b{0}b", "i".repeat(16)));
+}
+
+fn plans() -> impl Strategy<Value = Plan> {
+    any::<u64>().prop_map(|seed| Seeded(seed).plan())
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 256, failure_persistence: None, ..Config::default() })]
+
+    /// With no flood and nobody leaving, a schedule takes at most one round for every token that there is.
+    #[test]
+    fn every_round_reads_or_decodes_something_of_somebody(mut plan in plans()) {
+        plan.flood = false;
+        plan.jobs.iter_mut().for_each(|job| (job.leaves, job.deadline, job.arrives) = (None, None, 0));
+        let work: usize = plan.jobs.iter().map(|job| job.prompt + job.answer).sum();
+        prop_assert!(run(&plan) as usize <= work);
+    }
+}
