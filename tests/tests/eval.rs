@@ -14,6 +14,8 @@ async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
         ("episode", 15),
         ("route", 60),
         ("extract", 60),
+        ("compose", 40),
+        ("summarize", 6),
     ] {
         let sample = std::fs::read_to_string(root().join(format!("tests/data/{task}.sample.jsonl")))?;
         let gold = mesh.folder().join(format!("{task}.gold.jsonl"));
