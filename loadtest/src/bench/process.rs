@@ -2,6 +2,7 @@
 use super::{
     machine::{field, kilobytes},
     peer::Missing,
+    workload::ROWS,
 };
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -56,9 +57,14 @@ impl Served {
     ///
     /// # Errors
     /// When it ends, or does not say where it is.
-    pub(crate) async fn start(shoal: &Path, folder: &Path, settings: &str) -> Result<Self> {
+    pub(crate) async fn start(shoal: &Path, folder: &Path, threads: usize) -> Result<Self> {
         let scratch = tempfile::tempdir()?;
         let (announced, config) = (scratch.path().join("announced.json"), scratch.path().join("mesh.toml"));
+        // JSON's strings are TOML's too. Whole: a path in a configuration is from where that lies.
+        let folder = serde_json::json!(folder.canonicalize()?);
+        let settings = format!(
+            "[telemetry]\nlog = \"warn\"\n\n[specialist.{NAME}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\n"
+        );
         fs::write(&config, settings)?;
         let mut child = Command::new(shoal)
             .args([
@@ -70,13 +76,10 @@ impl Served {
                 "127.0.0.1:0",
                 "--exit-with-parent",
             ])
-            .arg("--folder")
-            .arg(folder)
             .arg("--config")
             .arg(&config)
             .arg("--announce")
             .arg(&announced)
-            // Its own log would be written to a terminal that shows progress; what is wrong it says before that.
             .stdout(Stdio::null())
             .stdin(Stdio::piped())
             .kill_on_drop(true)
@@ -115,7 +118,7 @@ impl Served {
 }
 
 /// What the specialist is called.
-pub(crate) const NAME: &str = "bench";
+const NAME: &str = "bench";
 
 /// Of an announcement, where gRPC is.
 fn address(text: &str) -> Option<String> {

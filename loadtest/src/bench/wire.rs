@@ -5,7 +5,7 @@ use super::{
     in_turn,
     inside::Inside,
     peer::{Peer, needed},
-    process::{NAME, Served, binary},
+    process::{Served, binary},
     report::Report,
     stats::median,
     workload::{ROWS, text},
@@ -20,6 +20,7 @@ use shoal_proto::{
     },
     v1::{self, specialist_service_client::SpecialistServiceClient},
 };
+use shoal_specialist::folder::Folder;
 use std::{
     fs,
     path::Path,
@@ -62,18 +63,14 @@ struct Classifier {
 pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) -> Result<Value> {
     let shoal = binary(shoal)?;
     let mut report = Report::default();
-    let settings = format!(
-        "[specialist.{NAME}]\nslots = {ROWS}\nintra_op_threads = {}\n",
-        bench.threads
-    );
     let first = if bench.wants(Name::FirstTokenAddedUs) {
-        let served = Served::start(&shoal, &bench.model, &settings).await?;
+        let served = Served::start(&shoal, &bench.model, bench.threads).await?;
         Some((Inside::load(&bench.model, bench.threads).await?, served))
     } else {
         None
     };
     let classifiers = if bench.wants(Name::ClassifyVsMlserver) {
-        Some(Classifiers::start(bench, &shoal, classifier, &settings, &mut report).await?)
+        Some(Classifiers::start(bench, &shoal, classifier, &mut report).await?)
     } else {
         None
     };
@@ -89,7 +86,7 @@ pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) 
             classifiers.measure(round, into).await?;
         }
         if bench.wants(Name::RssBeyondWeightsMb) {
-            at_rest(&shoal, &bench.model, &settings, into).await?;
+            at_rest(&shoal, bench, into).await?;
         }
         bar.inc(1);
     }
@@ -142,15 +139,15 @@ async fn over_grpc(mut client: SpecialistServiceClient<Channel>, text: &str) -> 
 }
 
 impl Classifiers {
-    async fn start(bench: &Bench, shoal: &Path, folder: &Path, settings: &str, report: &mut Report) -> Result<Self> {
+    async fn start(bench: &Bench, shoal: &Path, folder: &Path, report: &mut Report) -> Result<Self> {
         needed(folder)?;
-        let version = shoal_specialist::folder::Folder::open(folder)?.model;
-        let version = version.parent().context("a model lies in a folder")?;
+        let opened = Folder::open(folder)?;
+        let version = opened.model.parent().context("a model lies in a folder")?;
         let (peer, theirs) = fastest(version, bench.threads, report).await?;
         report.fact("mlserver", peer.settings().clone());
         report.fact("classifier", json!(folder));
-        let served = Served::start(shoal, folder, settings).await?;
-        let ours = Classifier::at(&served.grpc, NAME.to_owned())?;
+        let served = Served::start(shoal, folder, bench.threads).await?;
+        let ours = Classifier::at(&served.grpc, opened.manifest.name.clone())?;
         ours.ready().await?;
         let (a, b) = (ours.classify(&text(0)).await?, theirs.classify(&text(0)).await?);
         report.check(
@@ -276,15 +273,16 @@ fn label(answer: &ModelInferResponse) -> Option<Vec<u8>> {
 /// operating system's zeroes until a sequence writes them), so all that is taken off is the weights: taking off the whole buffer as well would
 /// count memory that was never used.
 #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
-async fn at_rest(shoal: &Path, folder: &Path, settings: &str, report: &mut Report) -> Result<()> {
-    let model = shoal_specialist::folder::Folder::open(folder)?.model;
+async fn at_rest(shoal: &Path, bench: &Bench, report: &mut Report) -> Result<()> {
+    let folder = &bench.model;
+    let model = Folder::open(folder)?.model;
     let data = model.with_extension("onnx.data");
     let weights: u64 = [&model, &data]
         .iter()
         .filter_map(|p| fs::metadata(p).ok())
         .map(|m| m.len())
         .sum();
-    let served = Served::start(shoal, folder, settings).await?;
+    let served = Served::start(shoal, folder, bench.threads).await?;
     let resident = served.resident_bytes()?;
     report.figure(Name::RssBeyondWeightsMb, (resident as f64 - weights as f64) / 1e6);
     report.detail("specialist at rest, resident MB", resident as f64 / 1e6);
