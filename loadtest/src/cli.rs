@@ -1,4 +1,8 @@
 //! The command line.
+mod bench;
+
+pub(crate) use bench::{BenchArgs, SpecialistArgs, TableArgs};
+
 use crate::{
     load,
     schedule::{Arrivals, Schedule},
@@ -7,8 +11,9 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use std::{path::PathBuf, time::Duration};
 
 const AFTER: &str = "\
-Exit codes: 0 the load was sent, whatever became of the plans (the object says); 64 the command line or a file is wrong and
-69 the gateway cannot be reached, and nothing was sent. Progress goes to standard error.";
+Exit codes of plans: 0 the load was sent, whatever became of the plans (the object says); 64 the command line or a file is
+wrong and 69 the gateway cannot be reached, and nothing was sent. The others' are in their own help. Progress goes to standard
+error.";
 
 const AFTER_PLANS: &str = "\
 The object on standard output:
@@ -31,11 +36,11 @@ Examples:
   shoal-loadtest plans --rate 50 --count 1000 --arrivals uniform --goals trip.plan --gateway 127.0.0.1:7400
   shoal-loadtest plans | jq .latency_ms.p99";
 
-/// Load for a mesh that runs, and what came of it.
+/// Load for a mesh that runs, and benchmarks of its parts.
 #[derive(Parser, Debug)]
 #[command(name = "shoal-loadtest", version, about, long_about = None, after_help = AFTER, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// What to load
+    /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -51,6 +56,22 @@ pub(crate) enum Command {
     /// and once every plan sent has ended or run out of its --deadline. Prints one JSON object last.
     #[command(after_help = AFTER_PLANS)]
     Plans(PlansArgs),
+    /// Measure the slot engine beside onnxruntime-genai and a bare ONNX Runtime loop
+    ///
+    /// All in one run: the engine in this process, each peer in one of its own, on the same folder and with as many threads. Every
+    /// round measures both sides right after each other and in turn first, so that what the machine does to both cancels in
+    /// the round's ratio.
+    #[command(after_help = bench::AFTER_BENCH)]
+    Engine(BenchArgs),
+    /// Measure a specialist process over gRPC, beside MLServer and beside the same model in this process
+    ///
+    /// Starts the specialist itself, on free ports of the loopback, and ends it.
+    #[command(after_help = bench::AFTER_BENCH)]
+    Specialist(SpecialistArgs),
+    /// Make the table of loadtest/README.md from what the two printed
+    ///
+    /// Without --write the table goes to standard output.
+    Table(TableArgs),
 }
 
 /// What `shoal-loadtest plans` takes.
@@ -144,7 +165,9 @@ mod tests {
 
     fn parse(line: &str) -> Result<PlansArgs, clap::Error> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| {
-            let Command::Plans(args) = cli.command;
+            let Command::Plans(args) = cli.command else {
+                panic!("`{line}` sends no plans")
+            };
             args
         })
     }
@@ -164,6 +187,18 @@ mod tests {
         assert_eq!((args.expected(), args.max_in_flight), (150, 256));
         let args = parse("shoal-loadtest plans --count 7 --goals a.plan --goals b.jsonl").expect("parsed");
         assert_eq!((args.expected(), args.goals.len()), (7, 2));
+    }
+
+    #[test]
+    fn figures_are_named_with_commas_and_rounds_are_seven() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command);
+        let Ok(Command::Engine(args)) = parse("shoal-loadtest engine --only single_vs_genai,rows16_vs_bare") else {
+            panic!("parsed")
+        };
+        assert_eq!((args.only.len(), args.rounds, args.threads), (2, 7, None));
+        assert!(parse("shoal-loadtest engine --only fastest").is_err_and(|e| e.use_stderr()));
+        assert!(parse("shoal-loadtest specialist --rounds 0").is_err_and(|e| e.use_stderr()));
+        assert!(parse("shoal-loadtest table").is_err_and(|e| e.use_stderr()));
     }
 
     #[test]

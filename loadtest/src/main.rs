@@ -1,8 +1,9 @@
-//! `shoal-loadtest`: load on a mesh that somebody else runs, and what came of it.
+//! `shoal-loadtest`: load on a mesh that somebody else runs, and benchmarks of its parts beside their peers.
 //!
-//! Reading order: [`cli`] is what can be asked; [`schedule`] says when plans arrive and [`tally`] adds up what became of them
+//! Reading order: [`cli`] is what can be asked; [`bench`] is a room of its own. Of `plans`, [`schedule`] says when plans arrive and [`tally`] adds up what became of them
 //! (both pure); [`goals`] reads what is asked and [`judge`] what is right; [`call`] puts one plan to the gateway; [`load`] is
 //! the open loop that joins them.
+mod bench;
 mod call;
 mod cli;
 mod goals;
@@ -11,8 +12,9 @@ mod load;
 mod schedule;
 mod tally;
 
+use bench::{Bench, figure, peer::Missing, table, wire};
 use clap::Parser as _;
-use cli::{Cli, Command, PlansArgs};
+use cli::{BenchArgs, Cli, Command, PlansArgs, SpecialistArgs, TableArgs};
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_kit::shutdown;
 use std::process::ExitCode;
@@ -20,10 +22,10 @@ use std::process::ExitCode;
 /// The command line or a file is wrong; nothing was sent.
 const USAGE: u8 = 64;
 
-/// The gateway cannot be reached; nothing was sent.
+/// The gateway cannot be reached, or what a benchmark needs is not set up.
 const UNAVAILABLE: u8 = 69;
 
-/// The machine has no runtime to give.
+/// The machine has no runtime to give, or one side of a benchmark no answer.
 const INTERNAL: u8 = 70;
 
 fn main() -> ExitCode {
@@ -46,8 +48,13 @@ fn main() -> ExitCode {
             return INTERNAL.into();
         }
     };
-    let Command::Plans(args) = cli.command;
-    let code = runtime.block_on(plans(args));
+    let code = match cli.command {
+        Command::Plans(args) => runtime.block_on(plans(args)),
+        // Boxed: tens of kilobytes of what two sides are in the middle of.
+        Command::Engine(args) => runtime.block_on(Box::pin(engine(args))),
+        Command::Specialist(args) => runtime.block_on(Box::pin(specialist(args))),
+        Command::Table(args) => written(&args),
+    };
     // What an interrupted run leaves in flight is not waited for: the gateway sees its streams end and cancels the plans.
     runtime.shutdown_background();
     code
@@ -78,6 +85,56 @@ async fn plans(args: PlansArgs) -> ExitCode {
     }
     println!("{}", tally.to_json(args.rate));
     ExitCode::SUCCESS
+}
+
+async fn engine(args: BenchArgs) -> ExitCode {
+    match bench(args, figure::Command::Engine) {
+        Ok(bench) => told(bench::engine::run(&bench).await),
+        Err(code) => code,
+    }
+}
+
+async fn specialist(args: SpecialistArgs) -> ExitCode {
+    match bench(args.bench, figure::Command::Specialist) {
+        Ok(bench) => told(wire::run(&bench, args.shoal.as_deref(), &args.classifier).await),
+        Err(code) => code,
+    }
+}
+
+/// The run that is asked for, or why there is none.
+fn bench(args: BenchArgs, command: figure::Command) -> Result<Bench, ExitCode> {
+    let names = figure::selected(command, &args.only).map_err(|e| say(USAGE, &anyhow::anyhow!(e)))?;
+    let mut typed = std::env::args();
+    let program = typed.next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    let command: Vec<String> = std::iter::once(program).chain(typed).collect();
+    let threads = args.threads.map(usize::from);
+    Bench::new(names, args.rounds.into(), threads, args.model, command.join(" "))
+        .map_err(|error| say(if is_missing(&error) { UNAVAILABLE } else { USAGE }, &error))
+}
+
+fn told(object: anyhow::Result<serde_json::Value>) -> ExitCode {
+    match object {
+        Ok(object) => {
+            println!("{object}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => say(if is_missing(&error) { UNAVAILABLE } else { INTERNAL }, &error),
+    }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Missing>().is_some()
+}
+
+fn written(args: &TableArgs) -> ExitCode {
+    match table::run(&args.results, args.write.as_deref()) {
+        Ok(table) => {
+            print!("{}", table.unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+        Err(error) => say(USAGE, &error),
+    }
 }
 
 fn say(code: u8, error: &anyhow::Error) -> ExitCode {

@@ -20,7 +20,10 @@ use std::{
     collections::HashMap,
     future::Future,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
@@ -37,6 +40,8 @@ pub(crate) struct Generator {
     workshop: Workshop,
     tasks: HashMap<String, Prepared>,
     prompt_bytes: usize,
+    /// Nanoseconds inside ONNX Runtime's own runs.
+    inside: Arc<AtomicU64>,
 }
 
 /// What the workshop's threads share.
@@ -116,6 +121,7 @@ impl Generator {
         // A prompt is read somewhere, kept or not.
         let rows = (config.slots.max(1), config.prefix_slots.max(1));
         let decoder = OrtDecoder::open(library, folder, rows, options)?;
+        let inside = decoder.inside();
         let engine = Engine::start(
             &folder.identity(),
             decoder,
@@ -132,11 +138,17 @@ impl Generator {
             workshop,
             tasks,
             prompt_bytes,
+            inside,
         })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Time inside ONNX Runtime's own runs so far.
+    pub(crate) fn inside(&self) -> Duration {
+        Duration::from_nanos(self.inside.load(Ordering::Relaxed))
     }
 
     /// Reads and queues a request. The work before the queue is bounded by the context, and by the limits of [`crate::constrain`].

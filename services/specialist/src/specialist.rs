@@ -162,6 +162,15 @@ impl Specialist {
         }
     }
 
+    /// Time inside ONNX Runtime's own runs so far, of a model that decodes: what is left of a round is the engine's.
+    #[must_use]
+    pub fn inside_runtime(&self) -> Option<Duration> {
+        match &self.model {
+            Model::Generator(generator) => Some(generator.inside()),
+            Model::Encoder(_) | Model::Tagger(_) => None,
+        }
+    }
+
     /// What it did so far, of a model that generates.
     #[must_use]
     pub fn counters(&self) -> Option<&Arc<Counters>> {

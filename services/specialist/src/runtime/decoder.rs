@@ -15,7 +15,11 @@ use ort::{
     value::{Outlet, TensorElementType, ValueType},
 };
 use shoal_kit::config::Provider;
-use std::{ffi::CString, path::Path};
+use std::{
+    ffi::CString,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 /// Prompt tokens of one run: it bounds the logits of a prefill (512 rows of a 32,000-token vocabulary are 64 MB), and how
 /// long a cancelled prompt keeps on reading. A constant, so that the same prompt is always cut in the same places.
@@ -41,6 +45,11 @@ impl OrtDecoder {
             Provider::Cuda => Some(AllocationDevice::CUDA),
         };
         Self::open_on(device, library, folder, (slots, prompt_slots), options)
+    }
+
+    /// Nanoseconds inside ONNX Runtime's own runs, as they add up.
+    pub(crate) fn inside(&self) -> Arc<AtomicU64> {
+        self.kv.inside()
     }
 
     /// With the KV buffer in a device's memory, or in the host's.

@@ -126,8 +126,10 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
     let mut builder = Session::builder(&environment)?
         .with_intra_threads(options.intra_op_threads.max(1))?
         .with_inter_threads(1)?
-        // Between two steps nothing is to be done: a spinning pool would take the cores of the process next door.
-        .with_intra_op_spinning(false)?
+        // Within a run a pool that sleeps between operators is late for each of them. Between two steps nothing is to be done: a pool that
+        // spins on would take the cores of the process next door.
+        .with_intra_op_spinning(options.intra_op_threads > 1)?
+        .with_config_entry("session.force_spinning_stop", "1")?
         .with_inter_op_spinning(false)?
         // Every step has other shapes: patterns would be learned and never reused.
         .with_memory_pattern(false)?;

@@ -32,6 +32,11 @@ use std::{
     ops::Range,
     ptr::{self, NonNull},
     slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 /// Where the KV buffer lies.
@@ -56,6 +61,8 @@ pub(super) struct SharedKv {
     options: RunOptions<NoSelectedOutputs>,
     layout: Layout,
     names: Names,
+    /// Nanoseconds inside ONNX Runtime's own runs so far.
+    inside: Arc<AtomicU64>,
 }
 
 impl SharedKv {
@@ -86,7 +93,13 @@ impl SharedKv {
             session,
             layout,
             names,
+            inside: Arc::default(),
         })
+    }
+
+    /// Nanoseconds inside ONNX Runtime's own runs, as they add up.
+    pub(super) fn inside(&self) -> Arc<AtomicU64> {
+        self.inside.clone()
     }
 
     /// The input buffers for `rows` rows of `columns` new tokens, `total` positions with their past.
@@ -117,7 +130,10 @@ impl SharedKv {
             &names.logits,
             &self.logits.view(0..length, &[rows, given, self.layout.vocabulary])?,
         )?;
+        let started = Instant::now();
         binding.run(&mut self.session, &self.options)?;
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.inside.fetch_add(nanos, Ordering::Relaxed);
         Ok(&self.logits.slice()[..length])
     }
 

@@ -1,0 +1,178 @@
+//! A specialist inside this process: the engine without a wire.
+use super::workload::{Alphabet, ROWS};
+use anyhow::{Context as _, Result, anyhow};
+use futures::future::try_join_all;
+use shoal_kit::{config, onnxruntime};
+use shoal_specialist::{
+    engine::{Done, Engine, Event, Request, Ticket, queue::Class},
+    folder::{Folder, Form},
+    prompt::Prompt,
+    sampling::{Sampling, calibration::Calibration},
+    specialist::{Ask, Specialist},
+};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tracing::Span;
+
+/// A loaded decoder.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    specialist: Specialist,
+}
+
+/// Rows that were decoded together.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    /// From the first submission to the last answer.
+    pub(crate) seconds: f64,
+    /// Of those, inside ONNX Runtime's own runs.
+    pub(crate) inside: f64,
+    /// Tokens of each row.
+    pub(crate) tokens: Vec<Vec<u32>>,
+}
+
+/// What a specialist is set to here, in this process and in one of its own.
+pub(crate) fn settings(threads: usize) -> config::Specialist {
+    config::Specialist {
+        slots: ROWS,
+        intra_op_threads: threads,
+        ..config::Specialist::default()
+    }
+}
+
+impl Inside {
+    /// Checks and loads a decoder's folder.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that it is no decoder.
+    pub(crate) async fn load(folder: &Path, threads: usize) -> Result<Self> {
+        let library = shoal_kit::task::blocking("onnx runtime", || {
+            onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {})
+        })
+        .await??;
+        let specialist = shoal_specialist::load(Folder::open(folder)?, &settings(threads), &library.path).await?;
+        let inside = Self { specialist };
+        inside.engine()?;
+        Ok(inside)
+    }
+
+    /// The folder of the version that was loaded: what a peer is given.
+    pub(crate) fn version_folder(&self) -> Result<PathBuf> {
+        let model = &self.specialist.folder().model;
+        Ok(model.parent().context("a model lies in a folder")?.to_owned())
+    }
+
+    /// "name@version".
+    pub(crate) fn identity(&self) -> String {
+        self.specialist.identity()
+    }
+
+    /// Positions of a row.
+    pub(crate) fn positions(&self) -> Result<usize> {
+        Ok(self.engine()?.shape().context_tokens)
+    }
+
+    /// What prompts may be made of.
+    pub(crate) fn alphabet(&self) -> Result<Alphabet> {
+        let genai = self.specialist.folder().genai.as_ref();
+        let genai = genai.context("a decoder has a genai_config.json")?;
+        Ok(Alphabet {
+            vocabulary: genai.vocabulary,
+            eos: genai.eos.clone(),
+        })
+    }
+
+    /// Decodes all prompts together, greedily, `lengths[i]` tokens of the i-th.
+    ///
+    /// # Errors
+    /// When one has no answer.
+    pub(crate) async fn decode(&self, prompts: &[Vec<u32>], lengths: &[usize]) -> Result<Decoded> {
+        let before = self.inside_runtime();
+        let started = Instant::now();
+        let tickets: Vec<Ticket> = prompts
+            .iter()
+            .zip(lengths)
+            .map(|(prompt, length)| self.submit(prompt, *length))
+            .collect::<Result<_>>()?;
+        let done = try_join_all(tickets.into_iter().map(Ticket::complete)).await?;
+        Ok(Decoded {
+            seconds: started.elapsed().as_secs_f64(),
+            inside: (self.inside_runtime() - before).as_secs_f64(),
+            tokens: done.into_iter().map(|done| done.tokens).collect(),
+        })
+    }
+
+    /// Seconds until the first token of a prompt is there.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(crate) async fn first_token(&self, prompt: &[u32]) -> Result<f64> {
+        let started = Instant::now();
+        // An answer of one token ends with it, whether or not it makes a whole character.
+        self.submit(prompt, 1)?.complete().await?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Seconds until the first event of a text's answer of one token, read and tokenized as a request from the wire is.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(crate) async fn first_token_of(&self, text: &str) -> Result<f64> {
+        let started = Instant::now();
+        let mut ticket = self.specialist.generate(ask(text, 1, None)).await?;
+        match ticket.next().await {
+            Event::Failed(error) => Err(error.into()),
+            Event::Delta(_) | Event::Done(_) => Ok(started.elapsed().as_secs_f64()),
+        }
+    }
+
+    /// Answers texts together under a form; the engine's own account of each.
+    ///
+    /// # Errors
+    /// When one has no answer.
+    pub(crate) async fn answer(&self, texts: &[String], max_tokens: usize, form: &Form) -> Result<Vec<Done>> {
+        let one = |text: &String| {
+            let ask = ask(text, max_tokens, Some(form.clone()));
+            async move { Ok::<Done, anyhow::Error>(self.specialist.generate(ask).await?.complete().await?) }
+        };
+        try_join_all(texts.iter().map(one)).await
+    }
+
+    fn submit(&self, prompt: &[u32], max_tokens: usize) -> Result<Ticket> {
+        let request = Request {
+            prompt: prompt.to_vec(),
+            sampling: Sampling::greedy(max_tokens),
+            grammar: None,
+            calibration: Calibration::default(),
+            class: Class::Normal,
+            deadline: None,
+            tokenize: Duration::ZERO,
+            span: Span::none(),
+        };
+        Ok(self.engine()?.submit(request)?)
+    }
+
+    fn engine(&self) -> Result<&Engine> {
+        self.specialist
+            .engine()
+            .ok_or_else(|| anyhow!("{} does not decode: name a decoder with --model", self.identity()))
+    }
+
+    fn inside_runtime(&self) -> Duration {
+        self.specialist.inside_runtime().unwrap_or_default()
+    }
+}
+
+fn ask(text: &str, max_tokens: usize, form: Option<Form>) -> Ask {
+    Ask {
+        task: String::new(),
+        prompt: Prompt::Text(text.to_owned()),
+        sampling: Sampling::greedy(max_tokens),
+        form,
+        class: Class::Normal,
+        deadline: None,
+        span: Span::none(),
+    }
+}

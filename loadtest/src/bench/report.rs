@@ -1,0 +1,92 @@
+//! What a benchmark says: one object, figures first. Pure.
+use super::{
+    figure::Name,
+    stats::{Summary, median, rounded},
+};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Figures and what they were made of, round by round.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    figures: BTreeMap<Name, Vec<f64>>,
+    details: BTreeMap<String, Vec<f64>>,
+    facts: Map<String, Value>,
+}
+
+impl Report {
+    /// One round's value of a figure.
+    pub(crate) fn figure(&mut self, name: Name, value: f64) {
+        self.figures.entry(name).or_default().push(value);
+    }
+
+    /// One round's value of what a figure was made of: tokens/s of ours, of a peer's.
+    pub(crate) fn detail(&mut self, name: &str, value: f64) {
+        self.details.entry(name.to_owned()).or_default().push(value);
+    }
+
+    /// What is so for the whole run: settings of a peer, a check.
+    pub(crate) fn fact(&mut self, name: &str, value: Value) {
+        self.facts.insert(name.to_owned(), value);
+    }
+
+    /// A check that must hold in every round: once false, it stays false.
+    pub(crate) fn check(&mut self, name: &str, holds: bool) {
+        let held = self.facts.get(name).and_then(Value::as_bool).unwrap_or(true);
+        self.facts.insert(name.to_owned(), (held && holds).into());
+    }
+
+    /// The object. A figure without a finite value in every round is null, and not left out.
+    pub(crate) fn to_json(&self, machine: Value, settings: Value) -> Value {
+        let figures: Map<String, Value> = self
+            .figures
+            .iter()
+            .map(|(name, values)| (name.key(), Summary::of(values).map_or(Value::Null, Summary::to_json)))
+            .collect();
+        let details: Map<String, Value> = self
+            .details
+            .iter()
+            .map(|(name, values)| {
+                let rounds: Vec<f64> = values.iter().copied().map(rounded).collect();
+                (
+                    name.clone(),
+                    json!({"median": rounded(median(values)), "rounds": rounds}),
+                )
+            })
+            .collect();
+        json!({
+            "figures": figures, "details": details, "facts": self.facts, "settings": settings, "machine": machine,
+            "interval": "order statistics of the rounds; `coverage` is the probability that it holds the median",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_has_figures_with_their_intervals_and_what_they_are_made_of() {
+        let mut report = Report::default();
+        for round in [1.0, 1.2, 1.1] {
+            report.figure(Name::SingleVsGenai, round);
+            report.detail("single tokens/s", round * 100.0);
+            report.check("equal", round < 1.15);
+        }
+        report.figure(Name::StepOverhead, f64::NAN);
+        report.check("counts", true);
+        let object = report.to_json(json!({"cores": 2}), json!({"threads": 2}));
+        let figure = &object["figures"]["single_vs_genai"];
+        assert_eq!(
+            (&figure["value"], &figure["low"], &figure["high"], &figure["rounds"]),
+            (&json!(1.1), &json!(1.0), &json!(1.2), &json!(3))
+        );
+        assert_eq!(object["figures"]["step_overhead"], Value::Null);
+        assert_eq!(object["details"]["single tokens/s"]["median"], json!(110.0));
+        assert_eq!(
+            (&object["facts"]["equal"], &object["facts"]["counts"]),
+            (&json!(false), &json!(true))
+        );
+        assert_eq!(object["machine"]["cores"], json!(2));
+    }
+}

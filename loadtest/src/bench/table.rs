@@ -1,0 +1,171 @@
+//! `shoal-loadtest table`: the figures of result files as a table, and the section of a page that it stands in. Pure but for [`run`].
+use super::figure::{FIGURES, Figure};
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where the section begins and ends.
+const BEGIN: &str = "<!-- figures: made by `shoal-loadtest table`, not by hand -->";
+const END: &str = "<!-- end of figures -->";
+
+/// Reads results and gives the table, or writes it into `page`.
+///
+/// # Errors
+/// A file that is none of ours, or a page without the section.
+pub(crate) fn run(results: &[PathBuf], page: Option<&Path>) -> Result<Option<String>> {
+    let read = |path: &PathBuf| -> Result<Value> {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        // A run's whole standard output will do: the object is its last line.
+        let last = text.trim_end().lines().next_back().unwrap_or_default();
+        let object: Value = serde_json::from_str(&text)
+            .or_else(|_| serde_json::from_str(last))
+            .with_context(|| path.display().to_string())?;
+        if !object["figures"].is_object() {
+            bail!("{}: it has no figures", path.display());
+        }
+        Ok(object)
+    };
+    let objects: Vec<Value> = results.iter().map(read).collect::<Result<_>>()?;
+    let table = table(&objects);
+    let Some(page) = page else { return Ok(Some(table)) };
+    let text = fs::read_to_string(page).with_context(|| page.display().to_string())?;
+    let text = replaced(&text, &table).with_context(|| page.display().to_string())?;
+    fs::write(page, text).with_context(|| page.display().to_string())?;
+    Ok(None)
+}
+
+/// The table, and under it what each run was on. Of several runs that have a figure the last counts.
+fn table(objects: &[Value]) -> String {
+    let mut out = String::from(
+        "| figure | name | measured | 95 % interval | rounds | bar | stretch | |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for figure in &FIGURES {
+        let found = objects
+            .iter()
+            .rev()
+            .map(|o| &o["figures"][figure.name.key()])
+            .find(|f| f.is_object());
+        out.push_str(&row(figure, found));
+    }
+    for object in objects {
+        out.push_str(&format!("\n{}\n", provenance(object)));
+    }
+    out
+}
+
+fn row(figure: &Figure, found: Option<&Value>) -> String {
+    let number = |key: &str| found.and_then(|f| f[key].as_f64());
+    let (words, key) = (figure.name.words(), figure.name.key());
+    let (bar, stretch) = (figure.written(figure.bar), figure.written(figure.stretch));
+    let (Some(value), Some(low), Some(high)) = (number("value"), number("low"), number("high")) else {
+        return format!("| {words} | `{key}` | not measured | | | {bar} | {stretch} | |\n");
+    };
+    let verdict = match (figure.reaches(value, figure.bar), figure.reaches(value, figure.stretch)) {
+        (_, true) => "stretch",
+        (true, false) => "bar",
+        (false, false) => "missed",
+    };
+    let rounds = found.map(|f| f["rounds"].to_string()).unwrap_or_default();
+    // Fewer than six rounds have no 95 % interval.
+    let few = if number("coverage").is_some_and(|c| c < 0.95) {
+        " (range)"
+    } else {
+        ""
+    };
+    let (value, low, high) = (figure.written(value), figure.written(low), figure.written(high));
+    format!("| {words} | `{key}` | {value} | {low} to {high}{few} | {rounds} | {bar} | {stretch} | {verdict} |\n")
+}
+
+fn provenance(object: &Value) -> String {
+    let (machine, settings) = (&object["machine"], &object["settings"]);
+    let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    format!(
+        "`{}`: {} on {}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.",
+        word(&settings["command"]),
+        word(&settings["model"]),
+        word(&machine["processor"]),
+        machine["cores"],
+        machine["memory_mb"],
+        word(&machine["kernel"]),
+        settings["intra_op_threads"],
+    )
+}
+
+/// The page with another table between the marks.
+fn replaced(page: &str, table: &str) -> Result<String> {
+    let (Some(begin), Some(end)) = (page.find(BEGIN), page.find(END)) else {
+        bail!("it has no section between `{BEGIN}` and `{END}`");
+    };
+    Ok(format!(
+        "{}{BEGIN}\n\n{table}\n{}",
+        &page[..begin],
+        &page[end.max(begin)..]
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object() -> Value {
+        json!({
+            "figures": {
+                "single_vs_genai": {"value": 1.02, "low": 1.0, "high": 1.05, "rounds": 7, "coverage": 0.984},
+                "step_overhead": {"value": 0.07, "low": 0.06, "high": 0.08, "rounds": 3, "coverage": 0.75},
+            },
+            "machine": {"processor": "X", "cores": 2, "memory_mb": 24000, "kernel": "6"},
+            "settings": {"command": "shoal-loadtest engine", "model": "bench_decoder@1", "intra_op_threads": 2},
+        })
+    }
+
+    #[test]
+    fn a_figure_is_held_against_its_bars() {
+        let table = table(&[object()]);
+        assert!(
+            table.contains("| `single_vs_genai` | 1.02 | 1.00 to 1.05 | 7 | 0.97 | 1.10 | bar |"),
+            "{table}"
+        );
+        assert!(table.contains("| `step_overhead` | 7.0 % | 6.0 % to 8.0 % (range) | 3 | 5.0 % | 2.0 % | missed |"));
+        assert_eq!(table.matches("not measured").count(), FIGURES.len() - 2);
+        assert!(table.contains("`shoal-loadtest engine`: bench_decoder@1 on X, 2 cores"));
+    }
+
+    #[test]
+    fn the_last_run_counts_and_what_it_lacks_comes_from_those_before() {
+        let mut later = object();
+        later["figures"] =
+            json!({"single_vs_genai": {"value": 1.2, "low": 1.1, "high": 1.3, "rounds": 9, "coverage": 0.96}});
+        let table = table(&[object(), later]);
+        assert!(table.contains("| 1.20 | 1.10 to 1.30 | 9 | 0.97 | 1.10 | stretch |") && table.contains("| 7.0 % |"));
+    }
+
+    #[test]
+    fn only_the_section_of_a_page_is_written_and_again_gives_the_same() {
+        let page = format!("# A\n\n{BEGIN}\nold\n{END}\n\nafter\n");
+        let once = replaced(&page, "| t |\n").expect("a section");
+        assert!(once.starts_with("# A\n\n<!--") && once.ends_with("-->\n\nafter\n") && !once.contains("old"));
+        assert_eq!(replaced(&once, "| t |\n").expect("a section"), once);
+        assert!(replaced("# A\n", "").is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_result_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.json");
+        for text in ["", "{}", "hello\n{\"rate\": 5}"] {
+            fs::write(&path, text).expect("written");
+            let error = format!("{:#}", run(std::slice::from_ref(&path), None).expect_err(text));
+            assert!(error.contains("a.json"), "{error}");
+        }
+        fs::write(&path, format!("words\n{}\n", object())).expect("written");
+        assert!(
+            run(&[path], None)
+                .expect("a result")
+                .is_some_and(|t| t.contains("1.02"))
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! `shoal-loadtest specialist`: a specialist process of its own, over gRPC, beside MLServer and beside the same model in this process.
+use super::{
+    Bench,
+    figure::Name,
+    in_turn,
+    inside::Inside,
+    peer::{Peer, needed},
+    process::{Served, binary},
+    report::Report,
+    stats::median,
+    workload::{ROWS, text},
+};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::{Value, json};
+use shoal_kit::{channel, oip};
+use shoal_proto::{
+    oip::{
+        InferTensorContents, ModelInferRequest, ModelInferResponse, ModelReadyRequest,
+        grpc_inference_service_client::GrpcInferenceServiceClient, model_infer_request::InferInputTensor,
+    },
+    v1::{self, specialist_service_client::SpecialistServiceClient},
+};
+use shoal_specialist::folder::Folder;
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+use tonic::transport::Channel;
+
+/// First tokens a round and side: what gRPC adds is a hundredth of a prefill, so it takes many to see it.
+const FIRST_TOKENS: usize = 40;
+
+/// How long requests are counted, a round and side.
+const WINDOW: Duration = Duration::from_millis(1500);
+
+/// How long MLServer may take until its model is ready.
+const READY: Duration = Duration::from_secs(60);
+
+/// One answer; the longest are first tokens.
+const CALL: Duration = Duration::from_secs(30);
+
+/// Both servers of a classifier, and what they are asked.
+struct Classifiers {
+    /// Lives as long as it is asked.
+    _served: Served,
+    _peer: Peer,
+    ours: Classifier,
+    theirs: Classifier,
+}
+
+/// A server of the Open Inference Protocol.
+#[derive(Clone)]
+struct Classifier {
+    client: GrpcInferenceServiceClient<Channel>,
+    model: String,
+}
+
+/// Measures; gives the object.
+///
+/// # Errors
+/// When something is missing, or a side has no answer.
+pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) -> Result<Value> {
+    let shoal = binary(shoal)?;
+    let mut report = Report::default();
+    let first = if bench.wants(Name::FirstTokenAddedUs) {
+        let served = Served::start(&shoal, &bench.model, bench.threads).await?;
+        Some((Inside::load(&bench.model, bench.threads).await?, served))
+    } else {
+        None
+    };
+    let classifiers = if bench.wants(Name::ClassifyVsMlserver) {
+        Some(Classifiers::start(bench, &shoal, classifier, &mut report).await?)
+    } else {
+        None
+    };
+    let bar = bench.progress();
+    for round in 0..=bench.rounds {
+        // Round 0 warms up.
+        let mut scratch = Report::default();
+        let into = if round == 0 { &mut scratch } else { &mut report };
+        if let Some((inside, served)) = &first {
+            first_token(inside, served, round, into).await?;
+        }
+        if let Some(classifiers) = &classifiers {
+            classifiers.measure(round, into).await?;
+        }
+        if bench.wants(Name::RssBeyondWeightsMb) {
+            at_rest(&shoal, bench, into).await?;
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let model = bench.model.display().to_string();
+    Ok(report.to_json(bench.machine.clone(), bench.settings(&model)))
+}
+
+/// The same text asked in turn, here and over gRPC.
+async fn first_token(inside: &Inside, served: &Served, round: usize, report: &mut Report) -> Result<()> {
+    let client = SpecialistServiceClient::new(channel::connect_lazy(&served.grpc)?);
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for i in 0..FIRST_TOKENS {
+        let text = text(round * FIRST_TOKENS + i);
+        let (a, b) = in_turn(i, inside.first_token_of(&text), over_grpc(client.clone(), &text)).await?;
+        here.push(a);
+        there.push(b);
+    }
+    let (here, there) = (median(&here), median(&there));
+    report.figure(Name::FirstTokenAddedUs, (there - here) * 1e6);
+    report.detail("first token in process us", here * 1e6);
+    report.detail("first token over gRPC us", there * 1e6);
+    Ok(())
+}
+
+/// Seconds until the first event of an answer of one token.
+async fn over_grpc(mut client: SpecialistServiceClient<Channel>, text: &str) -> Result<f64> {
+    let request = v1::GenerateRequest {
+        prompt: Some(v1::Prompt {
+            content: Some(v1::prompt::Content::Text(text.to_owned())),
+        }),
+        sampling: Some(v1::Sampling {
+            max_tokens: Some(1),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let call = async {
+        let started = Instant::now();
+        let mut events = client.generate(request).await?.into_inner();
+        events.message().await?.context("an answer has an end")?;
+        let seconds = started.elapsed().as_secs_f64();
+        // To its end: a dropped stream is a cancelled request, and the next one would wait for that.
+        while events.message().await?.is_some() {}
+        Ok(seconds)
+    };
+    tokio::time::timeout(CALL, call)
+        .await
+        .map_err(|_| anyhow!("no answer over gRPC within {CALL:?}"))?
+}
+
+impl Classifiers {
+    async fn start(bench: &Bench, shoal: &Path, folder: &Path, report: &mut Report) -> Result<Self> {
+        needed(folder)?;
+        let opened = Folder::open(folder)?;
+        let version = opened.model.parent().context("a model lies in a folder")?;
+        let (peer, theirs) = fastest(version, bench.threads, report).await?;
+        report.fact("mlserver", peer.settings().clone());
+        report.fact("classifier", json!(folder));
+        let served = Served::start(shoal, folder, bench.threads).await?;
+        let ours = Classifier::at(&served.grpc, opened.manifest.name.clone())?;
+        ours.ready().await?;
+        let (a, b) = (ours.classify(&text(0)).await?, theirs.classify(&text(0)).await?);
+        report.check(
+            "both classifiers gave the same label",
+            label(&a) == label(&b) && label(&a).is_some(),
+        );
+        Ok(Self {
+            _served: served,
+            _peer: peer,
+            ours,
+            theirs,
+        })
+    }
+
+    async fn measure(&self, round: usize, report: &mut Report) -> Result<()> {
+        let (ours, theirs) = in_turn(round, self.ours.rate(), self.theirs.rate()).await?;
+        report.figure(Name::ClassifyVsMlserver, ours / theirs);
+        report.detail("classify ours requests/s", ours);
+        report.detail("classify MLServer requests/s", theirs);
+        Ok(())
+    }
+}
+
+/// MLServer as it is fastest here: batching gathers requests that one at a time might have been done with already, so both are tried.
+async fn fastest(version: &Path, threads: usize, report: &mut Report) -> Result<(Peer, Classifier)> {
+    let mut best: Option<(f64, Peer, Classifier)> = None;
+    for batch in ["16", "1"] {
+        let peer = Peer::start(
+            "MLServer",
+            "mlserver",
+            "classifier.py",
+            version,
+            threads,
+            &["--batch", batch],
+        )
+        .await?;
+        let word = |key: &str| peer.settings()[key].as_str().unwrap_or_default().to_owned();
+        let server = Classifier::at(&format!("http://{}", word("grpc")), word("model"))?;
+        server.ready().await?;
+        // The first warms it up.
+        server.rate().await?;
+        let rate = server.rate().await?;
+        report.fact(
+            &format!("mlserver requests/s with batches of {batch}"),
+            json!(rate.round()),
+        );
+        if best.as_ref().is_none_or(|(most, ..)| rate > *most) {
+            best = Some((rate, peer, server));
+        }
+    }
+    best.map(|(_, peer, server)| (peer, server))
+        .context("one of them is the fastest")
+}
+
+impl Classifier {
+    fn at(url: &str, model: String) -> Result<Self> {
+        let client = GrpcInferenceServiceClient::new(channel::connect_lazy(url)?);
+        Ok(Self { client, model })
+    }
+
+    /// Waits until the model is there.
+    async fn ready(&self) -> Result<()> {
+        let end = Instant::now() + READY;
+        loop {
+            let request = ModelReadyRequest {
+                name: self.model.clone(),
+                ..Default::default()
+            };
+            match self.client.clone().model_ready(request).await {
+                Ok(answer) if answer.get_ref().ready => return Ok(()),
+                answer => ensure!(Instant::now() < end, "not ready within {READY:?}: {answer:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn classify(&self, text: &str) -> Result<ModelInferResponse> {
+        let contents = InferTensorContents {
+            bytes_contents: vec![text.as_bytes().to_vec()],
+            ..Default::default()
+        };
+        let request = ModelInferRequest {
+            model_name: self.model.clone(),
+            inputs: vec![InferInputTensor {
+                name: oip::TEXT_INPUT.into(),
+                datatype: "BYTES".into(),
+                shape: vec![1],
+                contents: Some(contents),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let answer = tokio::time::timeout(CALL, self.client.clone().model_infer(request)).await;
+        Ok(answer.map_err(|_| anyhow!("no label within {CALL:?}"))??.into_inner())
+    }
+
+    /// Requests a second with 16 open at once. Closed: a server that is slower is asked less, and neither is overloaded.
+    async fn rate(&self) -> Result<f64> {
+        let started = Instant::now();
+        let one = |caller: usize| async move {
+            let mut answered = 0_u32;
+            while started.elapsed() < WINDOW {
+                self.classify(&text(caller)).await?;
+                answered += 1;
+            }
+            Ok::<u32, anyhow::Error>(answered)
+        };
+        let answered = futures::future::try_join_all((0..ROWS).map(one)).await?;
+        Ok(f64::from(answered.iter().sum::<u32>()) / started.elapsed().as_secs_f64())
+    }
+}
+
+/// The label in an answer, from whichever of the two places it is in.
+fn label(answer: &ModelInferResponse) -> Option<Vec<u8>> {
+    if let Some(raw) = answer.raw_output_contents.first() {
+        return raw.get(4..).map(<[u8]>::to_vec);
+    }
+    let contents = answer.outputs.first()?.contents.as_ref()?;
+    contents.bytes_contents.first().cloned()
+}
+
+/// Starts a specialist and looks at its memory once it serves and nobody has asked anything. The KV buffer's pages are not there yet (they are the
+/// operating system's zeroes until a sequence writes them), so all that is taken off is the weights: taking off the whole buffer as well would
+/// count memory that was never used.
+#[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
+async fn at_rest(shoal: &Path, bench: &Bench, report: &mut Report) -> Result<()> {
+    let folder = &bench.model;
+    let model = Folder::open(folder)?.model;
+    let data = model.with_extension("onnx.data");
+    let weights: u64 = [&model, &data]
+        .iter()
+        .filter_map(|p| fs::metadata(p).ok())
+        .map(|m| m.len())
+        .sum();
+    let served = Served::start(shoal, folder, bench.threads).await?;
+    let resident = served.resident_bytes()?;
+    report.figure(Name::RssBeyondWeightsMb, (resident as f64 - weights as f64) / 1e6);
+    report.detail("specialist at rest, resident MB", resident as f64 / 1e6);
+    report.detail("weights MB", weights as f64 / 1e6);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_proto::oip::model_infer_response::InferOutputTensor;
+
+    #[test]
+    fn a_label_is_read_from_either_place() {
+        let contents = InferTensorContents {
+            bytes_contents: vec![b"oos".to_vec()],
+            ..Default::default()
+        };
+        let output = InferOutputTensor {
+            contents: Some(contents),
+            ..Default::default()
+        };
+        let mut answer = ModelInferResponse {
+            outputs: vec![output],
+            ..Default::default()
+        };
+        assert_eq!(label(&answer).as_deref(), Some(b"oos".as_slice()));
+        answer.raw_output_contents = vec![b"\x03\0\0\0oos".to_vec()];
+        assert_eq!(label(&answer).as_deref(), Some(b"oos".as_slice()));
+        assert_eq!(label(&ModelInferResponse::default()), None);
+    }
+}

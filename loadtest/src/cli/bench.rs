@@ -1,0 +1,61 @@
+//! What the benchmarks take.
+use crate::bench::figure::Name;
+use clap::{Args, value_parser};
+use std::path::PathBuf;
+
+/// After the help of both.
+pub(super) const AFTER_BENCH: &str = "\
+The object on standard output, its last line:
+  figures    {NAME: {value, low, high, rounds, coverage}}: the median of the rounds' ratios and its interval by order
+             statistics (`coverage` is the probability that it holds the median: 0.984 with 7 rounds, 0.75 with 3). Shares are
+             fractions: 0.05 is 5 %
+  details    what the figures are made of (tokens/s of each side, ...), round by round
+  facts      how each peer says that it is set up, and checks that must be true (the same tokens, as many tokens)
+  settings   the command, the model, threads, slots; machine: processor, cores, memory, kernel, load before the run
+
+Peers are installed once by `loadtest/peers/setup`, which also makes the synthetic decoder; run both in the repository's root.
+Exit codes: 0 measured; 64 the command line or the model folder is wrong; 69 something is not set up, and the message says which
+command does that; 70 a side gave no answer.";
+
+/// What both benchmarks take.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct BenchArgs {
+    /// Only these figures, of those that this command measures; several with commas between them [default: all of them]
+    #[arg(long, value_delimiter = ',', value_name = "FIGURE", hide_possible_values = false)]
+    pub(crate) only: Vec<Name>,
+    /// Rounds that count, after one that warms up; seven are the fewest whose interval reaches 95 % with room to spare
+    #[arg(long, default_value_t = 7, value_parser = value_parser!(u16).range(1..=1000), value_name = "N")]
+    pub(crate) rounds: u16,
+    /// ONNX Runtime threads inside an operator, on every side [default: as many as there are cores]
+    #[arg(long, value_parser = value_parser!(u16).range(1..=1024), value_name = "N")]
+    pub(crate) threads: Option<u16>,
+    /// A decoder's folder, models/planner for one [default: the synthetic decoder of 25 million parameters]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+/// What `shoal-loadtest specialist` takes besides.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct SpecialistArgs {
+    /// What both take.
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+    /// The binary whose specialist is started [default: `shoal` beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) shoal: Option<PathBuf>,
+    /// A classifier's folder, for classify_vs_mlserver. The default is so small that it is the wire that is measured;
+    /// models/route is a shipped one
+    #[arg(long, default_value = "tests/fixtures/models/tiny_classifier", value_name = "DIR")]
+    pub(crate) classifier: PathBuf,
+}
+
+/// What `shoal-loadtest table` takes.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct TableArgs {
+    /// What `engine` and `specialist` printed; of several files with a figure the last counts
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) results: Vec<PathBuf>,
+    /// Put the table into this page's section for it, instead of printing it
+    #[arg(long, value_name = "PAGE")]
+    pub(crate) write: Option<PathBuf>,
+}
