@@ -5,6 +5,7 @@
     python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
+    python -m shoal_trainer rescore --data DIR models/tool_call/1
     python -m shoal_trainer table models > models/README.md
 """
 from __future__ import annotations
@@ -13,8 +14,11 @@ import argparse
 import json
 import random
 import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
+
+import tomli_w
 
 from . import batches, data, evaluate, lineage, model, parity, retrain, table, tasks
 from .encoder import loop as loop_of_encoders
@@ -172,6 +176,21 @@ def evaluated(args: argparse.Namespace) -> None:
                 print(json.dumps({"input": j.row["input"], "target": task.say(j.row["target"]), "output": j.text}, ensure_ascii=False))
 
 
+def rescored(args: argparse.Namespace) -> None:
+    """Judges shipped versions anew on dev and writes the scores into their cards; weights and thresholds stay."""
+    for folder in args.folders:
+        about = tomllib.loads((folder / "card.toml").read_text())
+        for name in about["scores"]:
+            task = tasks.named(name)[0]
+            task.kind = about["kind"]
+            task.learn(data.read(data.find(args.data, name, "train"), task))
+            dev = data.read(data.find(args.data, name, "dev"), task)
+            judged = evaluate.judge(folder, task, dev[: args.dev_rows] if args.dev_rows else dev, about["limits"]["max_new_tokens"], about)
+            about["scores"][name] = evaluate.metrics(task, judged)
+            print(json.dumps({"folder": str(folder), "task": name, **about["scores"][name]}))
+        (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
+
+
 def _read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:
     """Tasks that have learned from their training rows, those rows, the dev rows, and the training files."""
     wanted = tasks.named(args.task)
@@ -236,6 +255,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
     p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*OF_DECODERS, *OF_ENCODERS)})
+    r = commands.add_parser("rescore", help=(rescored.__doc__ or "").splitlines()[0])
+    r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
+    r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
+    r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
+    r.set_defaults(run=rescored)
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")
     t.add_argument("models", type=Path)
     t.set_defaults(run=lambda args: print(table.table(args.models), end=""))

@@ -13,7 +13,7 @@ HEAD = """\
 Made by `python -m shoal_trainer table models > models/README.md` from the folders; not typed. Scores are on the dev split, answers held
 to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
 is at or over the threshold; `right of kept`: how many of those are right; `ECE`: expected calibration error of the confidence, on rows that
-it was not fitted on; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale.
+it was not fitted on; in brackets the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale.
 
 | folder | task | version | parameters | size | score | other metrics | beside it | threshold | kept | right of kept | ECE | trained for |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -29,10 +29,12 @@ def table(models: Path) -> str:
         card = tomllib.loads((here / "card.toml").read_text())
         size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
         for task, scores in card["scores"].items():
-            other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and k != "score")
             kept = card.get("calibration", {}).get(task, {})
             shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept", "expected_calibration_error")]
-            score = f"{scores['score']:.3f}" if "score" in scores else ""
+            main = tasks.KNOWN[task].main
+            other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and not k.startswith(main))
+            bounds = f" ({scores[f'{main}_low']:.3f} to {scores[f'{main}_high']:.3f})" if f"{main}_low" in scores else ""
+            score = f"{scores[main]:.3f}{bounds}"
             cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, tasks.KNOWN[task].beside, *shown]
             lines.append("| " + " | ".join(str(c) for c in [*cells, f"{lineage.minutes(lineage.of(here)):.0f} min"]) + " |")
         for sample in json.loads((here / "samples.json").read_text()):

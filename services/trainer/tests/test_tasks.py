@@ -1,10 +1,11 @@
 """Each task's text form, its grammar as serving renders it, and its variants."""
 import random
 
+import numpy as np
 import pytest
 from conftest import learned, rows
 
-from shoal_trainer import score, tasks
+from shoal_trainer import evaluate, score, tasks
 from shoal_trainer.constrain import Constraint
 from shoal_trainer.prompt import Prompt
 from shoal_trainer.tasks import vary
@@ -133,3 +134,14 @@ def test_names_of_tasks_are_checked() -> None:
 
 def test_our_score_is_the_definition_of_the_task_data() -> None:
     assert score.tool_call([({}, {"tool": "A", "arguments": {"x": "One. "}}, {"tool": "a", "arguments": {"x": "one"}})])["score"] == 1.0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_interval_is_around_the_metric_and_of_one_value_where_all_rows_agree(name: str) -> None:
+    task = learned(name)
+    some = [(r, r["target"], r["target"] if i % 3 else None) for i, r in enumerate(rows(name))]
+    weights = np.array([task.weight(judged) for judged in some])
+    assert weights[:, 0].sum() / weights[:, 1].sum() == pytest.approx(task.metrics(some)[task.main])
+    low, high = evaluate.interval(weights)
+    assert low < task.metrics(some)[task.main] < high
+    assert evaluate.interval(np.array([[1.0, 1.0]] * 20 + [[0.0, 0.0]])) == (1.0, 1.0)

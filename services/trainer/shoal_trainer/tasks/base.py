@@ -102,6 +102,13 @@ class Task:
         """Whether an answer is right: exact, unless a task says otherwise."""
         return output is not None and score.norm(self.read(self.say(row["target"]))) == score.norm(output)
 
+    main: ClassVar[str] = "score"  # The metric that an interval is given of.
+
+    def weight(self, judged: tuple[Row, Any, Any]) -> tuple[float, float]:
+        """What one row adds to the main metric's two sums: of a share, its own value of one; of rows of another kind, nothing of nothing."""
+        value = self.metrics([judged])[self.main]
+        return (0.0, 0.0) if value is None else (float(value), 1.0)
+
     def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
         """score.py's metrics over (row, target, output)."""
         return getattr(score, self.name)(judged)

@@ -5,6 +5,7 @@ import json
 import random
 from typing import Any
 
+from .. import score
 from ..encoder.align import Span, locate
 from . import forms
 from .base import SGD, Row, Task, parse
@@ -109,3 +110,7 @@ class Extract(Task):
                 target = {slot: new(value) for slot, value in target.items()}
         slots = rng.sample(row["input"]["slots"], len(row["input"]["slots"]))
         return {**row, "input": {**row["input"], "slots": slots, "user": user}, "target": target}
+
+    def weight(self, judged: tuple[Row, Any, Any]) -> tuple[float, float]:
+        wanted, found = score.flat(judged[1]), score.flat(judged[2])
+        return 2 * len(wanted & found), len(wanted) + len(found)

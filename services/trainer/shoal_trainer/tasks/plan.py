@@ -27,6 +27,7 @@ class Plan(Task):
     """A list of `{"task", "input"}`; the calls that the steps lead to are the business of `tool_call`."""
 
     name = "plan"
+    main = "splits"
     corpus = SNIPS
     beside = "AGIF on MixSNIPS 0.742 with the calls; splits by a joiner-and-verb regex about 0.92"
     kind = "tag"

@@ -95,5 +95,9 @@ class Summarize(Task):
                 target = [{**call, "parameters": {k: new(v) for k, v in call["parameters"].items()}} for call in target]
         return {**row, "input": {**row["input"], "methods": shuffled(row["input"]["methods"], rng), "dialogue": dialogue}, "target": target}
 
+    def weight(self, judged: tuple[Row, Any, Any]) -> tuple[float, float]:
+        wanted, found = score.calls(judged[1]), score.calls(judged[2])
+        return 2 * len(wanted & found), len(wanted) + len(found)
+
     def right(self, row: Row, output: Any) -> bool:
         return output is not None and score.calls(row["target"]) == score.calls(output)

@@ -18,6 +18,28 @@ fn there_are_enough_goals_and_edges_of_each_kind() {
 }
 
 #[test]
+fn conversations_go_to_the_planner_with_their_methods_and_each_other_task_has_something_to_say() {
+    let talks = talks();
+    assert_eq!(talks.len(), TALKS);
+    for talk in talks {
+        let Some(Source::Goal(goal)) = &talk.request.source else {
+            panic!("a goal")
+        };
+        assert!(!goal.turns.is_empty() && !goal.methods.is_empty(), "{}", talk.id());
+    }
+    let others = others();
+    for task in [Task::Extract, Task::Compose, Task::Summarize] {
+        let of_task: Vec<&Goal> = others.iter().filter(|g| g.kind == Kind::Step(task)).collect();
+        assert_eq!(of_task.len(), OTHERS, "{}", task.name());
+        assert!(
+            of_task
+                .iter()
+                .all(|g| g.title().chars().count() < TOLD + 60 && !g.target().to_string().is_empty())
+        );
+    }
+}
+
+#[test]
 fn a_conversation_is_written_as_plan_text_with_its_references_and_dollar_signs() {
     let calls: Vec<Json> = serde_json::from_str(
         r#"[{"id": 1, "service": "S_1", "method": "Find", "parameters": {"price": "$5", "say": "a \"b\""}},
