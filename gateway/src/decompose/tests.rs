@@ -100,7 +100,7 @@ fn intents() -> (config::Gateway, Registry) {
     }
     let registry = Registry::build(&config).expect("registry");
     let server = Arc::new(crate::tools::Server::new(
-        "s".into(),
+        "s",
         &config::ToolServer::default(),
         &config.gateway,
     ));
