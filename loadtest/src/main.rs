@@ -1,6 +1,6 @@
 //! `shoal-loadtest`: load on a mesh that somebody else runs, and benchmarks of its parts beside their peers.
 //!
-//! Reading order: [`cli`] is what can be asked; [`bench`] is a room of its own. Of `plans`, [`schedule`] says when plans arrive and [`tally`] adds up what became of them
+//! Reading order: [`cli`] is what can be asked; [`mod@bench`] is a room of its own. Of `plans`, [`schedule`] says when plans arrive and [`tally`] adds up what became of them
 //! (both pure); [`goals`] reads what is asked and [`judge`] what is right; [`call`] puts one plan to the gateway; [`load`] is
 //! the open loop that joins them.
 mod bench;
