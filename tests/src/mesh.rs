@@ -273,6 +273,10 @@ pub fn set(config: &mut Table, section: &str, key: &str, value: impl Into<Value>
 
 /// Leaves tools and outcomes only: a mesh that starts in a moment, for what needs no model.
 pub fn without_models(config: &mut Table) {
+    // Intents are told by a task, and what they are for is one.
+    if let Some(gateway) = config.get_mut("gateway").and_then(toml::Value::as_table_mut) {
+        gateway.remove("intents");
+    }
     for section in ["specialist", "endpoint", "task"] {
         config.remove(section);
     }

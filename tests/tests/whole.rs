@@ -81,15 +81,16 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
     );
     assert_eq!(ride["depends_on"], json!(["2"]));
 
-    for (run, planner) in [(&goal, 1), (&trip, 0)] {
+    // Ahead of a goal's nodes: who told its intent, and the planner.
+    for (run, ahead) in [(&goal, 2), (&trip, 0)] {
         let last = run.last()?;
         let plan_id = last["plan_id"].as_str().context("plan_id")?;
-        let wanted = last["nodes"].as_array().context("nodes")?.len() + planner;
+        let wanted = last["nodes"].as_array().context("nodes")?.len() + ahead;
         let outcomes = mesh.outcomes(plan_id, wanted).await?;
         assert_eq!(
             outcomes.len(),
             wanted,
-            "one outcome a node, and the planner's: {outcomes:#?}"
+            "one outcome a node, and those ahead of them: {outcomes:#?}"
         );
         let trace = outcomes[0].trace_id.clone();
         assert!(
@@ -104,8 +105,14 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
             .await;
         whole(&spans).map_err(anyhow::Error::msg)?;
         let seen = services(&spans);
-        let expected: &[&str] = if planner == 1 {
-            &["shoal-run", "shoal-gateway", "shoal-splitter", "shoal-tool_call"]
+        let expected: &[&str] = if ahead > 0 {
+            &[
+                "shoal-run",
+                "shoal-gateway",
+                "shoal-route",
+                "shoal-splitter",
+                "shoal-tool_call",
+            ]
         } else {
             &["shoal-run", "shoal-gateway", "shoal-concierge"]
         };
@@ -113,7 +120,7 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
             expected.iter().all(|s| seen.contains(s)),
             "{expected:?} are not all in {seen:?}"
         );
-        if planner == 1 {
+        if ahead > 0 {
             assert!(
                 spans.iter().any(|s| s.name == "prefill"),
                 "the trace reaches the model's own run"

@@ -5,6 +5,7 @@ mod ending;
 mod endpoints;
 mod execution;
 mod inference;
+mod intents;
 mod passed;
 mod planning;
 mod recorded;
