@@ -1,12 +1,15 @@
 //! Layers, provenance, and what is refused before anything binds.
-use super::{Gateway, MeshConfig};
+use super::MeshConfig;
 use crate::environment;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 use toml::{Table, Value};
+
+mod fits;
+use fits::fits;
 
 /// The file that is read when none is named.
 pub const FILE: &str = "mesh.toml";
@@ -241,170 +244,6 @@ fn relative_to(config: &mut MeshConfig, folder: &Path) {
     for path in paths {
         *path = folder.join(&*path);
     }
-}
-
-/// What an intent is for must be there, and each of its keys must have an effect.
-fn intents(config: &MeshConfig) -> Result<(), (String, String)> {
-    let Gateway {
-        plan_task,
-        episode_task,
-        route_task,
-        intents,
-        ..
-    } = &config.gateway;
-    let routed = |task: &String| config.task.contains_key(task);
-    if !intents.is_empty() && !routed(route_task) {
-        let said = format!(
-            "no task `{route_task}` is routed, and it tells intents: name a classifier in [task.{route_task}] chain"
-        );
-        return Err(("gateway.route_task".into(), said));
-    }
-    for (name, intent) in intents {
-        let key = format!("gateway.intents.{name}");
-        if intent.task == *route_task || (intent.task != *plan_task && !routed(&intent.task)) {
-            return Err((
-                key,
-                format!("`{}` is not a task of [task] that a goal can be for", intent.task),
-            ));
-        }
-        if intent.services.is_empty() == (intent.task == *episode_task) {
-            return Err((
-                key,
-                format!(
-                    "`services` are what the planner of `{episode_task}` may call: it needs at least one, and no other task takes any"
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// What types cannot say.
-fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
-    let Gateway {
-        max_nodes,
-        max_plans,
-        max_input_bytes,
-        default_deadline,
-        max_deadline,
-        ..
-    } = &config.gateway;
-    let positive = [
-        ("max_nodes", *max_nodes),
-        ("max_plans", *max_plans),
-        ("max_input_bytes", *max_input_bytes),
-    ];
-    if let Some((key, _)) = positive.into_iter().find(|(_, n)| *n == 0) {
-        return Err((format!("gateway.{key}"), "must be at least 1".into()));
-    }
-    if default_deadline > max_deadline || default_deadline.is_zero() {
-        return Err((
-            "gateway.default_deadline".into(),
-            "must be above zero and at most max_deadline".into(),
-        ));
-    }
-    // Hedging what is faster than half of the rest would be load; and past 0.999 there are never enough times seen to tell.
-    for (key, share, fits) in [
-        ("hedge_share", config.gateway.hedge_share, 0.0..=1.0),
-        ("hedge_quantile", config.gateway.hedge_quantile, 0.5..=0.999),
-    ] {
-        if !fits.contains(&share) {
-            let said = format!("must be {} to {}", fits.start(), fits.end());
-            return Err((format!("gateway.{key}"), said));
-        }
-    }
-    let targets: BTreeSet<&str> = config
-        .specialist
-        .keys()
-        .chain(config.endpoint.keys())
-        .map(String::as_str)
-        .collect();
-    if let Some(name) = config
-        .specialist
-        .keys()
-        .find(|name| config.endpoint.contains_key(*name))
-    {
-        return Err((
-            format!("endpoint.{name}"),
-            "is also the name of a specialist; targets need names of their own".into(),
-        ));
-    }
-    for (name, specialist) in &config.specialist {
-        let key = |field: &str| format!("specialist.{name}.{field}");
-        if specialist.folder.is_none() && specialist.endpoints.is_empty() {
-            return Err((
-                key("folder"),
-                "give a model folder to serve, or `endpoints` to call".into(),
-            ));
-        }
-        // 1024 rows is past where any provider still gains from more.
-        if specialist.slots == 0 || specialist.slots > 1024 {
-            return Err((key("slots"), "must be 1 to 1024".into()));
-        }
-        // As many different beginnings as that are no beginnings any more.
-        if specialist.prefix_slots > 64 {
-            return Err((key("prefix_slots"), "must be 0 to 64".into()));
-        }
-        if specialist.intra_op_threads == 0 || specialist.max_in_flight == 0 || specialist.queue_tokens == 0 {
-            return Err((
-                key("intra_op_threads"),
-                "intra_op_threads, max_in_flight and queue_tokens must be at least 1".into(),
-            ));
-        }
-        if let Some(bad) = specialist.endpoints.iter().find(|e| !is_url(e)) {
-            return Err((key("endpoints"), format!("`{bad}` is not http://host:port")));
-        }
-    }
-    for (name, endpoint) in &config.endpoint {
-        if !is_url(&endpoint.base_url) || endpoint.model.is_empty() || endpoint.max_in_flight == 0 {
-            return Err((
-                format!("endpoint.{name}"),
-                "needs base_url (http://host:port/v1), model, and max_in_flight of at least 1".into(),
-            ));
-        }
-    }
-    for (name, server) in &config.tools {
-        if !is_url(&server.endpoint) || server.max_in_flight == 0 {
-            return Err((
-                format!("tools.{name}.endpoint"),
-                "must be http://host:port, with max_in_flight of at least 1".into(),
-            ));
-        }
-    }
-    intents(config)?;
-    for (name, task) in &config.task {
-        if task.chain.is_empty() {
-            return Err((
-                format!("task.{name}.chain"),
-                "names no target; give at least one specialist or endpoint".into(),
-            ));
-        }
-        if let Some(bad) = task.chain.iter().find(|target| !targets.contains(target.as_str())) {
-            let known: Vec<_> = targets.iter().copied().collect();
-            return Err((
-                format!("task.{name}.chain"),
-                format!("`{bad}` is no specialist or endpoint; there are: {}", known.join(", ")),
-            ));
-        }
-        if task.confidence_threshold.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
-            return Err((
-                format!("task.{name}.confidence_threshold"),
-                "must be between 0 and 1".into(),
-            ));
-        }
-    }
-    if !config.gateway.feedback.is_empty() && !is_url(&config.gateway.feedback) {
-        return Err((
-            "gateway.feedback".into(),
-            "must be http://host:port, or empty to keep no outcomes".into(),
-        ));
-    }
-    Ok(())
-}
-
-fn is_url(text: &str) -> bool {
-    text.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
 }
 
 #[cfg(test)]
