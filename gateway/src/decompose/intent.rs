@@ -1,7 +1,7 @@
 //! What a goal's intent makes of it. Pure but for the registry's list of tools.
 //!
-//! A goal in words is first asked of `[gateway] route_task`, where one is set: a classifier that costs milliseconds and says what
-//! kind of request this is. `[gateway.intents]` says which task that intent is for, and which services a planner may then call.
+//! Where `[gateway.intents]` has any, a goal in words is first asked of `[gateway] route_task`: a classifier that costs milliseconds and
+//! says what kind of request this is. The table says which task such a request is for, and which services its planner may then call.
 //! An intent that nobody mapped, one that the classifier is not sure of, and a classifier that is away change nothing: the goal goes
 //! to `plan_task`, as if nobody had been asked.
 use crate::{route::Registry, tools::Tool};

@@ -166,9 +166,12 @@ fn exp_sum(logits: &[f32], best: f32) -> f64 {
 fn exp(x: f32) -> f32 {
     /// Adding and subtracting it rounds to a whole number, which stands in the last bits of the sum.
     const ROUND: f32 = 12_582_912.0;
+    /// What is less likely than this is so little that single precision has no normal number for it.
+    const LEAST: f32 = -87.0;
     /// ln 2 in two parts, of which the first has zeroes enough to be multiplied exactly.
     const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-    let x = x.max(-87.0);
+    // Not `max`, which would make a number of what is none: a model that gives NaN is broken, and must be told so.
+    let x = if x < LEAST { LEAST } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let octaves = shifted - ROUND;
     let r = x - octaves * LN_2.0 - octaves * LN_2.1;
@@ -245,6 +248,19 @@ mod tests {
             let slow: f64 = finite.iter().map(|l| f64::from(l - best).exp()).sum();
             prop_assert!(finite.is_empty() || (exp_sum(&finite, best) / slow - 1.0).abs() < 2e-6);
         }
+    }
+
+    #[test]
+    fn a_model_that_gives_no_number_for_any_token_is_broken() {
+        for odd in [f32::NAN, f32::INFINITY] {
+            let choice = Sampler::new(&Sampling::greedy(1), &[]).choose(&[1.0, odd, 0.5], None);
+            assert_eq!(choice, None, "{odd}");
+        }
+        let masked = Sampler::new(&Sampling::greedy(1), &[]).choose(&[1.0, f32::NEG_INFINITY, 0.5], None);
+        assert!(
+            masked.is_some_and(|c| c.token == 0),
+            "a token that cannot be is no fault"
+        );
     }
 
     #[test]
