@@ -4,16 +4,18 @@
 //! [`folder`] (checked before ONNX Runtime sees it) -> `server` (three doors) -> `generator` -> [`prompt`] (template, tokens) ->
 //! [`constrain`] (grammar; compiled in the `workshop`) -> [`engine`] (queue, slots, owner thread) -> `runtime` (ONNX Runtime,
 //! the one module that names its binding) -> [`sampling`] (a token, its text, how sure it was) -> back through the request's
-//! channel. Encoders go `server` -> [`encoder`] -> `runtime`; a [`tagger`] generates without decoding, in one run of an encoder over a
-//! text or an object's fields. [`specialist`] puts one model together, `versions` puts another in its place while it serves; [`load`]
+//! channel. Encoders go `server` -> [`encoder`] -> `runtime`; a [`tagger`] and a [`filler`] generate without decoding, in one run of
+//! an encoder (`one_run`) over a text or an object's fields. [`specialist`] puts one model together, `versions` puts another in its place while it serves; [`load`]
 //! and [`serve`] are the process.
 
 pub mod constrain;
 pub mod encoder;
 pub mod engine;
 mod error;
+pub mod filler;
 pub mod folder;
 mod generator;
+mod one_run;
 mod process;
 pub mod prompt;
 mod runtime;

@@ -3,12 +3,13 @@ use crate::{
     encoder::{self, Encoder},
     engine::{Engine, Ticket, queue::Class},
     error::Error,
+    filler::{self, Filler},
     folder::{Folder, Form, Task, manifest::Kind},
     generator::Generator,
     prompt::Prompt,
     runtime::{self, OrtEncoder},
     sampling::Sampling,
-    tagger::Tagger,
+    tagger::{self, Tagger},
     telemetry::Counters,
 };
 use shoal_kit::config;
@@ -78,6 +79,7 @@ enum Model {
     Generator(Box<Generator>),
     Encoder(Box<Encoder>),
     Tagger(Box<Tagger>),
+    Filler(Box<Filler>),
 }
 
 impl Specialist {
@@ -107,12 +109,16 @@ impl Specialist {
         };
         let model = match &folder.genai {
             None if folder.card.kind == Kind::Tag => {
-                let tagger = Tagger::load(&folder, tokenizer, config, library, &options)?;
+                let tagger = tagger::load(&folder, tokenizer, config, library, &options)?;
                 Model::Tagger(Box::new(tagger))
+            }
+            None if folder.card.kind == Kind::Fill => {
+                let filler = filler::load(&folder, tokenizer, config, library, &options)?;
+                Model::Filler(Box::new(filler))
             }
             None => {
                 let outputs = [encoder::outputs(folder.card.kind)];
-                let model = OrtEncoder::open(library, &folder.model, &outputs, &options)?;
+                let model = OrtEncoder::open(library, &folder.model, &[], &outputs, &options)?;
                 let encoder = Encoder::start(&folder, tokenizer, model, config.queue_tokens)?;
                 Model::Encoder(Box::new(encoder))
             }
@@ -158,7 +164,7 @@ impl Specialist {
     pub fn engine(&self) -> Option<&Engine> {
         match &self.model {
             Model::Generator(generator) => Some(generator.engine()),
-            Model::Encoder(_) | Model::Tagger(_) => None,
+            Model::Encoder(_) | Model::Tagger(_) | Model::Filler(_) => None,
         }
     }
 
@@ -167,7 +173,7 @@ impl Specialist {
     pub fn inside_runtime(&self) -> Option<Duration> {
         match &self.model {
             Model::Generator(generator) => Some(generator.inside()),
-            Model::Encoder(_) | Model::Tagger(_) => None,
+            Model::Encoder(_) | Model::Tagger(_) | Model::Filler(_) => None,
         }
     }
 
@@ -177,6 +183,7 @@ impl Specialist {
         match &self.model {
             Model::Generator(generator) => Some(generator.engine().counters()),
             Model::Tagger(tagger) => Some(tagger.counters()),
+            Model::Filler(filler) => Some(filler.counters()),
             Model::Encoder(_) => None,
         }
     }
@@ -188,6 +195,7 @@ impl Specialist {
             Model::Generator(generator) => generator.engine().stopped(),
             Model::Encoder(encoder) => encoder.stopped(),
             Model::Tagger(tagger) => tagger.stopped(),
+            Model::Filler(filler) => filler.stopped(),
         }
     }
 
@@ -223,7 +231,7 @@ impl Specialist {
         })
     }
 
-    /// Reads and queues a request: renders, tokenizes, compiles the grammar that it may need. A tagger tokenizes alone.
+    /// Reads and queues a request: renders, tokenizes, compiles the grammar that it may need. A tagger and a filler tokenize alone.
     ///
     /// # Errors
     /// `Unsupported` of a classifier or an embedder, `Invalid` for what the request says, `Busy` when a queue is full, `Expired`.
@@ -237,6 +245,10 @@ impl Specialist {
                 let task = self.task(&ask.task)?;
                 tagger.generate(ask, task).await
             }
+            Model::Filler(filler) => {
+                let task = self.task(&ask.task)?;
+                filler.generate(ask, task).await
+            }
             Model::Encoder(_) => Err(self.unsupported("generate")),
         }
     }
@@ -249,6 +261,7 @@ impl Specialist {
         match &self.model {
             Model::Generator(generator) => generator.tokenize(prompt, &self.task(task)?.name),
             Model::Tagger(tagger) => tagger.tokenize(prompt.clone(), self.task(task)?),
+            Model::Filler(filler) => filler.tokenize(prompt.clone(), self.task(task)?),
             Model::Encoder(_) => Err(self.unsupported("generate")),
         }
     }

@@ -24,6 +24,7 @@ from . import batches, data, evaluate, lineage, model, parity, retrain, table, t
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
+from .encoder.fill.study import shape_of
 from .export import PRECISIONS, ExportError
 
 
@@ -51,7 +52,7 @@ def train(args: argparse.Namespace) -> None:
         "seed": args.seed,
     }
     decoder = wanted[0].kind == "generate"
-    asked = ("minutes", "rate", "batch_tokens", "mix", "lora") if decoder else ("epochs", "rate")
+    asked = ("minutes", "rate", "batch_tokens", "mix", "lora") if decoder else ("epochs", "rate", "batch_rows")
     # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
     lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in asked}, "stopped": True}, read), work)
     ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work)
@@ -62,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
 
 # What only one kind of training reads. Given to the other it would be without effect, and is refused.
 OF_DECODERS = ("minutes", "batch_tokens", "mix", "lora", "tokenizer", "resume", "patience", "hidden", "context", "uncompiled")
-OF_ENCODERS = ("epochs",)
+OF_ENCODERS = ("epochs", "batch_rows", "positions")
 
 
 def _without_effect(args: argparse.Namespace, kind: str) -> None:
@@ -78,15 +79,15 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     if len(wanted) > 1:
         raise SystemExit("an encoder has one task; train them one after the other")
     task = wanted[0]
-    shape = net.Shape(tuple(task.classes()), tuple(task.labels()))
+    shape = shape_of(task, rows[task.name]) if task.kind == "fill" else net.Shape(tuple(task.classes()), tuple(task.labels()))
     if args.source == net.MINILM:
-        encoder, tokenizer = net.pretrained(shape, args.layers or 6, args.vocabulary)
+        encoder, tokenizer = net.pretrained(shape, args.layers or 6, args.vocabulary, args.positions)
     elif args.source == "scratch":
         raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
     else:
         encoder, tokenizer = net.start(Path(args.source), shape)
-    recipe = loop_of_encoders.Recipe(epochs=args.epochs, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
-    looked = dev[task.name][:400]
+    recipe = loop_of_encoders.Recipe(epochs=args.epochs, rows=args.batch_rows, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
+    looked = [row for row in dev[task.name] if row.get("seen", True)][:400]
     ran = loop_of_encoders.train(encoder, tokenizer, task, rows[task.name], recipe, lambda: publish_encoder.glance(encoder, tokenizer, task, looked), args.looks)
     net.save(encoder, tokenizer, work)
     return {**asdict(recipe), **ran, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
@@ -216,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--task", required=True, help=f"one or more of {', '.join(tasks.KNOWN)}, separated by commas; or `all`")
         p.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
         p.add_argument("--from", dest="source", required=True, help="a checkpoint folder or a version of a shipped specialist; train: or `scratch`, random weights; encoders: or `minilm`")
-        p.add_argument("--kind", choices=("generate", "tag", "classify"), help="what answers: a decoder or an encoder; default: what suits the task")
+        p.add_argument("--kind", choices=("generate", "tag", "classify", "fill"), help="what answers: a decoder or an encoder; default: what suits the task")
         p.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
         p.add_argument("--answer-tokens", type=int, default=224, help="of one answer at most")
         if name == "evaluate":
@@ -237,6 +238,8 @@ def parser() -> argparse.ArgumentParser:
         ("--minutes", float, 60.0, "how long a decoder; the schedule ends with them"),
         ("--steps", int, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
         ("--epochs", float, 6.0, "how long an encoder: passes over the rows"),
+        ("--batch-rows", int, 64, "rows of an encoder's batch"),
+        ("--positions", int, 512, "tokens that an encoder from minilm may read"),
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
         ("--batch-tokens", int, 2048, "padded tokens of a batch"),
         ("--rows", int, 0, "train on a random N rows of each task; 0 is all"),

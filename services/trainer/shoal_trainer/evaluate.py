@@ -32,7 +32,7 @@ class Judged:
 def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dict[str, Any] | None = None) -> list[Judged]:
     """Greedy answers to every row, held to the task's form as in serving; a prompt that does not fit is answered by nothing."""
     about = card if card is not None else tomllib.loads((folder / "card.toml").read_text())
-    opened = runtime.Folder(folder) if about["kind"] == "generate" else encoder.Folder(folder, about)
+    opened = runtime.Folder(folder) if about["kind"] == "generate" else encoder.open_folder(folder, about)
     grammar = grammar_of(folder, about, task.name)
     judged = []
     for row in tqdm(rows, desc=f"dev {task.name}", mininterval=5):

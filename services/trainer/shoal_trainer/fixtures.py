@@ -18,6 +18,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, BertForSequenceClassification, BertModel, LlamaConfig, LlamaForCausalLM
 
 from . import card, model
+from .encoder.export import export as export_encoder
+from .encoder.fill import net as fill
+from .encoder.fill.folder import SLOTS, Folder, as_json
 from .export import export
 from .prompt import SPECIAL, Prompt
 from .tasks import extract
@@ -215,12 +218,64 @@ def taggers(root: Path) -> None:
     tagger(root, "tiny_tag_pair", {"call": call, "extract": {"template": "extract.answer.jinja"}}, fields, "[CLS] $A [SEP] $B:1 [SEP]:1")
 
 
+METHODS = {"Cabs_1": {"GetRide": ["to", "riders"], "FindStop": ["near_to"]}, "Food_2": {"BookTable": ["city", "at_time"]}}
+CONVERSATIONS = [
+    {"methods": METHODS, "turns": ["A table in Oslo at noon, please.", "And a cab for 2 there!"]},
+    {"methods": {"Food_2": METHODS["Food_2"]}, "turns": [{"speaker": "user", "text": "Dinner?"}, {"speaker": "system", "text": "Where, and when?"}, {"speaker": "user", "text": "Zürich, 7 pm"}]},
+    {"methods": {"X": {"Ping": []}}, "turns": ["go"]},
+    {"methods": {"Cabs_1": METHODS["Cabs_1"]}, "turns": ["... ", "近くの駅 please"]},
+]
+CALLS = """{%- for call in calls -%}
+{{ call.service }}.{{ call.method }}({% for p in call.parameters %}{{ p.name }}={% if p.call is defined %}${{ p.call }}.{{ p.field }}{% else %}{{ p.text | tojson }}{% endif %}{{ ", " if not loop.last }}{% endfor %}){{ "\n" if not loop.last }}
+{%- endfor -%}
+"""
+
+
+def filler(root: Path) -> None:
+    """tiny_fill: task `calls` of a conversation. Beside the version, what the trainer's own reading makes of some conversations."""
+    torch.manual_seed(SEED + 18)  # Whose answers have known values, runs of words and references.
+    characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    vocabulary = [*WORDS[:4], *characters, *(f"##{c}" for c in characters if c.isalnum())]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(WORDS[:4])
+    marks = [(mark, WORDS.index(mark)) for mark in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks)
+    shape = fill.Shape(("1", "2", "noon", "Oslo"), {"Cabs_1.riders": (0, 1), "Food_2.city": (3,)}, ("street",))
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=256, initializer_range=0.5,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )
+    network = fill.Filler(config, shape)
+    for parameter in (p for name, p in network.named_parameters() if not name.startswith("body.") and p.ndim == 2):
+        torch.nn.init.normal_(parameter, std=0.5)  # Wide, so that no choice hangs on rounding.
+    here = root / "tiny_fill" / "1"
+    export_encoder(network, tokenizer, here, "fp32")
+    (here / SLOTS).write_text(as_json(shape))
+    (here / "calls.answer.jinja").write_text(CALLS)
+    extra = {
+        "limits": {"context_tokens": 256, "max_new_tokens": 0},
+        "fill": {"input": {"methods": "methods", "turns": "turns"}},
+        "output": {"calls": {"template": "calls.answer.jinja"}},
+        "training": {"seed": SEED},
+    }
+    about_it = {**about("tiny_fill", "fill"), **extra}
+    card.write(root / "tiny_fill", "tiny_fill", ["calls"], about_it)
+    opened = Folder(here, about_it)
+    said = [(given, opened.greedy("calls", given)) for given in CONVERSATIONS]
+    expected = [{"input": given, "text": answer.text, "logprobs": [round(x, 4) for x in answer.logprobs]} for given, answer in said]
+    (root / "tiny_fill" / "expected.json").write_text(json.dumps(expected, ensure_ascii=False, indent=1) + "\n")
+
+
 def main(root: Path) -> None:
-    """All five."""
+    """All six."""
     decoder(root)
     encoder(root, "tiny_classifier", "classify", {"classify": {"labels": LABELS}})
     encoder(root, "tiny_embedder", "embed", {"embed": {"pooling": "mean", "normalise": True, "dimensions": 32}})
     taggers(root)
+    filler(root)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from . import data, gate, quarantine, tasks
 from .lesson import Lesson
 from .split import Split, apart, split
 
-KINDS = {"generate": "shoal_trainer.generate", "tag": "shoal_trainer.encode", "classify": "shoal_trainer.encode"}
+KINDS = {"generate": "shoal_trainer.generate", "tag": "shoal_trainer.encode", "classify": "shoal_trainer.encode", "fill": "shoal_trainer.encode"}
 REFUSED = 3
 
 

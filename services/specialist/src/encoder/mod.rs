@@ -89,7 +89,9 @@ impl fmt::Debug for Encoder {
 pub(crate) fn outputs(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Classify => &["logits"],
-        Kind::Embed | Kind::Generate | Kind::Tag => &["sentence_embedding", "last_hidden_state", "token_embeddings"],
+        Kind::Embed | Kind::Generate | Kind::Tag | Kind::Fill => {
+            &["sentence_embedding", "last_hidden_state", "token_embeddings"]
+        }
     }
 }
 

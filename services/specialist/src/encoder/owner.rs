@@ -110,7 +110,9 @@ pub(super) fn answer(
     ids: Vec<i64>,
     mask: Vec<i64>,
 ) -> Result<Vec<Answer>, String> {
-    let outputs = model.run(rows, columns, ids, mask.clone()).map_err(|e| e.to_string())?;
+    let outputs = model
+        .run(rows, columns, ids, mask.clone(), Vec::new())
+        .map_err(|e| e.to_string())?;
     let [output] = &outputs[..] else {
         return Err(format!("the model gave {} tensors, not one", outputs.len()));
     };

@@ -1,7 +1,7 @@
 //! What the two TOML files may say, beyond their keys.
 use super::{
     Error,
-    manifest::{Card, Classify, Kind, Manifest, Tag, TagInput},
+    manifest::{Card, Classify, FillInput, Kind, Manifest, Tag, TagInput},
 };
 use std::path::Path;
 
@@ -92,8 +92,8 @@ impl Card {
         if self.limits.context_tokens == 0 {
             return fault("[limits] context_tokens must be 1 or more".into());
         }
-        match (self.kind, &self.classify, &self.embed, &self.tag) {
-            (Kind::Generate, None, None, None) => {
+        match (self.kind, &self.classify, &self.embed, &self.tag, &self.fill) {
+            (Kind::Generate, None, None, None, None) => {
                 let (new, context) = (self.limits.max_new_tokens, self.limits.context_tokens);
                 if new == 0 || new >= context {
                     return fault(format!(
@@ -102,27 +102,37 @@ impl Card {
                 }
                 Ok(())
             }
-            (Kind::Classify, Some(c), None, None) if !c.labels.is_empty() => c.check().or_else(fault),
-            (Kind::Embed, None, Some(e), None) if e.dimensions > 0 => Ok(()),
-            (Kind::Tag, None, None, Some(t)) if !t.labels.is_empty() => {
-                t.check().and_then(|()| self.check_tagger()).or_else(fault)
+            (Kind::Classify, Some(c), None, None, None) if !c.labels.is_empty() => c.check().or_else(fault),
+            (Kind::Embed, None, Some(e), None, None) if e.dimensions > 0 => Ok(()),
+            (Kind::Tag, None, None, Some(t), None) if !t.labels.is_empty() => t
+                .check()
+                .and_then(|()| self.check_undecoded())
+                .and_then(|()| self.check_tagger())
+                .or_else(fault),
+            (Kind::Fill, None, None, None, Some(f)) => {
+                f.input.check().and_then(|()| self.check_undecoded()).or_else(fault)
             }
             (kind, ..) => fault(format!(
-                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", [tag] labels for \"tag\", none of \
-                 them for \"generate\"",
+                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", [tag] labels for \"tag\", [fill.input] \
+                 for \"fill\", none of them for \"generate\"",
                 kind.name()
+            )),
+        }
+    }
+
+    /// What is asked of a model that decodes nothing.
+    fn check_undecoded(&self) -> Result<(), String> {
+        match self.limits.max_new_tokens {
+            0 => Ok(()),
+            new => Err(format!(
+                "[limits] max_new_tokens is {new}: a model of kind \"{}\" decodes nothing, make it 0",
+                self.kind.name()
             )),
         }
     }
 
     /// What other kinds may say and a tagger may not: it would be without effect.
     fn check_tagger(&self) -> Result<(), String> {
-        let new = self.limits.max_new_tokens;
-        if new != 0 {
-            return Err(format!(
-                "[limits] max_new_tokens is {new}: a tagger decodes nothing, make it 0"
-            ));
-        }
         let reads_objects = self.tag.as_ref().is_some_and(|t| t.input.is_some());
         match self.input.keys().next().filter(|_| !reads_objects) {
             None => Ok(()),
@@ -176,6 +186,15 @@ impl TagInput {
                 "[tag.input] names `{name}` twice: a field is read as one thing"
             )),
         }
+    }
+}
+
+impl FillInput {
+    fn check(&self) -> Result<(), String> {
+        if self.methods.is_empty() || self.turns.is_empty() || self.methods == self.turns {
+            return Err("[fill.input] methods and turns must name two fields of an object".into());
+        }
+        Ok(())
     }
 }
 

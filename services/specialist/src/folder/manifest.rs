@@ -32,9 +32,17 @@ pub enum Kind {
     Embed,
     /// Text from text, or from an object's fields, in one run: a class and spans, put into words by a template.
     Tag,
+    /// Text from an object's methods and conversation, in one run: calls, put into words by a template.
+    Fill,
 }
 
 impl Kind {
+    /// Whether a template makes its answers.
+    #[must_use]
+    pub fn templated(self) -> bool {
+        matches!(self, Self::Tag | Self::Fill)
+    }
+
     /// As the card and `Describe` write it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -43,6 +51,7 @@ impl Kind {
             Self::Classify => "classify",
             Self::Embed => "embed",
             Self::Tag => "tag",
+            Self::Fill => "fill",
         }
     }
 }
@@ -92,6 +101,8 @@ pub struct Card {
     pub embed: Option<Embed>,
     /// Of a tagger.
     pub tag: Option<Tag>,
+    /// Of a filler.
+    pub fill: Option<Filling>,
 }
 
 /// Sizes, in tokens.
@@ -100,7 +111,7 @@ pub struct Card {
 pub struct Limits {
     /// Prompt and answer together.
     pub context_tokens: u32,
-    /// Answer at most; 0 for encoders. Of a tagger it must be 0: its answers are not decoded.
+    /// Answer at most; 0 for encoders. Of a tagger or a filler it must be 0: its answers are not decoded.
     #[serde(default)]
     pub max_new_tokens: u32,
 }
@@ -115,7 +126,7 @@ pub struct Price {
     pub output_usd_per_million_tokens: f64,
 }
 
-/// Form of a task's output: a schema, a grammar, or both; of a tagger a template, and a schema if it is JSON.
+/// Form of a task's output: a schema, a grammar, or both; of a tagger or a filler a template, and a schema if it is JSON.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
@@ -123,7 +134,8 @@ pub struct Output {
     pub schema: Option<String>,
     /// File with a Lark grammar, which holds decoding; if its name ends in [`TEMPLATE`], a Jinja template of one.
     pub grammar: Option<String>,
-    /// File with the Jinja template that makes a tagger's answer: see [`crate::tagger::answer`]. Of no other kind.
+    /// File with the Jinja template that makes a tagger's or a filler's answer: see [`crate::tagger::answer`] and
+    /// [`crate::filler::answer`]. Of no other kind.
     pub template: Option<String>,
 }
 
@@ -276,6 +288,24 @@ pub struct TagInput {
     pub before: Option<String>,
     /// A list of the labels that may be found this time. Names that the model does not know are not looked at.
     pub labels: Option<String>,
+}
+
+/// Of a filler: schema-guided slot filling ([`crate::filler`]). What its calls may hold is in `slots.json` beside the model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filling {
+    /// Which fields of an object it reads.
+    pub input: FillInput,
+}
+
+/// The fields of an object that a filler reads; others may be there and are not looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FillInput {
+    /// `{service: {method: [parameter, ...]}}`.
+    pub methods: String,
+    /// What was said: texts of the user, or `{"speaker": "user" or "system", "text"}`.
+    pub turns: String,
 }
 
 /// Reads one of the two files.

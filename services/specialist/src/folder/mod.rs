@@ -20,7 +20,7 @@ mod versions;
 pub use error::Error;
 pub use versions::Version;
 
-use crate::sampling::calibration::Calibration;
+use crate::{filler::slots, sampling::calibration::Calibration};
 use genai::Genai;
 use manifest::{Card, Kind, Manifest, Output, TEMPLATE};
 use serde_json::Value;
@@ -61,7 +61,7 @@ pub struct Task {
     pub held: Held,
     /// JSON Schema of the answer, if the card names one; decoding may be held to a grammar all the same.
     pub output_schema: Option<Value>,
-    /// File of the template that makes the answer; of a tagger, and of it always.
+    /// File of the template that makes the answer; of a tagger and a filler, and of them always.
     pub template: Option<String>,
     /// JSON Schema of a JSON prompt, if it takes one.
     pub input_schema: Option<Value>,
@@ -143,11 +143,14 @@ impl Folder {
                 &version.join("genai_config.json"),
                 &card,
             )?),
-            Kind::Classify | Kind::Embed | Kind::Tag => None,
+            Kind::Classify | Kind::Embed | Kind::Tag | Kind::Fill => None,
         };
         let onnx = genai.as_ref().map_or("model.onnx", |g| g.filename.as_str()).to_owned();
         checked.listed("tokenizer.json")?;
         checked.listed(&onnx)?;
+        if card.kind == Kind::Fill {
+            checked.text(slots::FILE)?;
+        }
         // Every listed file, needed or not: a card that lists what is not there, or is not what it says, is not to be trusted.
         for (name, sha256) in &card.files {
             inspect::matches(&version, name, sha256)?;
@@ -246,15 +249,15 @@ impl Checked<'_> {
         let named = output
             .as_ref()
             .map(|o| (o.schema.is_some(), o.grammar.is_some(), o.template.is_some()));
-        let told = match (self.card.kind == Kind::Tag, named) {
+        let told = match (self.card.kind.templated(), named) {
             (true, Some((_, true, _))) => {
-                Some("names a grammar: a tagger decodes nothing that it could hold, take it out")
+                Some("names a grammar: a tagger or a filler decodes nothing that it could hold, take it out")
             }
             (true, None | Some((_, _, false))) => Some(
-                "names no template: name the Jinja file that makes answers of class and spans, as a tagger needs it for each task",
+                "names no template: name the Jinja file that makes answers of what was read, as a tagger or a filler needs it for each task",
             ),
             (false, Some((_, _, true))) => {
-                Some("names a template: only a tagger's answers are made by one, take it out")
+                Some("names a template: only a tagger's and a filler's answers are made by one, take it out")
             }
             (false, Some((false, false, _))) => Some("names neither a schema nor a grammar: name one, or take it out"),
             _ => None,
@@ -281,7 +284,7 @@ impl Checked<'_> {
                 Held::Rendered(file)
             }
             (Some(file), _) => Held::To(Form::Lark(self.text(&file)?)),
-            // A tagger's answer has its template's form: there is no decoding to hold.
+            // Such an answer has its template's form: there is no decoding to hold.
             (None, Some(schema)) if template.is_none() => Held::To(Form::Schema(schema.clone())),
             (None, _) => Held::To(Form::Free),
         };

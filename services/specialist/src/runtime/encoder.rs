@@ -15,7 +15,10 @@ pub(crate) struct Output {
     pub values: Vec<f32>,
 }
 
-/// A session over `input_ids`, `attention_mask` and, if the graph has it, `token_type_ids`.
+/// An input beside the text: which, how many a row, and `[rows, that many]`.
+pub(crate) type Beside = (&'static str, usize, Vec<i64>);
+
+/// A session over `input_ids`, `attention_mask`, if the graph has it `token_type_ids`, and what else its kind reads.
 pub(crate) struct OrtEncoder {
     session: Session,
     token_types: bool,
@@ -23,20 +26,36 @@ pub(crate) struct OrtEncoder {
 }
 
 impl OrtEncoder {
-    /// Opens a checked model. `outputs` are the tensors to take; for each its names, of which the first that the graph has counts.
-    pub(crate) fn open(library: &Path, model: &Path, outputs: &[&[&str]], options: &Options) -> Result<Self, Error> {
+    /// Opens a checked model. `beside` are inputs that its kind has and others have not. `outputs` are the tensors to take; for each its
+    /// names, of which the first that the graph has counts.
+    pub(crate) fn open(
+        library: &Path,
+        model: &Path,
+        beside: &[&str],
+        outputs: &[&[&str]],
+        options: &Options,
+    ) -> Result<Self, Error> {
         let session = open(library, model, options)?;
         let refuse = |message: String| Error::Model {
             model: model.to_owned(),
             message,
         };
         for input in session.inputs() {
-            if !["input_ids", "attention_mask", "token_type_ids"].contains(&input.name()) {
+            let of_all = ["input_ids", "attention_mask", "token_type_ids"];
+            if !of_all.contains(&input.name()) && !beside.contains(&input.name()) {
                 return Err(refuse(format!(
                     "the graph has input `{}`, which this engine does not know",
                     input.name()
                 )));
             }
+        }
+        if let Some(missing) = beside
+            .iter()
+            .find(|name| session.inputs().iter().all(|i| i.name() != **name))
+        {
+            return Err(refuse(format!(
+                "the graph has no input `{missing}`: export it for its card's kind"
+            )));
         }
         let has = |name: &str| session.outputs().iter().any(|o| o.name() == name);
         let named = |names: &&[&str]| {
@@ -64,6 +83,7 @@ impl OrtEncoder {
         columns: usize,
         ids: Vec<i64>,
         mask: Vec<i64>,
+        beside: Vec<Beside>,
     ) -> Result<Vec<Output>, Error> {
         let shape = [rows, columns];
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
@@ -75,6 +95,9 @@ impl OrtEncoder {
                 "token_type_ids".into(),
                 Tensor::from_array((shape, vec![0i64; rows * columns]))?.into(),
             ));
+        }
+        for (name, columns, values) in beside {
+            inputs.push((name.into(), Tensor::from_array(([rows, columns], values))?.into()));
         }
         let outputs = self.session.run(inputs)?;
         let extract = |name: &String| {

@@ -17,7 +17,7 @@ mod mover;
 mod shared_kv;
 
 pub(crate) use decoder::OrtDecoder;
-pub(crate) use encoder::{OrtEncoder, Output};
+pub(crate) use encoder::{Beside, OrtEncoder, Output};
 pub(crate) use heap::trim;
 
 use ort::{

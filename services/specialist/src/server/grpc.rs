@@ -57,7 +57,7 @@ impl Call {
     ) -> Result<Generation, Error> {
         let specialist = self.door.specialist();
         let card = &specialist.folder().card;
-        if matches!(card.kind, Kind::Generate | Kind::Tag) {
+        if matches!(card.kind, Kind::Generate | Kind::Tag | Kind::Fill) {
             specialist.task(&wire.task)?;
         }
         let ask = Ask {

@@ -86,7 +86,7 @@ impl Call {
         let texts = oip::texts(wire, TEXTS)?;
         self.door.asked(span, || json!(texts).to_string());
         let (output, parameters) = match self.door.specialist().folder().card.kind {
-            Kind::Generate | Kind::Tag => self.generate(wire, of_name, texts, deadline, span).await?,
+            Kind::Generate | Kind::Tag | Kind::Fill => self.generate(wire, of_name, texts, deadline, span).await?,
             Kind::Classify => self.classify(of_name, &texts, deadline).await?,
             Kind::Embed => self.embed(&texts, deadline).await?,
         };

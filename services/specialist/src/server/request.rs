@@ -19,7 +19,7 @@ const STOP_BYTES: usize = 64;
 pub(super) fn most(card: &Card) -> u32 {
     match card.kind {
         // It writes none: whoever bounds them, as OpenAI's clients do, is served all the same.
-        Kind::Tag => u32::MAX,
+        Kind::Tag | Kind::Fill => u32::MAX,
         _ => card.limits.max_new_tokens.max(1),
     }
 }

@@ -41,13 +41,13 @@ pub struct Found<'a> {
     pub task: &'a str,
 }
 
-/// A folder's answer templates, compiled.
+/// A folder's answer templates, compiled: a tagger's and a filler's.
 #[derive(Debug)]
-pub struct Answers {
+pub struct Templates {
     environment: Environment<'static>,
 }
 
-impl Answers {
+impl Templates {
     /// None yet.
     ///
     /// # Errors
@@ -58,14 +58,52 @@ impl Answers {
         Ok(Self { environment })
     }
 
+    /// Compiles a template, under its file's name.
+    ///
+    /// # Errors
+    /// What is wrong with it, for its author.
+    pub fn add(&mut self, file: &str, source: &str) -> Result<(), String> {
+        self.environment
+            .add_template_owned(file.to_owned(), source.to_owned())
+            .map_err(|e| format!("it does not compile: {e:#}"))
+    }
+
+    /// The answer that the template of this name makes of its variables.
+    ///
+    /// # Errors
+    /// minijinja's, and when it is far too long.
+    pub fn render(&self, file: &str, variables: Value) -> Result<String, Error> {
+        let answer = self.environment.get_template(file)?.render(variables)?;
+        if answer.len() > RENDERED_BYTES {
+            let told = format!("an answer of {} bytes; at most {RENDERED_BYTES} are made", answer.len());
+            return Err(Error::new(ErrorKind::InvalidOperation, told));
+        }
+        Ok(answer)
+    }
+}
+
+/// A tagger's answer templates.
+#[derive(Debug)]
+pub struct Answers {
+    templates: Templates,
+}
+
+impl Answers {
+    /// None yet.
+    ///
+    /// # Errors
+    /// minijinja's.
+    pub fn new() -> Result<Self, Error> {
+        let templates = Templates::new()?;
+        Ok(Self { templates })
+    }
+
     /// Compiles a template, under its file's name, and tries it on what may be read for `task`.
     ///
     /// # Errors
     /// What is wrong with it, for its author.
     pub fn add(&mut self, file: &str, source: &str, task: &str, tagset: &Tagset) -> Result<(), String> {
-        self.environment
-            .add_template_owned(file.to_owned(), source.to_owned())
-            .map_err(|e| format!("it does not compile: {e:#}"))?;
+        self.templates.add(file, source)?;
         for (class, labels) in tagset.allowed() {
             for times in 0..3 {
                 let spans = labels.iter().flat_map(|label| vec![(*label, "a \"word\""); times]);
@@ -87,22 +125,18 @@ impl Answers {
     /// The answer that the template of this name makes.
     ///
     /// # Errors
-    /// minijinja's, and when it is far too long.
+    /// As [`Templates::render`].
     pub fn render(&self, file: &str, found: &Found<'_>) -> Result<String, Error> {
         let span = |(label, text): &(&str, &str)| {
             Value::from_pairs([("label", Value::from(*label)), ("text", Value::from(*text))])
         };
-        let answer = self.environment.get_template(file)?.render(context! {
+        let variables = context! {
             class => found.class,
             spans => found.spans.iter().map(span).collect::<Vec<Value>>(),
             input => found.input,
             task => found.task,
-        })?;
-        if answer.len() > RENDERED_BYTES {
-            let told = format!("an answer of {} bytes; at most {RENDERED_BYTES} are made", answer.len());
-            return Err(Error::new(ErrorKind::InvalidOperation, told));
-        }
-        Ok(answer)
+        };
+        self.templates.render(file, variables)
     }
 }
 

@@ -1,8 +1,10 @@
 //! What of a prompt is read: a text, or the fields of an object that the card's `[tag.input]` names.
+use super::Spans;
 use crate::{
     error::Error,
     folder::{Task, manifest::TagInput},
-    prompt::{self, Prompt},
+    one_run::{Reads as _, object},
+    prompt::Prompt,
 };
 use jsonschema::Validator;
 use serde_json::{Map, Value};
@@ -18,7 +20,7 @@ pub(super) struct Input {
 
 /// What is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Its runs are spans.
     pub(super) text: String,
     /// What was said before it: read, and never part of a span.
@@ -46,25 +48,13 @@ impl Input {
     /// `Invalid`, with the field.
     pub(super) fn read(&self, prompt: Prompt) -> Result<Asked, Error> {
         let Some(fields) = &self.fields else {
-            let text = said(prompt)?.1;
+            let text = object::said(prompt, Spans::NOUN)?.1;
             return Ok(Asked {
                 text,
                 ..Asked::default()
             });
         };
-        let (place, object) = match prompt {
-            Prompt::Json(object) => ("prompt.json", object),
-            other => {
-                let (place, text) = said(other)?;
-                match serde_json::from_str(&text) {
-                    Ok(Value::Object(object)) => (place, object),
-                    _ => return Err(Error::invalid(place, format!("it is no JSON object: {}", told(fields)))),
-                }
-            }
-        };
-        if let Some(schema) = &self.schema {
-            prompt::hold(&object, schema, place)?;
-        }
+        let (place, object) = object::read(prompt, self.schema.as_ref(), Spans::NOUN, || told(fields))?;
         fields.read(place, object)
     }
 }
@@ -112,28 +102,6 @@ fn told(fields: &TagInput) -> String {
         told += &format!(", `{labels}` a list of the labels to find");
     }
     told
-}
-
-/// The text that a prompt asks about, and the field that it is of.
-fn said(prompt: Prompt) -> Result<(&'static str, String), Error> {
-    match prompt {
-        Prompt::Text(text) => Ok(("prompt.text", text)),
-        Prompt::Messages(list) => {
-            let last = list.into_iter().rev().find(|(role, _)| role == "user");
-            let refused = || {
-                Error::invalid(
-                    "prompt.messages",
-                    "a tagger reads what the user said last: give a message of role `user`",
-                )
-            };
-            last.map(|(_, content)| ("prompt.messages", content))
-                .ok_or_else(refused)
-        }
-        Prompt::Json(_) => Err(Error::invalid(
-            "prompt.json",
-            "a tagger whose card has no [tag.input] reads no object: give `text`, or `messages`",
-        )),
-    }
 }
 
 #[cfg(test)]

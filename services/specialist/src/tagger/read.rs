@@ -4,7 +4,7 @@ use tokenizers::Tokenizer;
 
 /// A text, as the model gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Text {
+pub(crate) struct Text {
     pub(super) text: String,
     /// 1 to context token ids, special tokens included.
     pub(super) ids: Vec<u32>,

@@ -1,11 +1,16 @@
 //! The queue before a tagger and what runs together, over a model that is held still.
 use super::*;
 use crate::{
-    engine::{Done, Event, queue::Class},
-    folder::{Held, manifest::Tag},
-    sampling::Sampling,
+    engine::{Done, Event, Ticket, queue::Class},
+    folder::{Form, Held, manifest::Tag},
+    sampling::{Sampling, calibration::Calibration},
+    specialist::Ask,
 };
-use std::sync::{Mutex, atomic::Ordering, mpsc as std_mpsc};
+use serde_json::json;
+use std::{
+    sync::{Mutex, atomic::Ordering, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
 
 const BERT: &str = include_str!("../../../../tests/fixtures/models/tiny_tag/1/tokenizer.json");
 
@@ -28,7 +33,7 @@ impl Still {
         let (permits, wait) = std_mpsc::channel::<()>();
         let runs = Arc::new(Mutex::new(Vec::new()));
         let told = runs.clone();
-        let model = move |batch: Batch| {
+        let model = move |batch: Padded| {
             wait.recv().map_err(|e| e.to_string())?;
             assert!(batch.columns != 13, "as the test wants it");
             told.lock().expect("whole").push((batch.rows, batch.columns));
@@ -72,9 +77,11 @@ impl Still {
             queue_tokens,
         };
         let tokenizer = Tokenizer::from_bytes(BERT).expect("a tokenizer");
-        let tasks = vec![Prepared::of(&task, None).expect("no schema")];
+        let tagset = Arc::new(tagset);
+        let reads = Spans::of(tagset.clone(), None, std::slice::from_ref(&task)).expect("no schema");
+        let (tasks, tags) = (vec![Prepared::of(&task)], Tags { model, tagset, answers });
         Self {
-            tagger: Tagger::over("still", tokenizer, limits, tasks, (tagset, answers), model).expect("a thread"),
+            tagger: OneRun::over("still", tokenizer, limits, tasks, reads, tags).expect("a thread"),
             task,
             permits,
             runs,

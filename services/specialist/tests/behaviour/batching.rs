@@ -153,9 +153,9 @@ fn any_mix_of_prompts_arrivals_and_cancellations_gives_each_what_it_gives_alone(
 
 #[test]
 fn any_mix_over_a_shipped_model_gives_each_what_it_gives_alone() {
-    let planner = world::shipped("planner");
-    let (single, shared) = (world::load_with(&planner, 1, 0), world::load_with(&planner, 6, 4));
-    mixes(&single, &shared, &["episode"], 8);
+    let shipped = world::shipped("compose");
+    let (single, shared) = (world::load_with(&shipped, 1, 0), world::load_with(&shipped, 6, 4));
+    mixes(&single, &shared, &["compose"], 8);
 }
 
 #[test]

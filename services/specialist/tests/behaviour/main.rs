@@ -8,6 +8,7 @@ mod cuda;
 mod deadlines;
 mod doors;
 mod encoders;
+mod fill;
 mod folders;
 mod grammar_templates;
 mod hostile;

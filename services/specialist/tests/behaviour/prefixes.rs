@@ -56,7 +56,7 @@ fn what_is_kept_of_earlier_prompts_shows_in_no_answer() {
 
 #[test]
 fn what_is_kept_of_earlier_prompts_shows_in_no_answer_of_a_shipped_model() {
-    shows_in_no_answer(&world::shipped("planner"), "episode", 8);
+    shows_in_no_answer(&world::shipped("compose"), "compose", 8);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn a_card_whose_names_do_not_go_together_is_refused_by_key() {
             "PlayMusic = [\n    \"actor\",",
             "\"PlayMusic\" may have `actor`, which is no label",
         ),
-        ("max_new_tokens = 0", "max_new_tokens = 5", "a tagger decodes nothing"),
+        ("max_new_tokens = 0", "max_new_tokens = 5", "decodes nothing"),
         (
             "context_tokens = 32",
             "context_tokens = 0",

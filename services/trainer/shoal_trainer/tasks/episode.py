@@ -6,6 +6,7 @@ import random
 import re
 from typing import Any
 
+from ..encoder.fill.asked import Call, Reference
 from . import forms
 from .base import SGD, Row, Task
 from .vary import Pools, swap
@@ -27,6 +28,16 @@ STRING: /"([^"\\\\\\n]|\\\\["\\\\\\/bfnrt])*"/
 """
     + forms.calls('(service ~ "." ~ method ~ "(")', '(parameter ~ "=")', ", ", ")")
 )
+
+ANSWER = """\
+{%- for call in calls -%}
+{{ loop.index }}. {{ call.service }}.{{ call.method }}(
+{%- for p in call.parameters -%}
+{{ p.name }}={% if p.call is defined %}${{ p.call }}.{{ p.field }}{% else %}{{ p.text | replace("$", "$$") | tojson }}{% endif %}{{ ", " if not loop.last }}
+{%- endfor -%}
+){{ "\n" if not loop.last }}
+{%- endfor -%}
+"""
 
 
 def check_methods(given: Any) -> str | None:
@@ -60,6 +71,8 @@ class Episode(Task):
     """A list of `{"id", "service", "method", "parameters"}`."""
 
     name = "episode"
+    kind = "fill"
+    fields = {"methods": "methods", "turns": "turns"}
     corpus = SGD
     input_type = dict
 
@@ -126,6 +139,18 @@ class Episode(Task):
                     return None
             calls.append({"id": int(m[1]), "service": m[2], "method": m[3], "parameters": parameters})
         return calls
+
+    def calls(self, target: Any) -> list[Call]:
+        names = {call.get("id", i): (call["service"], call["method"]) for i, call in enumerate(target, 1)}
+
+        def filled(value: str) -> str | Reference:
+            whole = REFERENCE.fullmatch(value)
+            return Reference(names[int(whole[1])], whole[2]) if whole and int(whole[1]) in names else value
+
+        return [Call((c["service"], c["method"]), {name: filled(v) for name, v in c["parameters"].items()}) for c in target]
+
+    def answer_template(self) -> str:
+        return ANSWER
 
     def output(self) -> dict[str, str]:
         return {"grammar": "episode.lark.jinja"}

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from .. import score
+from ..encoder.fill.asked import Call
 from . import forms
 from .base import SGD, Row, Task, parse
 from .episode import check_methods, shuffled, unknown
@@ -20,11 +21,25 @@ value: /"([^"\\\\\\n]|\\\\["\\\\\\/bfnrt])*"/
     + forms.calls("""('{"service":"' ~ service ~ '","method":"' ~ method ~ '","parameters":{')""", """('"' ~ parameter ~ '":')""", ",", "}}")
 )
 
+ANSWER = """\
+[
+{%- for call in calls -%}
+{"service":{{ call.service | tojson }},"method":{{ call.method | tojson }},"parameters":{
+{%- for p in call.parameters -%}
+{{ p.name | tojson }}:{{ p.text | tojson }}{{ "," if not loop.last }}
+{%- endfor -%}
+}}{{ "," if not loop.last }}
+{%- endfor -%}
+]
+"""
+
 
 class Summarize(Task):
     """A list of `{"service", "method", "parameters"}`."""
 
     name = "summarize"
+    kind = "fill"
+    fields = {"methods": "methods", "turns": "dialogue"}
     corpus = SGD
     input_type = dict
 
@@ -70,6 +85,12 @@ class Summarize(Task):
     def read(self, text: str) -> Any:
         calls = parse(text)
         return calls if isinstance(calls, list) else None
+
+    def calls(self, target: Any) -> list[Call]:
+        return [Call((c["service"], c["method"]), {name: str(v) for name, v in c["parameters"].items()}) for c in target]
+
+    def answer_template(self) -> str:
+        return ANSWER
 
     def output(self) -> dict[str, str]:
         return {"schema": "summarize.schema.json", "grammar": "summarize.lark.jinja"}

@@ -1,0 +1,196 @@
+//! What of a prompt is read: the methods that there are, and a conversation, as one text. Pure.
+use crate::{error::Error, folder::manifest::FillInput};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Before each turn: whose it is.
+const USER: &str = ">";
+const SYSTEM: &str = "<";
+
+/// An input as the model reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// (service, method), by name.
+    pub(super) methods: Vec<(String, String)>,
+    /// (which of `methods`, name), in the order of the input.
+    pub(super) parameters: Vec<(usize, String)>,
+    /// The names, as words.
+    pub(super) names: String,
+    /// Bytes of `names` where each method's begins.
+    pub(super) method_starts: Vec<usize>,
+    /// The same of each parameter.
+    pub(super) parameter_starts: Vec<usize>,
+    /// The conversation.
+    pub(super) text: String,
+}
+
+impl Asked {
+    /// Reads an object, which stands at `place`.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field.
+    pub(super) fn of(fields: &FillInput, place: &str, mut object: Map<String, Value>) -> Result<Self, Error> {
+        let fault = |name: &str, what: &str| Error::invalid(format!("{place}.{name}"), what);
+        let methods = object
+            .remove(&fields.methods)
+            .and_then(|m| serde_json::from_value::<BTreeMap<String, BTreeMap<String, Vec<String>>>>(m).ok())
+            .filter(|services| services.values().any(|methods| !methods.is_empty()))
+            .ok_or_else(|| {
+                fault(
+                    &fields.methods,
+                    "give {service: {method: [parameter, ...]}} with at least one method",
+                )
+            })?;
+        let turns = object.remove(&fields.turns);
+        let turns = turns
+            .as_ref()
+            .and_then(Value::as_array)
+            .filter(|turns| !turns.is_empty());
+        let told = "give a list of turns, each a text of the user or {\"speaker\": \"user\" or \"system\", \"text\"}";
+        let turns = turns.ok_or_else(|| fault(&fields.turns, told))?;
+        let said = turns.iter().map(turn).collect::<Option<Vec<_>>>();
+        let mut asked = Self {
+            methods: Vec::new(),
+            parameters: Vec::new(),
+            names: String::new(),
+            method_starts: Vec::new(),
+            parameter_starts: Vec::new(),
+            text: said.ok_or_else(|| fault(&fields.turns, told))?.join(" "),
+        };
+        for (service, methods) in methods {
+            asked.names += &words(&service);
+            asked.names += " : ";
+            for (method, parameters) in methods {
+                asked.method_starts.push(asked.names.len());
+                asked.names += &words(&method);
+                asked.names += " ( ";
+                for name in parameters {
+                    asked.parameter_starts.push(asked.names.len());
+                    asked.names += &words(&name);
+                    asked.names += " , ";
+                    asked.parameters.push((asked.methods.len(), name));
+                }
+                asked.names += ") ";
+                asked.methods.push((service.clone(), method));
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// What a caller should give.
+pub(super) fn told(fields: &FillInput) -> String {
+    format!(
+        "give an object whose `{}` is {{service: {{method: [parameter, ...]}}}} and whose `{}` is a list of what was said",
+        fields.methods, fields.turns
+    )
+}
+
+fn turn(of: &Value) -> Option<String> {
+    match of {
+        Value::String(text) => Some(format!("{USER} {text}")),
+        Value::Object(turn) => {
+            let who = match turn.get("speaker")?.as_str()? {
+                "user" => USER,
+                "system" => SYSTEM,
+                _ => return None,
+            };
+            Some(format!("{who} {}", turn.get("text")?.as_str()?))
+        }
+        _ => None,
+    }
+}
+
+/// An identifier as words: `FindEvents` and `find_events` are both two.
+fn words(name: &str) -> String {
+    let mut words = String::with_capacity(name.len() + 4);
+    let mut before = ' ';
+    for c in name.chars() {
+        let seam = c.is_ascii_uppercase() && (before.is_ascii_lowercase() || before.is_ascii_digit());
+        if (c == '_' && before != '_') || seam {
+            words.push(' ');
+        }
+        if c != '_' {
+            words.push(c);
+        }
+        before = c;
+    }
+    words.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fields() -> FillInput {
+        FillInput {
+            methods: "methods".into(),
+            turns: "turns".into(),
+        }
+    }
+
+    fn read(object: Value) -> Result<Asked, Error> {
+        Asked::of(&fields(), "prompt.json", object.as_object().expect("an object").clone())
+    }
+
+    #[test]
+    fn names_are_words_and_stand_where_they_begin() {
+        for (name, wanted) in [
+            ("FindEvents", "Find Events"),
+            ("city_of__event", "city of event"),
+            ("Hotels_1", "Hotels 1"),
+            ("_HTTPPort2Go_", "HTTPPort2 Go"),
+            ("", ""),
+        ] {
+            assert_eq!(words(name), wanted);
+        }
+        let asked = read(json!({
+            "methods": {"Z_1": {"PayBill": ["due_date"]}, "A_1": {"GoTo": ["x", "yZ"], "Ask": []}},
+            "turns": ["Hi.", {"speaker": "system", "text": "What?"}, {"speaker": "user", "text": "Go"}],
+        }))
+        .expect("good");
+        assert_eq!(
+            asked.names,
+            "A 1 : Ask ( ) Go To ( x , y Z , ) Z 1 : Pay Bill ( due date , ) "
+        );
+        let at = |starts: &[usize]| {
+            starts
+                .iter()
+                .map(|s| asked.names[*s..].split(' ').next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(at(&asked.method_starts), ["Ask", "Go", "Pay"]);
+        assert_eq!(at(&asked.parameter_starts), ["x", "y", "due"]);
+        let of: Vec<_> = asked
+            .parameters
+            .iter()
+            .map(|(m, name)| (asked.methods[*m].1.as_str(), name.as_str()))
+            .collect();
+        assert_eq!(of, [("GoTo", "x"), ("GoTo", "yZ"), ("PayBill", "due_date")]);
+        assert_eq!(asked.text, "> Hi. < What? > Go");
+    }
+
+    #[test]
+    fn what_is_missing_or_something_else_is_refused_by_its_field() {
+        let good = json!({"methods": {"A": {"B": []}}, "turns": ["x"], "more": 1});
+        assert!(read(good.clone()).is_ok());
+        for (name, bad) in [
+            ("methods", json!({})),
+            ("methods", json!({"A": {}})),
+            ("methods", json!({"A": {"B": [1]}})),
+            ("methods", json!(null)),
+            ("turns", json!([])),
+            ("turns", json!([1])),
+            ("turns", json!([{"speaker": "dog", "text": "x"}])),
+            ("turns", json!([{"speaker": "user"}])),
+        ] {
+            let mut changed = good.clone();
+            changed[name] = bad;
+            let Err(Error::Invalid { field, .. }) = read(changed.clone()) else {
+                panic!("{changed} was read")
+            };
+            assert_eq!(field, format!("prompt.json.{name}"));
+        }
+    }
+}

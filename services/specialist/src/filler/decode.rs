@@ -1,0 +1,203 @@
+//! From a filler's logits to calls. Pure.
+//!
+//! Which methods are called and in which order is said at their names; each parameter's value comes from the likeliest of four
+//! sources: nowhere, a known value, a run of the conversation's words, or what an earlier call returned.
+use super::{read::Given, slots::Slots};
+use crate::sampling::Choice;
+use std::ops::Range;
+
+/// Where a value comes from, in the order of the model's `source` logits.
+const ABSENT: usize = 0;
+const VALUE: usize = 1;
+const RUN: usize = 2;
+const REFERENCE: usize = 3;
+/// Of `source`.
+pub(super) const SOURCES: usize = 4;
+
+/// Tokens of a run at most: the longest value of Schema-Guided Dialogue's training rows has 21.
+const LONGEST: usize = 24;
+
+/// At the ends of a run: a turn's mark and the sentence's stops are no part of a value.
+const EDGES: &[char] = &[' ', '\t', '\n', '.', ',', ';', ':', '!', '?', '<', '>'];
+
+/// Logits of one row, all finite. M methods, P parameters, T tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Logits<'a> {
+    /// `[M]`: whether it is called.
+    pub(super) called: &'a [f32],
+    /// `[M]`: who is called earlier has less.
+    pub(super) order: &'a [f32],
+    /// `[P, SOURCES]`.
+    pub(super) source: Rows<'a>,
+    /// `[P, values]`.
+    pub(super) value: Rows<'a>,
+    /// `[P, T]`: a run's first token, and its last.
+    pub(super) first: Rows<'a>,
+    pub(super) last: Rows<'a>,
+    /// `[P, M]`: the call that is referred to.
+    pub(super) origin: Rows<'a>,
+    /// `[P, 1 + fields]`: the parameter's own name, then the fields.
+    pub(super) field: Rows<'a>,
+}
+
+/// A matrix, row-major.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) width: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn row(self, i: usize) -> &'a [f32] {
+        &self.values[i * self.width..(i + 1) * self.width]
+    }
+}
+
+/// What fills a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fill {
+    /// A literal.
+    Text(String),
+    /// What an earlier call returned: its number, from 1, and the field.
+    Reference(usize, String),
+}
+
+/// A call: a method, and what its parameters are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Which service.
+    pub service: String,
+    /// Which of its methods.
+    pub method: String,
+    /// (name, what fills it), in the order of the input; those that nothing fills are not there.
+    pub parameters: Vec<(String, Fill)>,
+}
+
+/// Calls in their order, at least one, and each choice that was made.
+pub(super) fn read(slots: &Slots, given: &Given, logits: &Logits<'_>) -> (Vec<Call>, Vec<Choice>) {
+    let methods = &given.asked.methods;
+    let mut choices = Vec::new();
+    let mut called: Vec<usize> = (0..methods.len()).filter(|m| logits.called[*m] >= 0.0).collect();
+    if called.is_empty() {
+        called.push(greatest(&logits.called[..methods.len()]));
+    }
+    for m in 0..methods.len() {
+        let x = f64::from(logits.called[m]);
+        let x = if called.contains(&m) { x } else { -x };
+        choices.push(Choice {
+            token: u32::from(called.contains(&m)),
+            logprob: -(-x).exp().ln_1p(),
+            margin: x,
+        });
+    }
+    called.sort_by(|a, b| logits.order[*a].total_cmp(&logits.order[*b]).then(a.cmp(b)));
+    let mut calls = Vec::with_capacity(called.len());
+    for (n, method) in called.iter().enumerate() {
+        let (service, name) = methods[*method].clone();
+        let mut call = Call {
+            service,
+            method: name,
+            parameters: Vec::new(),
+        };
+        for (p, (of, parameter)) in given.asked.parameters.iter().enumerate() {
+            if of == method {
+                let (filled, choice) = fill(slots, given, logits, p, &called[..n]);
+                choices.push(choice);
+                call.parameters.extend(filled.map(|fill| (parameter.clone(), fill)));
+            }
+        }
+        calls.push(call);
+    }
+    (calls, choices)
+}
+
+/// What is likeliest of one parameter, with the calls before its own.
+fn fill(slots: &Slots, given: &Given, logits: &Logits<'_>, p: usize, before: &[usize]) -> (Option<Fill>, Choice) {
+    let (method, parameter) = &given.asked.parameters[p];
+    let may = [
+        true,
+        !slots.values.is_empty(),
+        !given.text.is_empty(),
+        slots.references && !before.is_empty(),
+    ];
+    let source: Vec<f64> = logits
+        .source
+        .row(p)
+        .iter()
+        .zip(may)
+        .map(|(x, may)| if may { f64::from(*x) } else { f64::NEG_INFINITY })
+        .collect();
+    let source = log_softmax(&source);
+    let chosen = greatest(&source);
+    let (filled, logprob) = match chosen {
+        VALUE => {
+            let known = slots.known(&given.asked.methods[*method].0, parameter);
+            let known = known
+                .filter(|k| !k.is_empty())
+                .unwrap_or_else(|| (0..slots.values.len()).collect());
+            let row = logits.value.row(p);
+            let value = log_softmax(&known.iter().map(|i| f64::from(row[*i])).collect::<Vec<_>>());
+            let best = greatest(&value);
+            (Some(Fill::Text(slots.values[known[best]].clone())), value[best])
+        }
+        RUN => {
+            let of = |rows: Rows<'_>| {
+                let row = rows.row(p);
+                log_softmax(&given.text.iter().map(|t| f64::from(row[t.at])).collect::<Vec<_>>())
+            };
+            let (run, logprob) = run(&of(logits.first), &of(logits.last));
+            let (first, last) = (given.text[run.start], given.text[run.end - 1]);
+            // Tokens stand in the order of the text; of a tokenizer that has them otherwise, nothing is between them.
+            let words = given.asked.text.get(first.start..last.end).unwrap_or_default();
+            let words = words.trim_matches(EDGES);
+            ((!words.is_empty()).then(|| Fill::Text(words.to_owned())), logprob)
+        }
+        REFERENCE => {
+            let row = logits.origin.row(p);
+            let origin = log_softmax(&before.iter().map(|m| f64::from(row[*m])).collect::<Vec<_>>());
+            let field = log_softmax(&logits.field.row(p).iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+            let (call, at) = (greatest(&origin), greatest(&field));
+            let name = at.checked_sub(1).map_or(parameter, |i| &slots.fields[i]);
+            (Some(Fill::Reference(call + 1, name.clone())), origin[call] + field[at])
+        }
+        _ => {
+            debug_assert_eq!(chosen, ABSENT);
+            (None, 0.0)
+        }
+    };
+    let others = (0..SOURCES).filter(|i| *i != chosen).map(|i| source[i]);
+    let choice = Choice {
+        token: u32::try_from(chosen).unwrap_or(u32::MAX),
+        logprob: source[chosen] + logprob,
+        margin: source[chosen] - others.fold(f64::MIN, f64::max),
+    };
+    (filled, choice)
+}
+
+/// The likeliest run of at most [`LONGEST`] tokens, of equal ones the first, and its log probability.
+fn run(first: &[f64], last: &[f64]) -> (Range<usize>, f64) {
+    let mut best = (0..1, f64::NEG_INFINITY);
+    for (start, begins) in first.iter().enumerate() {
+        let part = &last[start..last.len().min(start + LONGEST)];
+        let end = greatest(part);
+        if begins + part[end] > best.1 {
+            best = (start..start + end + 1, begins + part[end]);
+        }
+    }
+    best
+}
+
+/// Index of the greatest, the first of equals.
+fn greatest<T: PartialOrd>(of: &[T]) -> usize {
+    (1..of.len()).fold(0, |best, i| if of[i] > of[best] { i } else { best })
+}
+
+fn log_softmax(logits: &[f64]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|l| (l - most).exp()).sum();
+    logits.iter().map(|l| l - most - sum.ln()).collect()
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,252 @@
+//! Fillers: a conversation to calls of the methods that the request names, in one run of an encoder, and those to an answer by the
+//! folder's own template. Schema-guided, as dialogue state trackers are (Rastogi et al., arXiv 1909.05855).
+//!
+//! [`Conversation`] reads a request (`asked`: methods and turns as one text; `read`: the tokens, and which stand for what); `decode`
+//! makes calls of the logits, with what [`slots`] knows; [`answer`] puts them into words. Queue and runs are `one_run`'s. A method or a
+//! parameter that the request does not name cannot come out, and a reference reaches only an earlier call.
+
+pub mod answer;
+mod asked;
+mod decode;
+mod read;
+pub mod slots;
+
+pub use decode::{Call, Fill};
+
+use crate::{
+    encoder::prove,
+    error::Error,
+    folder::{Folder, Task, manifest::FillInput},
+    one_run::{Limits, OneRun, Padded, Prepared, Reads, Runs, object},
+    prompt::Prompt,
+    runtime::{Beside, Options, OrtEncoder, Output},
+    sampling::Choice,
+    specialist::LoadError,
+    tagger::answer::Templates,
+};
+use asked::Asked;
+use decode::{Logits, Rows, SOURCES};
+use jsonschema::Validator;
+use read::Given;
+use shoal_kit::config;
+use slots::Slots;
+use std::{collections::HashMap, path::Path};
+use tokenizers::Tokenizer;
+
+/// Inputs of the graph beside the text: the tokens of methods' names `[rows, M]`, of parameters' `[rows, P]`, and the method of each
+/// parameter `[rows, P]`.
+const METHOD_AT: &str = "method_at";
+const PARAMETER_AT: &str = "parameter_at";
+const PARAMETER_OF: &str = "parameter_of";
+
+/// Its outputs, as [`Logits`] has them.
+const OUTPUTS: [&str; 8] = ["called", "order", "source", "value", "first", "last", "origin", "field"];
+
+/// A filler: its handle, and the owner thread behind it.
+pub(crate) type Filler = OneRun<Conversation>;
+
+/// Tries the templates, opens the model and proves it on texts made up for it, then starts the owner thread.
+pub(crate) fn load(
+    folder: &Folder,
+    tokenizer: Tokenizer,
+    config: &config::Specialist,
+    library: &Path,
+    options: &Options,
+) -> Result<Filler, LoadError> {
+    let fault = |file: &str, message: String| LoadError::File {
+        model: folder.identity(),
+        file: file.to_owned(),
+        message,
+    };
+    let card = folder.card.fill.as_ref();
+    let card = card.ok_or_else(|| fault("card.toml", "it has no [fill]".into()))?;
+    let slots = folder.text(slots::FILE).unwrap_or_default();
+    let slots = Slots::parse(slots).map_err(|e| fault(slots::FILE, e))?;
+    let mut templates = Templates::new().map_err(|e| fault("card.toml", e.to_string()))?;
+    for task in &folder.tasks {
+        let file = task.template.as_deref().unwrap_or_default();
+        let source = folder.text(file).unwrap_or_default();
+        answer::add(&mut templates, file, source, &task.name, &slots).map_err(|e| fault(file, e))?;
+    }
+    let reads = Conversation::of(&card.input, &folder.tasks)
+        .map_err(|(task, e)| fault(&format!("input schema of task {task}"), e))?;
+    let outputs: Vec<&[&str]> = OUTPUTS.iter().map(std::slice::from_ref).collect();
+    let beside = [METHOD_AT, PARAMETER_AT, PARAMETER_OF];
+    let mut runs = Fills {
+        model: OrtEncoder::open(library, &folder.model, &beside, &outputs, options)?,
+        slots,
+        templates,
+    };
+    let context_tokens = folder.card.limits.context_tokens as usize;
+    let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
+        let batch = Padded {
+            rows,
+            columns,
+            ids,
+            mask,
+        };
+        // The first token stands for a method and its parameter.
+        runs.logits(batch, &vec![(&[0][..], &[0][..], &[0][..]); rows])
+            .map(drop)
+    });
+    proven.map_err(|e| fault("model.onnx", e))?;
+    let limits = Limits {
+        context_tokens,
+        queue_tokens: config.queue_tokens,
+    };
+    let tasks = folder.tasks.iter().map(Prepared::of).collect();
+    Ok(OneRun::over(&folder.card.name, tokenizer, limits, tasks, reads, runs)?)
+}
+
+/// How a filler reads requests.
+pub(crate) struct Conversation {
+    fields: FillInput,
+    schemas: HashMap<String, Validator>,
+}
+
+impl Conversation {
+    /// As the card says of the tasks; the error is of the task named.
+    fn of(fields: &FillInput, tasks: &[Task]) -> Result<Self, (String, String)> {
+        let schema = |task: &Task| {
+            let schema = jsonschema::validator_for(task.input_schema.as_ref()?);
+            Some(match schema {
+                Ok(schema) => Ok((task.name.clone(), schema)),
+                Err(e) => Err((task.name.clone(), e.to_string())),
+            })
+        };
+        Ok(Self {
+            fields: fields.clone(),
+            schemas: tasks.iter().filter_map(schema).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Reads for Conversation {
+    type Asked = Asked;
+    type Given = Given;
+    const NOUN: &'static str = "filler";
+
+    fn asked(&self, task: &str, prompt: Prompt) -> Result<Asked, Error> {
+        let told = || asked::told(&self.fields);
+        let (place, object) = object::read(prompt, self.schemas.get(task), Self::NOUN, told)?;
+        Asked::of(&self.fields, place, object)
+    }
+
+    fn bytes(asked: &Asked) -> usize {
+        asked.names.len() + asked.text.len()
+    }
+
+    fn given(&self, tokenizer: &Tokenizer, asked: Asked, context: usize) -> Result<Given, String> {
+        read::tokenize(tokenizer, asked, context)
+    }
+
+    fn ids(given: &Given) -> &[u32] {
+        &given.ids
+    }
+}
+
+/// A filler's model, and how its logits become answers.
+struct Fills {
+    model: OrtEncoder,
+    slots: Slots,
+    templates: Templates,
+}
+
+/// What the model says of a batch, all finite, in the order of [`OUTPUTS`].
+struct Said {
+    outputs: Vec<Output>,
+}
+
+impl Fills {
+    /// Runs a batch of which each row has tokens of methods and of parameters, and the method of each parameter.
+    fn logits(&mut self, batch: Padded, rows: &[(&[usize], &[usize], &[usize])]) -> Result<Said, String> {
+        let most = |of: fn(&(&[usize], &[usize], &[usize])) -> usize| rows.iter().map(of).max().unwrap_or(1).max(1);
+        let (methods, parameters) = (most(|r| r.0.len()), most(|r| r.1.len()));
+        let beside = |name, width: usize, of: fn(&(&[usize], &[usize], &[usize])) -> Vec<i64>| -> Beside {
+            let padded = |row| of(row).into_iter().chain(std::iter::repeat(0)).take(width);
+            (name, width, rows.iter().flat_map(padded).collect())
+        };
+        let beside = vec![
+            beside(METHOD_AT, methods, |r| indices(r.0)),
+            beside(PARAMETER_AT, parameters, |r| indices(r.1)),
+            beside(PARAMETER_OF, parameters, |r| indices(r.2)),
+        ];
+        let (rows, columns) = (batch.rows, batch.columns);
+        let outputs = self.model.run(rows, columns, batch.ids, batch.mask, beside);
+        let outputs = outputs.map_err(|e| e.to_string())?;
+        let wanted = [
+            vec![rows, methods],
+            vec![rows, methods],
+            vec![rows, parameters, SOURCES],
+            vec![rows, parameters, self.slots.values.len()],
+            vec![rows, parameters, columns],
+            vec![rows, parameters, columns],
+            vec![rows, parameters, methods],
+            vec![rows, parameters, 1 + self.slots.fields.len()],
+        ];
+        for ((output, name), shape) in outputs.iter().zip(OUTPUTS).zip(&wanted) {
+            if output.shape != *shape {
+                return Err(format!(
+                    "the model gave {name} {:?} for {rows} texts of {columns} tokens; {} makes them {shape:?}",
+                    output.shape,
+                    slots::FILE
+                ));
+            }
+            if output.values.iter().any(|v| !v.is_finite()) {
+                return Err(format!("the model gave {name} that are not finite"));
+            }
+        }
+        Ok(Said { outputs })
+    }
+}
+
+fn indices(of: &[usize]) -> Vec<i64> {
+    of.iter().map(|x| i64::try_from(*x).unwrap_or(0)).collect()
+}
+
+impl Said {
+    /// Logits of one row.
+    fn row(&self, row: usize) -> Logits<'_> {
+        let part = |i: usize| {
+            let output = &self.outputs[i];
+            let size: usize = output.shape[1..].iter().product();
+            Rows {
+                values: &output.values[row * size..(row + 1) * size],
+                width: output.shape.last().copied().unwrap_or(1),
+            }
+        };
+        Logits {
+            called: part(0).values,
+            order: part(1).values,
+            source: part(2),
+            value: part(3),
+            first: part(4),
+            last: part(5),
+            origin: part(6),
+            field: part(7),
+        }
+    }
+}
+
+impl Runs for Fills {
+    type Given = Given;
+    type Said = Said;
+
+    fn run(&mut self, batch: Padded, given: &[&Given]) -> Result<Said, String> {
+        let of: Vec<Vec<usize>> = given
+            .iter()
+            .map(|g| g.asked.parameters.iter().map(|p| p.0).collect())
+            .collect();
+        let rows = given
+            .iter()
+            .zip(&of)
+            .map(|(g, of)| (&g.method_at[..], &g.parameter_at[..], &of[..]));
+        self.logits(batch, &rows.collect::<Vec<_>>())
+    }
+
+    fn answer(&self, said: &Said, row: usize, given: &Given, task: &Prepared) -> Result<(String, Vec<Choice>), String> {
+        let (calls, choices) = decode::read(&self.slots, given, &said.row(row));
+        let answer = answer::render(&self.templates, &task.template, &task.name, &calls);
+        Ok((answer.map_err(|e| format!("{e:#}"))?, choices))
+    }
+}

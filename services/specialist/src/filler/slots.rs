@@ -1,0 +1,96 @@
+//! `slots.json`: what a filler's calls may hold.
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The file's name, beside the model.
+pub const FILE: &str = "slots.json";
+
+/// Known values, which slots may have them, and what calls return.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slots {
+    /// Texts, in the order of the model's `value` logits.
+    pub values: Vec<String>,
+    /// Which of `values` a `Service.parameter` may have.
+    pub slots: BTreeMap<String, Vec<usize>>,
+    /// Names of fields that earlier calls return, in the order of the model's `field` logits, behind the parameter's own name.
+    pub fields: Vec<String>,
+    /// Whether a value may be what an earlier call returned.
+    pub references: bool,
+}
+
+impl Slots {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let read: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        for (slot, ids) in &read.slots {
+            if !slot.contains('.') {
+                return Err(format!("slot `{slot}` is not of the form Service.parameter"));
+            }
+            if let Some(id) = ids.iter().find(|id| **id >= read.values.len()) {
+                return Err(format!("slot `{slot}` has value {id}; there are {}", read.values.len()));
+            }
+        }
+        Ok(read)
+    }
+
+    /// Values that a parameter of a service may have, by index: of a service that was never seen those of the name in other
+    /// services. `None`: any.
+    #[must_use]
+    pub fn known(&self, service: &str, parameter: &str) -> Option<Vec<usize>> {
+        if let Some(ids) = self.slots.get(&format!("{service}.{parameter}")) {
+            return Some(ids.clone());
+        }
+        let of_name =
+            |(slot, _): &(&String, &Vec<usize>)| slot.split_once('.').is_some_and(|(_, name)| name == parameter);
+        let found: BTreeSet<usize> = self
+            .slots
+            .iter()
+            .filter(of_name)
+            .flat_map(|(_, ids)| ids)
+            .copied()
+            .collect();
+        (!found.is_empty()).then(|| found.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_its_own_values_or_those_of_its_name_or_any() {
+        let text = r#"{"values": ["a", "b", "c"], "slots": {"X_1.city": [0], "Y_1.city": [2, 0], "Y_1.size": []}, "fields": [], "references": true}"#;
+        let slots = Slots::parse(text).expect("good");
+        assert_eq!(slots.known("X_1", "city"), Some(vec![0]));
+        assert_eq!(slots.known("Z_9", "city"), Some(vec![0, 2]));
+        assert_eq!(slots.known("Y_1", "size"), Some(vec![]));
+        assert_eq!(slots.known("X_1", "size"), None);
+        assert_eq!(slots.known("X_1", "date"), None);
+    }
+
+    #[test]
+    fn a_file_that_does_not_hold_together_is_refused() {
+        for (text, wanted) in [
+            (
+                r#"{"values": ["a"], "slots": {"X.y": [1]}, "fields": [], "references": true}"#,
+                "there are 1",
+            ),
+            (
+                r#"{"values": [], "slots": {"y": []}, "fields": [], "references": true}"#,
+                "Service.parameter",
+            ),
+            (r#"{"values": [], "slots": {}, "fields": []}"#, "references"),
+            (
+                r#"{"values": [], "slots": {}, "fields": [], "references": true, "x": 1}"#,
+                "unknown field",
+            ),
+        ] {
+            let told = Slots::parse(text).expect_err(text);
+            assert!(told.contains(wanted), "{told}");
+        }
+    }
+}

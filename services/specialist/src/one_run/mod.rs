@@ -1,0 +1,263 @@
+//! Kinds that answer in one run of an encoder: they are asked as a generating model is, and answer in its form, one delta with the
+//! whole text and then the end.
+//!
+//! [`OneRun`] reads a request (what of it is read and as which tokens, its kind says: [`Reads`]) and queues it, bounded by tokens;
+//! `owner` takes what waits together through the model and answers each (how, its kind says: [`Runs`]); `prepared` is a task's own.
+//!
+//! Nothing is decoded: how to sample has nothing to act on, and an answer has no tokens of its own. Confidence is of the choices
+//! that the kind makes.
+
+pub(crate) mod object;
+mod owner;
+mod prepared;
+
+pub(crate) use owner::Padded;
+pub(crate) use prepared::Prepared;
+
+use crate::{
+    engine::{End, Shared, Ticket},
+    error::Error,
+    folder::Task,
+    generator::within,
+    prompt::Prompt,
+    sampling::Choice,
+    specialist::Ask,
+    telemetry::{Counters, Instruments},
+    workshop::Workshop,
+};
+use owner::{Owner, Waiting};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokenizers::Tokenizer;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// Bytes of a text that is tokenized on the request's own thread: a millisecond or two of it.
+const SHORT_BYTES: usize = 16 << 10;
+
+/// Bytes of ordinary text that no tokenizer makes fewer than one token of: a longer text is not even tried.
+const TOKEN_BYTES: usize = 64;
+
+/// How a kind reads requests.
+pub(crate) trait Reads: Send + Sync + 'static {
+    /// What of a prompt is read.
+    type Asked: Send + 'static;
+    /// The same as tokens.
+    type Given: Send + 'static;
+    /// What a model of this kind is called.
+    const NOUN: &'static str;
+
+    /// Reads a prompt of a task.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field.
+    fn asked(&self, task: &str, prompt: Prompt) -> Result<Self::Asked, Error>;
+
+    /// Bytes of text to tokenize.
+    fn bytes(asked: &Self::Asked) -> usize;
+
+    /// Tokenizes.
+    ///
+    /// # Errors
+    /// In words, when there are no tokens or more than `context`.
+    fn given(&self, tokenizer: &Tokenizer, asked: Self::Asked, context: usize) -> Result<Self::Given, String>;
+
+    /// Token ids, as the model gets them.
+    fn ids(given: &Self::Given) -> &[u32];
+}
+
+/// How a kind makes answers of what was read.
+pub(crate) trait Runs: Send + 'static {
+    /// As the kind's [`Reads`] has it.
+    type Given: Send + 'static;
+    /// What the model says of a batch.
+    type Said;
+
+    /// Runs what stands together.
+    ///
+    /// # Errors
+    /// In words; nobody of the batch has an answer then.
+    fn run(&mut self, batch: Padded, given: &[&Self::Given]) -> Result<Self::Said, String>;
+
+    /// The answer of one row, and the choices that its confidence is of.
+    ///
+    /// # Errors
+    /// In words; the others of the batch have theirs.
+    fn answer(
+        &self,
+        said: &Self::Said,
+        row: usize,
+        given: &Self::Given,
+        task: &Prepared,
+    ) -> Result<(String, Vec<Choice>), String>;
+}
+
+/// Of a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) context_tokens: usize,
+    pub(crate) queue_tokens: usize,
+}
+
+/// A model that answers in one run: its handle, and the owner thread behind it.
+pub(crate) struct OneRun<R: Reads> {
+    shared: Arc<Shared<Waiting<R::Given>>>,
+    tokenizer: Arc<Tokenizer>,
+    reads: Arc<R>,
+    context_tokens: usize,
+    workshop: Workshop,
+    tasks: HashMap<String, Arc<Prepared>>,
+    counters: Arc<Counters>,
+    stopped: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<R: Reads> fmt::Debug for OneRun<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(R::NOUN)
+            .field("context_tokens", &self.context_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Reads> OneRun<R> {
+    /// Starts the owner thread over what was tried and proven.
+    pub(crate) fn over<M>(
+        name: &str,
+        mut tokenizer: Tokenizer,
+        limits: Limits,
+        tasks: Vec<Prepared>,
+        reads: R,
+        runs: M,
+    ) -> std::io::Result<Self>
+    where
+        M: Runs<Given = R::Given>,
+    {
+        // Cutting and padding are ours: a file's own settings would hide a text that does not fit.
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
+        let instruments = Instruments::new(name);
+        let (counters, stopped) = (instruments.counters.clone(), CancellationToken::new());
+        let shared = Shared::new(limits.queue_tokens, counters.clone());
+        let end = End {
+            shared: shared.clone(),
+            stopped: stopped.clone(),
+        };
+        let owner = Owner {
+            runs,
+            ids: R::ids,
+            shared: shared.clone(),
+            instruments,
+            name: name.to_owned(),
+        };
+        let thread = shoal_kit::task::thread(R::NOUN, move || {
+            let _end = end;
+            owner.run();
+        })?;
+        Ok(Self {
+            shared,
+            tokenizer: Arc::new(tokenizer),
+            reads: Arc::new(reads),
+            context_tokens: limits.context_tokens,
+            workshop: Workshop::start()?,
+            tasks: tasks.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect(),
+            counters,
+            stopped,
+            thread: Some(thread),
+        })
+    }
+
+    /// What it did so far; lives on when the model is gone.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Cancelled when the owner thread has ended.
+    pub(crate) fn stopped(&self) -> CancellationToken {
+        self.stopped.clone()
+    }
+
+    /// Reads and queues a request.
+    ///
+    /// # Errors
+    /// `Invalid` for what the request says, `Busy` when too much waits, `Expired`.
+    pub(crate) async fn generate(&self, ask: Ask, task: &Task) -> Result<Ticket, Error> {
+        let started = Instant::now();
+        let task = self.prepared(task)?;
+        task.check(ask.form.as_ref(), R::NOUN)?;
+        let asked = self.reads.asked(&task.name, ask.prompt)?;
+        let given = within(ask.deadline, self.read(asked))
+            .instrument(ask.span.clone())
+            .await?;
+        if self.stopped.is_cancelled() {
+            return Err(Error::Broken {
+                message: format!("the {} stopped", R::NOUN),
+            });
+        }
+        // A delta and an end: the owner thread never finds it full.
+        let (events, receiver) = mpsc::channel(2);
+        let tokens = R::ids(&given).len();
+        let waiting = Waiting {
+            given,
+            task: task.clone(),
+            stop: ask.sampling.stop,
+            events,
+            deadline: ask.deadline,
+            tokenize: started.elapsed(),
+            admitted: Instant::now(),
+            span: ask.span,
+        };
+        self.shared.offer(waiting, tokens, ask.class)?;
+        Ok(Ticket::new(receiver))
+    }
+
+    /// Token ids of a prompt, as the model gets them.
+    pub(crate) fn tokenize(&self, prompt: Prompt, task: &Task) -> Result<(Vec<u32>, Duration), Error> {
+        let started = Instant::now();
+        let asked = self.reads.asked(&self.prepared(task)?.name, prompt)?;
+        let given = self.reads.given(&self.tokenizer, asked, self.context_tokens);
+        let given = given.map_err(|e| Error::invalid("prompt", e))?;
+        Ok((R::ids(&given).to_vec(), started.elapsed()))
+    }
+
+    fn prepared(&self, task: &Task) -> Result<&Arc<Prepared>, Error> {
+        self.tasks.get(&task.name).ok_or_else(|| Error::Broken {
+            message: format!("task {} was not prepared", task.name),
+        })
+    }
+
+    async fn read(&self, asked: R::Asked) -> Result<R::Given, Error> {
+        let bytes = R::bytes(&asked);
+        let context = self.context_tokens;
+        if bytes > context.saturating_mul(TOKEN_BYTES) {
+            return Err(Error::invalid(
+                "prompt",
+                format!("{bytes} bytes do not fit {context} tokens"),
+            ));
+        }
+        let (tokenizer, reads) = (self.tokenizer.clone(), self.reads.clone());
+        let read = move || {
+            let given = reads.given(&tokenizer, asked, context);
+            given.map_err(|e| Error::invalid("prompt", e))
+        };
+        if bytes <= SHORT_BYTES {
+            return read();
+        }
+        self.workshop.run(read).await?
+    }
+}
+
+impl<R: Reads> Drop for OneRun<R> {
+    fn drop(&mut self) {
+        self.shared.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A filler: what it makes of conversations is what the trainer's own reading makes of them, whoever runs beside.
+use crate::{
+    doors::collect,
+    folders::{Copy, has},
+    world::{Served, answer, ask, fixture, load},
+};
+use serde_json::{Value, json};
+use shoal_proto::v1::{self, prompt::Content};
+use shoal_specialist::sampling::Sampling;
+use tonic::Code;
+
+/// What the trainer wrote beside the fixture: inputs, answers, and the log probability of each choice.
+fn expected() -> Vec<Value> {
+    let text = std::fs::read_to_string(fixture("tiny_fill").join("expected.json")).expect("beside the fixture");
+    serde_json::from_str(&text).expect("a list")
+}
+
+fn text(of: &Value) -> String {
+    of["text"].as_str().expect("a text").to_owned()
+}
+
+#[tokio::test]
+async fn conversations_become_the_calls_that_the_trainer_reads_in_them() {
+    let specialist = load("tiny_fill", 1);
+    let all = expected();
+    for row in &all {
+        let done = answer(
+            &specialist,
+            ask("calls", &row["input"].to_string(), Sampling::greedy(1)),
+        )
+        .await;
+        assert_eq!(done.text, text(row));
+        let logs: Vec<f64> = row["logprobs"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(Value::as_f64)
+            .collect();
+        let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+        assert!(
+            (done.confidence.mean() - mean).abs() < 2e-3,
+            "{} {mean}",
+            done.confidence.mean()
+        );
+    }
+    let said = all.iter().map(text).collect::<String>();
+    assert!(
+        said.contains("=$1.") && said.contains("Where, and when"),
+        "references and runs are among them: {said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_that_run_together_have_each_its_own_answer() {
+    let served = Served::start("tiny_fill", 1, |_| {}).await;
+    let all = expected();
+    let asked = (0..24).map(|i| {
+        let (row, mut client) = (all[i % all.len()].clone(), served.client());
+        tokio::spawn(async move {
+            let request = v1::GenerateRequest {
+                task: "calls".into(),
+                prompt: Some(v1::Prompt {
+                    content: Some(Content::Json(row["input"].to_string())),
+                }),
+                ..Default::default()
+            };
+            let stream = client.generate(request).await.expect("accepted").into_inner();
+            let (_, done) = collect(stream).await.expect("answered");
+            assert_eq!(done.text, text(&row));
+        })
+    });
+    for one in asked.collect::<Vec<_>>() {
+        one.await.expect("equal");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_conversation_is_refused_by_its_field() {
+    let served = Served::start("tiny_fill", 1, |_| {}).await;
+    for (given, field) in [
+        (json!("a cab, please").to_string(), "prompt.text"),
+        (json!({"turns": ["x"]}).to_string(), "prompt.text.methods"),
+        (
+            json!({"methods": {"A": {"B": []}}, "turns": "x"}).to_string(),
+            "prompt.text.turns",
+        ),
+        (
+            json!({"methods": {"A": {"B": []}}, "turns": ["a ".repeat(300)]}).to_string(),
+            "prompt",
+        ),
+    ] {
+        let request = v1::GenerateRequest {
+            task: "calls".into(),
+            prompt: Some(v1::Prompt {
+                content: Some(Content::Text(given)),
+            }),
+            ..Default::default()
+        };
+        let refused = served.client().generate(request).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(field), "{field}: {}", refused.message());
+    }
+}
+
+#[test]
+fn a_folder_that_could_not_answer_is_refused_before_it_serves() {
+    let card = |from: &str, to: &str| {
+        let copy = Copy::of("tiny_fill");
+        copy.edit("1/card.toml", from, to);
+        copy.refused()
+    };
+    has(&card("max_new_tokens = 0", "max_new_tokens = 8"), &["decodes nothing"]);
+    has(
+        &card("turns = \"turns\"", "turns = \"methods\""),
+        &["[fill.input]", "two fields"],
+    );
+    has(&card("kind = \"fill\"", "kind = \"generate\""), &["[fill.input]"]);
+    let files = |name: &str, content: &[u8]| {
+        let copy = Copy::of("tiny_fill");
+        copy.write(name, content);
+        copy.load(1).expect_err("refused").to_string()
+    };
+    has(&files("slots.json", b"{}"), &["slots.json", "values"]);
+    has(
+        &files(
+            "slots.json",
+            br#"{"values": ["1"], "slots": {}, "fields": [], "references": true}"#,
+        ),
+        &["model.onnx", "value", "slots.json makes"],
+    );
+    has(
+        &files("calls.answer.jinja", b"{{ calls[0].parameters[0].text }}"),
+        &["calls.answer.jinja", "1 calls"],
+    );
+}

@@ -1,0 +1,82 @@
+"""Logits to calls. Pure; the specialist decodes by the same rules."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..viterbi import log_softmax
+from . import asked, net
+from .asked import Call, Reference
+
+LONGEST = 24  # Tokens of a run.
+CALLED = 0.5  # Probability from which on a method is called.
+# At the ends of a run: a turn's mark and the sentence's stops are no part of a value.
+EDGES = " \t\n.,;:!?<>"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Calls in their order, and the log probability of each choice that was made."""
+
+    calls: tuple[Call, ...]
+    logprobs: tuple[float, ...]
+
+
+def read(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits) -> Reading:
+    """`out` is of one row, in numpy. At least one method is called. A reference reaches only a call before its own."""
+    logprobs: list[float] = []
+    sure = -np.logaddexp(0.0, -out.called.astype(np.float64))  # log of the sigmoid
+    unsure = -np.logaddexp(0.0, out.called.astype(np.float64))
+    called = [i for i in range(len(given.methods)) if sure[i] >= np.log(CALLED)] or [int(np.argmax(out.called[: len(given.methods)]))]
+    logprobs += [float(sure[i] if i in called else unsure[i]) for i in range(len(given.methods))]
+    called.sort(key=lambda i: (out.order[i], i))
+    calls = []
+    for n, method in enumerate(called):
+        parameters: dict[str, str | Reference] = {}
+        for p, (of, name) in enumerate(given.parameters):
+            if of == method:
+                value, logprob = _fill(shape, given, places, offsets, out, p, called[:n])
+                logprobs.append(logprob)
+                if value is not None:
+                    parameters[name] = value
+        calls.append(Call(given.methods[method], parameters))
+    return Reading(tuple(calls), tuple(logprobs))
+
+
+def _fill(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits, p: int, before: list[int]) -> tuple[str | Reference | None, float]:
+    """What is likeliest of one parameter."""
+    known = shape.known(given.slot(p))
+    may = np.ones(net.SOURCES, bool)
+    may[net.VALUE] = bool(shape.values)
+    may[net.RUN] = bool(places.text)
+    may[net.REFERENCE] = shape.references and bool(before)
+    source = log_softmax(np.where(may, out.source[p].astype(np.float64), -np.inf))
+    chosen = int(source.argmax())
+    if chosen == net.ABSENT:
+        return None, float(source[chosen])
+    if chosen == net.VALUE:
+        ids = np.arange(len(shape.values)) if known is None else np.array(known)
+        value = log_softmax(out.value[p][ids])
+        return shape.values[int(ids[value.argmax()])], float(source[chosen] + value.max())
+    if chosen == net.RUN:
+        start, end, logprob = _run(out.first[p][list(places.text)], out.last[p][list(places.text)])
+        text = given.text[offsets[places.text[start]][0] : offsets[places.text[end]][1]].strip(EDGES)
+        return text or None, float(source[chosen] + logprob)
+    origin = log_softmax(out.origin[p][before])
+    field = log_softmax(out.field[p])
+    at = int(field.argmax())
+    name = given.parameters[p][1] if at == 0 else shape.fields[at - 1]
+    return Reference(given.methods[before[int(origin.argmax())]], name), float(source[chosen] + origin.max() + field.max())
+
+
+def _run(first: np.ndarray, last: np.ndarray) -> tuple[int, int, float]:
+    """The likeliest pair of a first and a last token, at most `LONGEST` tokens; of equal ones the first."""
+    first, last = log_softmax(first), log_softmax(last)
+    best = (0, 0, -np.inf)
+    for start in range(len(first)):
+        part = last[start : start + LONGEST]
+        end = int(part.argmax())
+        if first[start] + part[end] > best[2]:
+            best = (start, start + end, float(first[start] + part[end]))
+    return best

@@ -1,0 +1,61 @@
+"""A filler's logits to the text that the folder's template makes of them, and a checkpoint's answers."""
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+import torch
+from tokenizers import Encoding, Tokenizer
+
+from ...prompt import environment
+from ...runtime import Answer
+from . import asked, decode, net
+
+class Reader:
+    """What serving answers, by the same rules. `fields` as in `Asked.of`; `templates` by task."""
+
+    def __init__(self, shape: net.Shape, fields: dict[str, str], templates: dict[str, str]) -> None:
+        self._shape, self._fields = shape, fields
+        self._templates: dict[str, jinja2.Template] = {task: environment().from_string(text) for task, text in templates.items()}
+
+    def asked(self, content: Any, tokenizer: Tokenizer) -> tuple[asked.Asked, Encoding, asked.Places]:
+        """An input as the model gets it."""
+        given = asked.Asked.of(content, self._fields)
+        encoding = given.encoded(tokenizer)
+        return given, encoding, asked.places(given, encoding)
+
+    def answer(self, task: str, given: asked.Asked, encoding: Encoding, places: asked.Places, out: net.Logits) -> Answer:
+        """`out` is of one row, in numpy."""
+        reading = decode.read(self._shape, given, places, encoding.offsets, out)
+        numbers = {call.name: n for n, call in enumerate(reading.calls, 1)}
+        calls = [
+            {
+                "service": call.name[0],
+                "method": call.name[1],
+                "parameters": [
+                    {"name": name, "text": value} if isinstance(value, str) else {"name": name, "call": numbers[value.call], "field": value.field} for name, value in call.parameters.items()
+                ],
+            }
+            for call in reading.calls
+        ]
+        return Answer(self._templates[task].render(task=task, calls=calls), (), reading.logprobs)
+
+
+def inputs(encoding: Encoding, given: asked.Asked, places: asked.Places) -> dict[str, list[int]]:
+    """What the model reads, one row, by the names of its inputs."""
+    return {
+        "input_ids": encoding.ids,
+        "attention_mask": [1] * len(encoding.ids),
+        "method_at": list(places.methods),
+        "parameter_at": list(places.parameters) or [0],
+        "parameter_of": [method for method, _ in given.parameters] or [0],
+    }
+
+
+@torch.no_grad()
+def logits(filler: net.Filler, read: dict[str, list[int]]) -> net.Logits:
+    """A checkpoint's, of one row, in numpy."""
+    device = next(filler.parameters()).device
+    out = filler(*(torch.tensor([part], device=device) for part in read.values()))
+    return net.Logits(*(part[0].float().cpu().numpy() for part in out))
+

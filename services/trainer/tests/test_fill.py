@@ -1,0 +1,138 @@
+"""Fillers: names as words, values found where they are said, any way of saying a literal learned, logits read as calls, and the way from MiniLM to a
+folder and on."""
+import json
+import random
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import learned, rows
+from test_encoder import pieces
+
+from shoal_trainer import data, tasks
+from shoal_trainer.encoder import net as encoders
+from shoal_trainer.encoder.align import untouched
+from shoal_trainer.encoder.fill import asked, decode, net, study
+from shoal_trainer.encoder.fill.folder import as_json, of_json
+from shoal_trainer.prompt import environment
+
+GIVEN = {"methods": {"Z_1": {"PayBill": ["due_date"]}, "A_1": {"GoTo": ["x", "yZ"], "Ask": []}}, "turns": ["Hi there.", {"speaker": "system", "text": "Hi?"}]}
+FIELDS = {"methods": "methods", "turns": "turns"}
+
+
+def test_names_are_words_that_stand_where_their_tokens_begin() -> None:
+    assert [asked.words(n) for n in ("FindEvents", "city_of__event", "Hotels_1", "_HTTPPort2Go_")] == ["Find Events", "city of event", "Hotels 1", "HTTPPort2 Go"]
+    given = asked.Asked.of(GIVEN, FIELDS)
+    assert given.names == "A 1 : Ask ( ) Go To ( x , y Z , ) Z 1 : Pay Bill ( due date , ) " and given.text == "> Hi there. < Hi?"
+    assert given.methods == (("A_1", "Ask"), ("A_1", "GoTo"), ("Z_1", "PayBill")) and given.parameters == ((1, "x"), (1, "yZ"), (2, "due_date"))
+    encoding = given.encoded(untouched(pieces()))
+    places = asked.places(given, encoding)
+    assert [encoding.tokens[i] for i in places.methods + places.parameters] == ["ask", "go", "pay", "x", "y", "due"]
+    assert [encoding.tokens[i] for i in places.text] == [">", "hi", "there", ".", "<", "hi", "?"]
+
+
+def test_a_value_is_found_wherever_it_is_said_as_whole_words() -> None:
+    encoding = untouched(pieces()).encode("names", "> Oslo, not Oslofjord. oslo!")
+    found = study.runs_of("Oslo", "> Oslo, not Oslofjord. oslo!", encoding)
+    assert [encoding.tokens[a] for a, _ in found] == ["oslo", "oslo"] and all(a == b for a, b in found)
+    assert study.runs_of("", "> x", encoding) == [] and study.runs_of("Bergen", "> Oslo", encoding) == []
+
+
+def test_what_is_often_said_or_was_meant_and_not_said_is_known() -> None:
+    said = [("A.x", "Oslo", True)] * net.OFTEN + [("A.x", "rare", True)] * (net.OFTEN - 1) + [("B.x", "2019-03-02", True), ("B.x", "2019-03-02", False), ("B.y", "once", False)]
+    shape = net.shape(said, ["", "street"])
+    assert shape.values == ("2019-03-02", "Oslo") and shape.slots == {"A.x": (1,), "B.x": (0,)} and shape.fields == ("street",) and shape.references
+    assert shape.known("C.x") == (0, 1) and shape.known("C.z") is None and not net.shape(said, []).references
+    assert of_json(json.loads(as_json(shape))) == shape
+
+
+@pytest.mark.parametrize("name", ["episode", "summarize"])
+def test_a_target_is_calls_and_its_calls_are_said_as_the_target(name: str) -> None:
+    task, template = learned(name), environment().from_string(learned(name).answer_template())
+    for row in rows(name):
+        calls = task.calls(row["target"])
+        numbers = {call.name: n for n, call in enumerate(calls, 1)}
+        filled = [
+            {"service": c.name[0], "method": c.name[1], "parameters": [
+                {"name": k, "text": v} if isinstance(v, str) else {"name": k, "call": numbers[v.call], "field": v.field} for k, v in c.parameters.items()]}
+            for c in calls
+        ]
+        assert template.render(calls=filled) == task.say(row["target"])
+
+
+def logits(given: asked.Asked, shape: net.Shape, rng: np.random.Generator, tokens: int) -> net.Logits:
+    m, p = len(given.methods), len(given.parameters)
+    sizes = ((m,), (m,), (p, net.SOURCES), (p, len(shape.values)), (p, tokens), (p, tokens), (p, m), (p, 1 + len(shape.fields)))
+    return net.Logits(*(rng.normal(size=size).astype(np.float32) * 4 for size in sizes))
+
+
+def test_any_logits_make_calls_of_the_input_with_references_that_reach_back() -> None:
+    rng, given, tokenizer = np.random.default_rng(5), asked.Asked.of(GIVEN, FIELDS), untouched(pieces())
+    shape = net.Shape(("1", "2"), {"A_1.x": (1,)}, ("street",))
+    encoding = given.encoded(tokenizer)
+    places, seen = asked.places(given, encoding), set()
+    for _ in range(300):
+        reading = decode.read(shape, given, places, encoding.offsets, logits(given, shape, rng, len(encoding.ids)))
+        names = [call.name for call in reading.calls]
+        assert names and len(set(names)) == len(names) and all(x <= 0 for x in reading.logprobs)
+        for n, call in enumerate(reading.calls):
+            for name, value in call.parameters.items():
+                if isinstance(value, asked.Reference):
+                    assert value.call in names[:n] and value.field in (name, "street")
+                    seen.add("reference")
+                else:
+                    assert value in given.text or (value in shape.values and (name != "x" or value == "2"))
+                    seen.add("known" if value in shape.values else "run")
+    assert seen == {"reference", "known", "run"}
+
+
+def test_the_loss_falls_to_what_the_target_says_and_a_literal_may_be_said_either_way() -> None:
+    torch.manual_seed(1)
+    task, few = learned("episode"), rows("episode")[:4]
+    filler, tokenizer = encoders.pretrained(study.shape_of(task, rows("episode")), 1, 3000)
+    learns = study.Study(filler, tokenizer, task)
+    examples = [learns.example(row) for row in few]
+    assert any(w.value >= 0 and w.runs for e in examples for w in e.wanted), "known and said"
+    optimizer = torch.optim.AdamW(filler.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(30):
+        loss = learns.loss(learns.batch(examples))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0], losses
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "shoal_trainer", *map(str, args)], capture_output=True, text=True, check=False)
+
+
+def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp_path: Path) -> None:
+    for task in ("episode", "summarize"):
+        found = random.Random(3).sample(rows(task), len(rows(task)))
+        for split, part in (("train", found[:60]), ("dev", found[60:80])):
+            (tmp_path / f"{task}.{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
+    small = ("--looks", "0", "--threads", "2", "--dev-rows", "20", "--precision", "int8", "--batch-rows", "8", "--data", tmp_path)
+    first = tmp_path / "planner"
+    done = run("train", "--task", "episode", "--from", "minilm", "--layers", "1", "--vocabulary", "3000", "--positions", "704", "--epochs", "4", "--out", first, *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = tomllib.loads((first / "1" / "card.toml").read_text())
+    assert card["kind"] == "fill" and card["limits"]["context_tokens"] == 704 and set(card["files"]) == {p.name for p in (first / "1").iterdir()} - {"card.toml"}
+    assert all(data.sha256(first / "1" / name) == digest for name, digest in card["files"].items())
+    assert card["training"]["parity"] >= 0.99 and card["scores"]["episode"]["nodes_f1"] > 0.5
+    before, _ = encoders.start(first / "1", of_json(json.loads((first / "1" / "slots.json").read_text())))
+    task = tasks.KNOWN["summarize"]()
+    shape = study.shape_of(task, data.read(tmp_path / "summarize.train.jsonl", task))
+    after, _ = encoders.start(first / "1", shape)
+    value = next(v for v in shape.values if v in before.shape.values)
+    assert torch.equal(after.values[shape.values.index(value)], before.values[before.shape.values.index(value)]) and torch.equal(after.ask.weight, before.ask.weight)
+    done = run("train", "--task", "summarize", "--from", first / "1", "--epochs", "1", "--out", tmp_path / "summarize", *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    second = tomllib.loads((tmp_path / "summarize" / "1" / "card.toml").read_text())
+    assert len(second["training"]["runs"]) == 2 and second["fill"]["input"]["turns"] == "dialogue"
+    assert not json.loads((tmp_path / "summarize" / "1" / "slots.json").read_text())["references"]
