@@ -64,7 +64,7 @@ def main() -> None:
     repository = Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, required=True, help="the specialist's folder")
-    parser.add_argument("--tokenizer", type=Path, default=repository / "models/planner/1", help="a version whose tokenizer.json is taken")
+    parser.add_argument("--tokenizer", type=Path, default=repository / "models/compose/1", help="a version whose tokenizer.json is taken")
     args = parser.parse_args()
     build(args.tokenizer, args.into)
 

@@ -29,7 +29,7 @@ pub(crate) struct BenchArgs {
     /// ONNX Runtime threads inside an operator, on every side [default: as many as there are cores]
     #[arg(long, value_parser = value_parser!(u16).range(1..=1024), value_name = "N")]
     pub(crate) threads: Option<u16>,
-    /// A decoder's folder, models/planner for one [default: the synthetic decoder of 25 million parameters]
+    /// A decoder's folder, models/compose for one [default: the synthetic decoder of 25 million parameters]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
 }

@@ -1,7 +1,8 @@
 //! `shoal demo`: a mesh of separate processes on free ports, real goals, real models, every outcome kept.
 //!
-//! `goals` takes the goals from the task data's samples; `judge` says whether a plan's answer is right and whose fault
+//! `goals` takes the goals from the task data's samples; `after` makes those that follow a conversation; `judge` says whether a plan's answer is right and whose fault
 //! a failed plan is; `summary` adds up; `teach` is the other demonstration, of a model that learns.
+mod after;
 mod goals;
 mod judge;
 mod summary;
@@ -133,7 +134,14 @@ async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) 
     let served = |goal: &Goal| mesh.config.task.contains_key(goal.task().name());
     let goals = [goals::joined(), goals::trips(), goals::talks(), goals::others()];
     for goal in goals.into_iter().flatten().filter(served) {
-        summary.add(demonstration.one(goal).await?);
+        let talk = (goal.kind == Kind::Talk).then(|| goal.clone());
+        let ran = demonstration.one(goal).await?;
+        let follows = match &talk {
+            Some(talk) => demonstration.after(talk, &ran.plan, served).await?,
+            None => Vec::new(),
+        };
+        summary.add(ran);
+        follows.into_iter().for_each(|ran| summary.add(ran));
     }
     // One request after the other, as people made them, until the specialist hands one on.
     if mesh.config.endpoint.is_empty() {
@@ -224,6 +232,20 @@ impl Demonstration<'_> {
         })
     }
 
+    /// What follows a conversation whose plan has run: the replies, then the note.
+    async fn after(&self, talk: &Goal, plan: &PlanView, served: impl Fn(&Goal) -> bool) -> Result<Vec<Ran>> {
+        let mut follows = Vec::new();
+        let Some(replies) = after::replies(talk, plan).filter(&served) else {
+            return Ok(follows);
+        };
+        follows.push(self.one(replies).await?);
+        let note = after::note(talk, plan, &follows[0].plan).filter(&served);
+        if let Some(note) = note {
+            follows.push(self.one(note).await?);
+        }
+        Ok(follows)
+    }
+
     /// Says what the goal's intent was found to be ahead of its planner, if anybody was asked.
     async fn intent(&self, plan_id: &str) -> Result<()> {
         let record = self.client.plan(plan_id).await?;
@@ -245,6 +267,8 @@ impl Demonstration<'_> {
         output::line(match goal.kind {
             Kind::Beyond => "nobody wrote down a right call: none of the tools does this".to_owned(),
             _ if right => "right".to_owned(),
+            Kind::Reply => "wrong: a reply leaves a value out".to_owned(),
+            Kind::Note => format!("wrong; the calls were: {}", goal.target()),
             _ => format!("wrong; people wrote: {}", goal.target()),
         });
     }

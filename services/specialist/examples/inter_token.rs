@@ -1,6 +1,6 @@
 //! What long prompts cost those who decode: the time between two tokens of a row, without and with prompts arriving.
 //!
-//!     cargo run --release -p shoal-specialist --example inter_token -- models/planner [rows, default 8] [rounds, default 9]
+//!     cargo run --release -p shoal-specialist --example inter_token -- models/compose [rows, default 8] [rounds, default 9]
 //!
 //! A round is one batch of rows alone, then one beside which long prompts arrive, one after the other; the median of the rounds'
 //! ratios is told, for the machine drifts. Needs a decoder; its answers are drawn from nearly everything, so that few end early.

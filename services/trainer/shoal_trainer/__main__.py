@@ -6,6 +6,7 @@
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
     python -m shoal_trainer rescore --data DIR models/tool_call/1
+    python -m shoal_trainer rules --task plan,episode --data DIR
     python -m shoal_trainer table models > models/README.md
 """
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import batches, data, evaluate, lineage, model, parity, retrain, table, tasks
+from . import batches, data, evaluate, lineage, model, parity, retrain, rules, table, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -192,6 +193,18 @@ def rescored(args: argparse.Namespace) -> None:
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 
+def ruled(args: argparse.Namespace) -> None:
+    """What a planner without a model plans of dev, scored as a specialist's answers are."""
+    for task in tasks.named(args.task):
+        if task.name not in ("plan", "episode"):
+            raise SystemExit(f"there are rules for plan and episode, not for {task.name}")
+        train, dev = (data.read(data.find(args.data, task.name, split), task) for split in ("train", "dev"))
+        planned = rules.planned(task, train, dev)
+        for seen in (True, False):
+            if part := [p for p in planned if p[0].get("seen", True) is seen]:
+                print(json.dumps({"task": task.name, "seen": seen, "rows": len(part), **task.metrics(part)}))
+
+
 def _read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:
     """Tasks that have learned from their training rows, those rows, the dev rows, and the training files."""
     wanted = tasks.named(args.task)
@@ -263,6 +276,10 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
     r.set_defaults(run=rescored)
+    b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
+    b.add_argument("--task", default="plan,episode", help="plan, episode or both")
+    b.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
+    b.set_defaults(run=ruled)
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")
     t.add_argument("models", type=Path)
     t.set_defaults(run=lambda args: print(table.table(args.models), end=""))

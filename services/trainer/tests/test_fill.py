@@ -136,3 +136,11 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     second = tomllib.loads((tmp_path / "summarize" / "1" / "card.toml").read_text())
     assert len(second["training"]["runs"]) == 2 and second["fill"]["input"]["turns"] == "dialogue"
     assert not json.loads((tmp_path / "summarize" / "1" / "slots.json").read_text())["references"]
+
+
+def test_fewer_or_more_methods_are_called_by_the_cards_threshold() -> None:
+    given, shape = asked.Asked.of(GIVEN, FIELDS), net.Shape((), {}, ())
+    encoding = given.encoded(untouched(pieces()))
+    out = logits(given, shape, np.random.default_rng(1), len(encoding.ids))._replace(called=np.array([-2.0, 3.0, -9.0], np.float32))
+    places = asked.places(given, encoding)
+    assert [len(decode.read(shape, given, places, encoding.offsets, out, least).calls) for least in (0.5, 0.13, 0.11, 0.00001)] == [1, 1, 2, 3]

@@ -54,6 +54,10 @@ pub(super) enum Kind {
     Trip,
     /// A conversation that the planner plans.
     Talk,
+    /// What is said of such a conversation's answers, once its plan has run.
+    Reply,
+    /// The hand-over note of it.
+    Note,
     /// One step of another task.
     Step(Task),
     /// One request, perhaps too much for the specialist.
@@ -78,11 +82,29 @@ impl Goal {
         self.json["id"].as_str().unwrap_or_default()
     }
 
+    /// One of a row that was made here.
+    pub(super) fn new(kind: Kind, request: ExecutePlanRequest, json: Json) -> Self {
+        let row = pyjson::parse(&json.to_string()).unwrap_or(Value::None);
+        Self {
+            kind,
+            request,
+            row,
+            json,
+        }
+    }
+
+    /// The row's input.
+    pub(super) fn input(&self) -> &Json {
+        &self.json["input"]
+    }
+
     /// How the row is scored.
     pub(super) fn task(&self) -> Task {
         match self.kind {
             Kind::Joined => Task::Plan,
             Kind::Trip | Kind::Talk => Task::Episode,
+            Kind::Reply => Task::Compose,
+            Kind::Note => Task::Summarize,
             Kind::Step(task) => task,
             Kind::Single | Kind::Beyond => Task::ToolCall,
         }
@@ -105,6 +127,8 @@ impl Goal {
                 };
                 format!("conversation, {whose}: {}", turns.collect::<Vec<_>>().join(" / "))
             }
+            Kind::Reply => format!("its answers, as replies: {}", self.told()),
+            Kind::Note => "its hand-over note".to_owned(),
             Kind::Step(task) => format!("one step, {}: {}", task.name(), self.told()),
             Kind::Single => format!("one request: {}", self.json["input"].as_str().unwrap_or_default()),
             Kind::Beyond => format!("beyond the tools: {}", self.json["input"].as_str().unwrap_or_default()),
@@ -203,14 +227,8 @@ pub(super) fn steps() -> Vec<Json> {
 
 /// A row of `requests`, or one like it, as a goal.
 pub(super) fn single_of(json: Json) -> Goal {
-    let row = pyjson::parse(&json.to_string()).unwrap_or(Value::None);
     let request = ask::one_node(Task::ToolCall, &json["input"]);
-    Goal {
-        kind: Kind::Single,
-        request,
-        row,
-        json,
-    }
+    Goal::new(Kind::Single, request, json)
 }
 
 /// Conversations, with the methods that their planner may use.

@@ -4,7 +4,7 @@ use crate::{
     eval::{
         ask,
         pyjson::{self, Value},
-        score::{self, Row},
+        score::{self, Row, Task},
     },
     json,
     view::{NodeView, PlanView},
@@ -42,7 +42,8 @@ pub(super) fn right(goal: &Goal, plan: &PlanView) -> bool {
     let output = match goal.kind {
         Kind::Joined => ask::plan_output(plan),
         Kind::Trip | Kind::Talk => calls_made(plan),
-        Kind::Single | Kind::Step(_) => ask::only_output(plan),
+        Kind::Single | Kind::Step(_) | Kind::Note => ask::only_output(plan),
+        Kind::Reply => return replies_say(goal, plan),
         Kind::Beyond => return false,
     };
     let answer = |name: &str| {
@@ -61,8 +62,26 @@ pub(super) fn right(goal: &Goal, plan: &PlanView) -> bool {
     score::right(goal.task(), &Row { gold, output }).unwrap_or(false)
 }
 
+/// Whether each reply says every value that it was given.
+fn replies_say(goal: &Goal, plan: &PlanView) -> bool {
+    let inputs = goal.input().as_array().into_iter().flatten();
+    let said = |(i, input): (usize, &Json)| {
+        let id = (i + 1).to_string();
+        let node = plan.nodes.iter().find(|n| n.id == id).and_then(|n| n.result.as_ref());
+        let output = node.map_or(Json::Null, |r| json::value(&r.output_json));
+        let parsed = |json: &Json| pyjson::parse(&json.to_string()).unwrap_or(Value::None);
+        let gold = parsed(&serde_json::json!({"input": input, "target": ""}));
+        let row = Row {
+            gold,
+            output: parsed(&output),
+        };
+        score::right(Task::Compose, &row).unwrap_or(false)
+    };
+    inputs.enumerate().all(said)
+}
+
 /// The calls as they were really made, references filled in by what the tools really answered.
-fn calls_made(plan: &PlanView) -> Json {
+pub(super) fn calls_made(plan: &PlanView) -> Json {
     let call = |n: &NodeView| {
         let (service, method) = n.name.split_once('.').unwrap_or((n.name.as_str(), ""));
         let asked = n.result.as_ref().filter(|r| r.state() == State::Succeeded);

@@ -118,6 +118,7 @@ impl Summary {
             kind(&|k| k == Kind::Joined, "joined requests"),
             kind(&|k| k == Kind::Trip, "people's own plans"),
             kind(&|k| k == Kind::Talk, "conversations"),
+            kind(&|k| matches!(k, Kind::Reply | Kind::Note), "replies and notes"),
             kind(&|k| k == Kind::Single, "single requests"),
             kind(&|k| matches!(k, Kind::Step(_)), "steps of other tasks"),
             format!("  {:<22} {larger} of {}", "to the larger model", self.ran.len()),

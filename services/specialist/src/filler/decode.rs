@@ -73,11 +73,14 @@ pub struct Call {
     pub parameters: Vec<(String, Fill)>,
 }
 
-/// Calls in their order, at least one, and each choice that was made.
-pub(super) fn read(slots: &Slots, given: &Given, logits: &Logits<'_>) -> (Vec<Call>, Vec<Choice>) {
+/// Calls in their order, at least one, and each choice that was made. `least` is the probability from which on a method is called.
+pub(super) fn read(slots: &Slots, least: f64, given: &Given, logits: &Logits<'_>) -> (Vec<Call>, Vec<Choice>) {
     let methods = &given.asked.methods;
+    let least = (least / (1.0 - least)).ln();
     let mut choices = Vec::new();
-    let mut called: Vec<usize> = (0..methods.len()).filter(|m| logits.called[*m] >= 0.0).collect();
+    let mut called: Vec<usize> = (0..methods.len())
+        .filter(|m| f64::from(logits.called[*m]) >= least)
+        .collect();
     if called.is_empty() {
         called.push(greatest(&logits.called[..methods.len()]));
     }

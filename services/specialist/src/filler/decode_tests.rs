@@ -71,6 +71,10 @@ impl Made {
     }
 
     fn read(&self) -> (Vec<Call>, Vec<Choice>) {
+        self.read_from(0.5)
+    }
+
+    fn read_from(&self, least: f64) -> (Vec<Call>, Vec<Choice>) {
         let rows = |values, width| Rows { values, width };
         let logits = Logits {
             called: &self.called,
@@ -82,7 +86,7 @@ impl Made {
             origin: rows(&self.origin, 2),
             field: rows(&self.field, 2),
         };
-        read(&slots(), &given(), &logits)
+        read(&slots(), least, &given(), &logits)
     }
 }
 
@@ -136,6 +140,14 @@ fn the_first_call_refers_to_nothing_and_one_is_called_at_least() {
     );
     // That it is called against its own logit counts as the doubt that it is.
     assert!(choices[1].logprob < -2.0 && choices[1].margin < 0.0, "{choices:?}");
+}
+
+#[test]
+fn a_card_may_have_methods_called_that_are_not_likely() {
+    let mut made = Made::zero();
+    made.called = vec![-2.0, 3.0];
+    let called = |least| made.read_from(least).0.len();
+    assert_eq!((called(0.5), called(0.13), called(0.11), called(0.01)), (1, 1, 2, 2));
 }
 
 #[test]

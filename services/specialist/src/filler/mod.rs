@@ -75,6 +75,7 @@ pub(crate) fn load(
     let mut runs = Fills {
         model: OrtEncoder::open(library, &folder.model, &beside, &outputs, options)?,
         slots,
+        called: card.called,
         templates,
     };
     let context_tokens = folder.card.limits.context_tokens as usize;
@@ -149,6 +150,7 @@ impl Reads for Conversation {
 struct Fills {
     model: OrtEncoder,
     slots: Slots,
+    called: f64,
     templates: Templates,
 }
 
@@ -245,7 +247,7 @@ impl Runs for Fills {
     }
 
     fn answer(&self, said: &Said, row: usize, given: &Given, task: &Prepared) -> Result<(String, Vec<Choice>), String> {
-        let (calls, choices) = decode::read(&self.slots, given, &said.row(row));
+        let (calls, choices) = decode::read(&self.slots, self.called, given, &said.row(row));
         let answer = answer::render(&self.templates, &task.template, &task.name, &calls);
         Ok((answer.map_err(|e| format!("{e:#}"))?, choices))
     }

@@ -1,7 +1,7 @@
 //! What the two TOML files may say, beyond their keys.
 use super::{
     Error,
-    manifest::{Card, Classify, FillInput, Kind, Manifest, Tag, TagInput},
+    manifest::{Card, Classify, FillInput, Filling, Kind, Manifest, Tag, TagInput},
 };
 use std::path::Path;
 
@@ -109,9 +109,7 @@ impl Card {
                 .and_then(|()| self.check_undecoded())
                 .and_then(|()| self.check_tagger())
                 .or_else(fault),
-            (Kind::Fill, None, None, None, Some(f)) => {
-                f.input.check().and_then(|()| self.check_undecoded()).or_else(fault)
-            }
+            (Kind::Fill, None, None, None, Some(f)) => f.check().and_then(|()| self.check_undecoded()).or_else(fault),
             (kind, ..) => fault(format!(
                 "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", [tag] labels for \"tag\", [fill.input] \
                  for \"fill\", none of them for \"generate\"",
@@ -189,10 +187,14 @@ impl TagInput {
     }
 }
 
-impl FillInput {
+impl Filling {
     fn check(&self) -> Result<(), String> {
-        if self.methods.is_empty() || self.turns.is_empty() || self.methods == self.turns {
+        let FillInput { methods, turns } = &self.input;
+        if methods.is_empty() || turns.is_empty() || methods == turns {
             return Err("[fill.input] methods and turns must name two fields of an object".into());
+        }
+        if self.called <= 0.0 || self.called >= 1.0 || self.called.is_nan() {
+            return Err(format!("[fill] called is {}: it must lie between 0 and 1", self.called));
         }
         Ok(())
     }

@@ -296,6 +296,13 @@ pub struct TagInput {
 pub struct Filling {
     /// Which fields of an object it reads.
     pub input: FillInput,
+    /// Probability from which on a method is called, over 0 and under 1.
+    #[serde(default = "even")]
+    pub called: f64,
+}
+
+fn even() -> f64 {
+    0.5
 }
 
 /// The fields of an object that a filler reads; others may be there and are not looked at.

@@ -115,6 +115,10 @@ fn a_folder_that_could_not_answer_is_refused_before_it_serves() {
         &["[fill.input]", "two fields"],
     );
     has(&card("kind = \"fill\"", "kind = \"generate\""), &["[fill.input]"]);
+    has(
+        &card("[fill.input]", "[fill]\ncalled = 1.0\n[fill.input]"),
+        &["[fill] called is 1"],
+    );
     let files = |name: &str, content: &[u8]| {
         let copy = Copy::of("tiny_fill");
         copy.write(name, content);

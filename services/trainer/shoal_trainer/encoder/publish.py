@@ -53,7 +53,24 @@ def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[R
             if full - small > max(COSTS, 1 / len(rows)) + 1e-9:
                 raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of dev right, fp32 ones {full:.4f}; export in fp32")
             about["training"] |= {"right_fp32": round(full, 4), "right_int8": round(small, 4)}
+    if task.kind == "fill":
+        about["fill"]["called"] = called(fill_folder.Folder(folder, about), task, rows)
     return about
+
+
+CALLED = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005)
+
+
+def called(opened: fill_folder.Folder, task: Task, rows: list[Row]) -> float:
+    """The probability from which on a method is called: of `CALLED` the one with the best main metric, on services seen in training. How many of the
+    methods that are offered are called differs between corpora and their splits."""
+    said = [(row, found, opened.logits(*found)) for row in rows if row.get("seen", True) and (found := opened.asked(row["input"]))]
+
+    def metric(least: float) -> float:
+        read = ((row, task.read(opened.reader.answer(task.name, *found, out, least).text)) for row, found, out in said)
+        return task.metrics([(row, row["target"], output) for row, output in read])[task.main]
+
+    return max(CALLED, key=metric) if said else CALLED[0]
 
 
 def card(encoder: net.Encoder | fill.Filler, task: Task) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Episode(Task):
     """A list of `{"id", "service", "method", "parameters"}`."""
 
     name = "episode"
+    beside = "rules without a model (`rules`): score 0.010, nodes_f1 0.976, edges_f1 0.810"
     kind = "fill"
     fields = {"methods": "methods", "turns": "turns"}
     corpus = SGD

@@ -10,7 +10,7 @@ from . import asked, net
 from .asked import Call, Reference
 
 LONGEST = 24  # Tokens of a run.
-CALLED = 0.5  # Probability from which on a method is called.
+CALLED = 0.5  # Probability from which on a method is called, unless a card says otherwise.
 # At the ends of a run: a turn's mark and the sentence's stops are no part of a value.
 EDGES = " \t\n.,;:!?<>"
 
@@ -23,12 +23,13 @@ class Reading:
     logprobs: tuple[float, ...]
 
 
-def read(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits) -> Reading:
-    """`out` is of one row, in numpy. At least one method is called. A reference reaches only a call before its own."""
+def read(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits, least: float = CALLED) -> Reading:
+    """`out` is of one row, in numpy; `least` the probability from which on a method is called, and one is at least. A reference reaches only a call
+    before its own."""
     logprobs: list[float] = []
     sure = -np.logaddexp(0.0, -out.called.astype(np.float64))  # log of the sigmoid
     unsure = -np.logaddexp(0.0, out.called.astype(np.float64))
-    called = [i for i in range(len(given.methods)) if sure[i] >= np.log(CALLED)] or [int(np.argmax(out.called[: len(given.methods)]))]
+    called = [i for i in range(len(given.methods)) if sure[i] >= np.log(least)] or [int(np.argmax(out.called[: len(given.methods)]))]
     logprobs += [float(sure[i] if i in called else unsure[i]) for i in range(len(given.methods))]
     called.sort(key=lambda i: (out.order[i], i))
     calls = []

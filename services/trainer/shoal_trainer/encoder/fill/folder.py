@@ -12,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from ...runtime import Answer
 from ..align import untouched
 from . import asked, net
+from .decode import CALLED
 from .reader import Reader, inputs
 
 SLOTS = "slots.json"  # What may come out: known values, the slots that may have them, and fields.
@@ -27,7 +28,7 @@ class Folder:
         self._tokenizer = untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._context = card["limits"]["context_tokens"]
         templates = {task: (folder / form["template"]).read_text() for task, form in card["output"].items()}
-        self.reader = Reader(shape(folder), card["fill"]["input"], templates)
+        self.reader = Reader(shape(folder), card["fill"]["input"], templates, card["fill"].get("called", CALLED))
 
     def asked(self, content: Any) -> tuple[asked.Asked, Encoding, asked.Places] | None:
         """What the model reads of an input; None if it does not fit."""
@@ -40,9 +41,12 @@ class Folder:
         if found is None:
             return None
         given, encoding, places = found
+        return self.reader.answer(task, given, encoding, places, self.logits(given, encoding, places))
+
+    def logits(self, given: asked.Asked, encoding: Encoding, places: asked.Places) -> net.Logits:
+        """What the model says of what `asked` gave."""
         read = {name: np.array([part], np.int64) for name, part in inputs(encoding, given, places).items()}
-        out = self._session.run(list(net.Logits._fields), read)
-        return self.reader.answer(task, given, encoding, places, net.Logits(*(part[0] for part in out)))
+        return net.Logits(*(part[0] for part in self._session.run(list(net.Logits._fields), read)))
 
 
 def shape(folder: Path) -> net.Shape:

@@ -12,10 +12,10 @@ from ...runtime import Answer
 from . import asked, decode, net
 
 class Reader:
-    """What serving answers, by the same rules. `fields` as in `Asked.of`; `templates` by task."""
+    """What serving answers, by the same rules. `fields` as in `Asked.of`; `templates` by task; `called` as the card has it."""
 
-    def __init__(self, shape: net.Shape, fields: dict[str, str], templates: dict[str, str]) -> None:
-        self._shape, self._fields = shape, fields
+    def __init__(self, shape: net.Shape, fields: dict[str, str], templates: dict[str, str], called: float = decode.CALLED) -> None:
+        self._shape, self._fields, self._called = shape, fields, called
         self._templates: dict[str, jinja2.Template] = {task: environment().from_string(text) for task, text in templates.items()}
 
     def asked(self, content: Any, tokenizer: Tokenizer) -> tuple[asked.Asked, Encoding, asked.Places]:
@@ -24,9 +24,9 @@ class Reader:
         encoding = given.encoded(tokenizer)
         return given, encoding, asked.places(given, encoding)
 
-    def answer(self, task: str, given: asked.Asked, encoding: Encoding, places: asked.Places, out: net.Logits) -> Answer:
-        """`out` is of one row, in numpy."""
-        reading = decode.read(self._shape, given, places, encoding.offsets, out)
+    def answer(self, task: str, given: asked.Asked, encoding: Encoding, places: asked.Places, out: net.Logits, called: float | None = None) -> Answer:
+        """`out` is of one row, in numpy; `called` in place of the reader's own."""
+        reading = decode.read(self._shape, given, places, encoding.offsets, out, self._called if called is None else called)
         numbers = {call.name: n for n, call in enumerate(reading.calls, 1)}
         calls = [
             {
