@@ -20,7 +20,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import batches, data, evaluate, lineage, model, parity, retrain, table, tasks
+from . import batches, calibrate, data, evaluate, lineage, model, parity, retrain, table, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -177,7 +177,7 @@ def evaluated(args: argparse.Namespace) -> None:
 
 
 def rescored(args: argparse.Namespace) -> None:
-    """Judges shipped versions anew on dev and writes the scores into their cards; weights and thresholds stay."""
+    """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
     for folder in args.folders:
         about = tomllib.loads((folder / "card.toml").read_text())
         for name in about["scores"]:
@@ -187,6 +187,9 @@ def rescored(args: argparse.Namespace) -> None:
             dev = data.read(data.find(args.data, name, "dev"), task)
             judged = evaluate.judge(folder, task, dev[: args.dev_rows] if args.dev_rows else dev, about["limits"]["max_new_tokens"], about)
             about["scores"][name] = evaluate.metrics(task, judged)
+            if args.calibrate:
+                seen = [j for j in judged if j.row.get("seen", True)]
+                about["calibration"][name] = calibrate.table([j.statistics for j in seen], [j.right for j in seen])
             print(json.dumps({"folder": str(folder), "task": name, **about["scores"][name]}))
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
@@ -259,6 +262,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
+    r.add_argument("--calibrate", action="store_true", help="fit confidence and threshold anew too, as `export` does")
     r.set_defaults(run=rescored)
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")
     t.add_argument("models", type=Path)

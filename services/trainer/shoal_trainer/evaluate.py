@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import runtime
-from .constrain import grammar_of
+from .constrain import Form
 from .encoder import runtime as encoder
 from .tasks import Row, Task
 
@@ -33,10 +33,10 @@ def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dic
     """Greedy answers to every row, held to the task's form as in serving; a prompt that does not fit is answered by nothing."""
     about = card if card is not None else tomllib.loads((folder / "card.toml").read_text())
     opened = runtime.Folder(folder) if about["kind"] == "generate" else encoder.Folder(folder, about)
-    grammar = grammar_of(folder, about, task.name)
+    form = Form.of(folder, about, task.name)
     judged = []
     for row in tqdm(rows, desc=f"dev {task.name}", mininterval=5):
-        answer = opened.greedy(task.name, row["input"], limit, grammar)
+        answer = opened.greedy(task.name, row["input"], limit, form)
         if answer is None:
             judged.append(Judged(row, "", None, {name: -100.0 for name in ("mean_logprob", "sum_logprob", "min_logprob")}, False))
             continue

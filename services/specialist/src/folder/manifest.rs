@@ -115,7 +115,7 @@ pub struct Price {
     pub output_usd_per_million_tokens: f64,
 }
 
-/// Form of a task's output: a schema, a grammar, or both; of a tagger a template, and a schema if it is JSON.
+/// Form of a task's output: a schema, a grammar, or both, and what must be said; of a tagger a template, and a schema if it is JSON.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
@@ -123,6 +123,8 @@ pub struct Output {
     pub schema: Option<String>,
     /// File with a Lark grammar, which holds decoding; if its name ends in [`TEMPLATE`], a Jinja template of one.
     pub grammar: Option<String>,
+    /// File with the Jinja template of what an answer must say: see [`crate::constrain::required`]. Not of taggers.
+    pub required: Option<String>,
     /// File with the Jinja template that makes a tagger's answer: see [`crate::tagger::answer`]. Of no other kind.
     pub template: Option<String>,
 }

@@ -54,8 +54,13 @@ impl Sampler {
     /// Chooses from `logits: [vocabulary]`. `allowed` is a bit per token, least significant first; `None` allows all.
     /// `None` comes back when no allowed token has a finite logit: the model is broken.
     pub fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<Choice> {
-        let is_allowed =
-            |i: usize| allowed.is_none_or(|mask| mask.get(i / 32).is_some_and(|word| word >> (i % 32) & 1 == 1));
+        let token = self.pick(logits, allowed)?;
+        self.take(logits, token)
+    }
+
+    /// The choice alone, which need not be what is said then.
+    pub fn pick(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<u32> {
+        let is_allowed = |i: usize| is_allowed(i, allowed);
         let token = if self.temperature <= 0.0 && allowed.is_none() && self.penalty == 1.0 {
             likeliest(logits)?
         } else if self.temperature <= 0.0 {
@@ -73,13 +78,14 @@ impl Sampler {
         } else {
             self.draw(logits, is_allowed)?
         };
-        self.note(token as u32);
-        let (logprob, margin) = sureness(logits, token)?;
-        Some(Choice {
-            token: token as u32,
-            logprob,
-            margin,
-        })
+        Some(token as u32)
+    }
+
+    /// What the model thought of a token that is said, chosen or not. `None` where that is no number.
+    pub fn take(&mut self, logits: &[f32], token: u32) -> Option<Choice> {
+        self.note(token);
+        let (logprob, margin) = sureness(logits, token as usize)?;
+        Some(Choice { token, logprob, margin })
     }
 
     fn draw(&mut self, logits: &[f32], is_allowed: impl Fn(usize) -> bool) -> Option<usize> {
@@ -143,6 +149,17 @@ impl Sampler {
         }
         self.seen[word] |= 1 << (token % 64);
     }
+}
+
+fn is_allowed(token: usize, allowed: Option<&[u32]>) -> bool {
+    allowed.is_none_or(|mask| mask.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1))
+}
+
+/// Whether a token could be chosen: it is allowed, and the model gave it a number.
+#[must_use]
+pub fn is_open(token: u32, logits: &[f32], allowed: Option<&[u32]>) -> bool {
+    let token = token as usize;
+    is_allowed(token, allowed) && logits.get(token).is_some_and(|l| l.is_finite())
 }
 
 /// The first of the largest finite logits. Two passes without a branch in them: the whole vocabulary is read for every token of every row.

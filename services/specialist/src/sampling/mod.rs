@@ -10,7 +10,7 @@ mod confidence;
 pub mod detokenise;
 pub mod stop;
 
-pub use choose::{Choice, Sampler};
+pub use choose::{Choice, Sampler, is_open};
 pub use confidence::Confidence;
 
 /// How to decode, all defaults filled in and all limits held.
