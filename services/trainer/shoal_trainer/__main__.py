@@ -189,7 +189,7 @@ def rescored(args: argparse.Namespace) -> None:
             about["scores"][name] = evaluate.metrics(task, judged)
             if args.calibrate:
                 seen = [j for j in judged if j.row.get("seen", True)]
-                about["calibration"][name] = calibrate.table([j.statistics for j in seen], [j.right for j in seen])
+                about["calibration"][name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
             print(json.dumps({"folder": str(folder), "task": name, **about["scores"][name]}))
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 

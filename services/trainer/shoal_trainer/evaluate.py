@@ -20,13 +20,19 @@ SAMPLES = 2000  # Of the bootstrap: the 2.5 % bounds then rest on fifty of them.
 
 @dataclass(frozen=True)
 class Judged:
-    """One answer: its row, what was said, how sure, and whether it is right."""
+    """One answer: its row, what was said, how sure, whether it is right, and whether it was by itself."""
 
     row: Row
     text: str
     output: Any
     statistics: dict[str, float]
     right: bool
+    unaided: bool = True
+
+    @property
+    def trusted(self) -> bool:
+        """What confidence is the probability of. An answer that was helped is right by the metric and yet one to doubt."""
+        return self.right and self.unaided
 
 
 def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dict[str, Any] | None = None) -> list[Judged]:
@@ -41,7 +47,7 @@ def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dic
             judged.append(Judged(row, "", None, {name: -100.0 for name in ("mean_logprob", "sum_logprob", "min_logprob")}, False))
             continue
         said = task.read(answer.text)
-        judged.append(Judged(row, answer.text, said, answer.statistics, task.right(row, said)))
+        judged.append(Judged(row, answer.text, said, answer.statistics, task.right(row, said), not answer.helped))
     return judged
 
 

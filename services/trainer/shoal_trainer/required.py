@@ -21,6 +21,7 @@ class Required:
     def __init__(self, tokenizer: Tokenizer, template: str, task: str, content: Any) -> None:
         self._missing: list[tuple[str, list[list[int]]]] = []
         self._forced: list[int] = []
+        self.helped = False
         for entry in json.loads(environment().from_string(template).render(**variables(task, content))):
             text = _norm(entry["text"]).rstrip(DROPPED)
             ways = [ids for way in entry["say"] if (ids := _ids(tokenizer, way))]
@@ -43,6 +44,7 @@ class Required:
             open_ways = [] if holds(said, text) else [way for way in ways if allowed[way[0]]]
             if open_ways:
                 self._forced = list(max(open_ways, key=lambda way: logits[way[0]]))
+                self.helped = True
                 return self._forced.pop(0)
         return None
 

@@ -21,6 +21,7 @@ class Answer:
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    helped: bool = False  # Something was said for it that it had to say: see `required`.
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -77,4 +78,4 @@ class Folder:
             if matcher:
                 matcher.consume_token(best)
             step = [best]
-        return Answer(self.prompt.text(out), tuple(out), tuple(logprobs))
+        return Answer(self.prompt.text(out), tuple(out), tuple(logprobs), bool(required and required.helped))

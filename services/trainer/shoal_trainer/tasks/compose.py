@@ -15,6 +15,8 @@ from .vary import Pools, swap
 # Replies in which a capitalised word must stand to be one that begins sentences, and no name: 222 of the corpus' 1,197 words do, and 3 % of
 # its replies say one of the others, or a number that is no value.
 LEAST_SEEN = 10
+# Those that begin the sentences of `compose.required.jinja`, seen or not.
+OPENERS = ("I", "It", "Perhaps", "The", "There")
 
 
 class Compose(Task):
@@ -60,7 +62,7 @@ class Compose(Task):
 
     def files(self) -> dict[str, str]:
         templates = resources.files("shoal_trainer").joinpath("templates")
-        capitals = forms.either([forms.quoted(word) for word in self.capitals or ["I"]])
+        capitals = forms.either([forms.quoted(word) for word in sorted({*self.capitals, *OPENERS})])
         grammar = templates.joinpath("compose.lark.jinja").read_text().replace("@CAPITALS@", capitals)
         return {"compose.lark.jinja": grammar, "compose.required.jinja": templates.joinpath("compose.required.jinja").read_text()}
 
