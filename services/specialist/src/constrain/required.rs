@@ -184,7 +184,8 @@ impl Said {
         let mut from = 0;
         while let Some(at) = self.text[from..].find(text).map(|at| from + at) {
             let (before, after) = (&self.text[..at], &self.text[at + text.len()..]);
-            if !(first && digit(before.chars().next_back())) && !(last && digit(after.chars().next())) {
+            let touched = (first && digit(before.chars().next_back())) || (last && digit(after.chars().next()));
+            if !touched {
                 return true;
             }
             from = at + self.text[at..].chars().next().map_or(1, char::len_utf8);

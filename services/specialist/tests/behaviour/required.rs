@@ -2,12 +2,14 @@
 use crate::{
     folders::Copy,
     stub::{self, Stub},
-    world::{answer, ask},
+    world::{answer, ask, load_with, shipped},
 };
+use serde_json::{Value, json};
 use shoal_specialist::{
     constrain::{Compiler, Required},
     engine::{Event, Finish, Request},
     folder::Form,
+    prompt::Prompt,
     sampling::Sampling,
     specialist::{Ask, Specialist},
     vocabulary::Vocabulary,
@@ -195,4 +197,26 @@ fn a_sentence_has_no_control_token_whatever_it_reads_like() {
             .collect();
         assert_eq!(bytes, said.as_bytes());
     }
+}
+
+#[tokio::test]
+async fn the_shipped_compose_says_every_value() {
+    let specialist = load_with(&shipped("compose"), 1, 0);
+    let acts = json!({"service": "RentalCars_1", "acts": [
+        {"act": "OFFER", "slot": "pickup_location", "values": ["Intercity Terminal"]},
+        {"act": "OFFER", "slot": "pickup_date", "values": ["March 10th"]},
+        {"act": "OFFER", "slot": "type", "values": ["Full-size"]},
+        {"act": "OFFER", "slot": "car_name", "values": ["Cherokee"]},
+    ]});
+    let Value::Object(acts) = acts else { unreachable!() };
+    let ask = Ask {
+        prompt: Prompt::Json(acts),
+        ..ask("compose", "", Sampling::greedy(128))
+    };
+    let done = answer(&specialist, ask).await;
+    assert_eq!(
+        done.text,
+        "There is a nice Full-size car available for pickup on March 10th at Intercity Terminal. The car is Cherokee."
+    );
+    assert_eq!(done.finish, Finish::Stop);
 }
