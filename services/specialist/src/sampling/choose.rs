@@ -1,6 +1,5 @@
 //! One token from one row of logits.
-use super::Sampling;
-use std::cmp::Ordering;
+use super::{Sampling, draw::draw};
 
 /// A chosen token and what the model thought of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,42 +89,14 @@ impl Sampler {
 
     fn draw(&mut self, logits: &[f32], is_allowed: impl Fn(usize) -> bool) -> Option<usize> {
         let scaled = |i: usize| self.penalised(i, logits[i]) / self.temperature;
-        let mut candidates: Vec<(usize, f32)> = (0..logits.len())
+        let candidates: Vec<(usize, f32)> = (0..logits.len())
             .filter(|i| is_allowed(*i))
             .map(|i| (i, scaled(i)))
             .filter(|(_, l)| l.is_finite())
             .collect();
-        // Ties by id, so that the order is total and the draw reproducible.
-        let likelier =
-            |a: &(usize, f32), b: &(usize, f32)| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0));
-        if self.top_k > 0 && self.top_k < candidates.len() {
-            candidates.select_nth_unstable_by(self.top_k - 1, likelier);
-            candidates.truncate(self.top_k);
-        }
-        candidates.sort_unstable_by(likelier);
-        let best = candidates.first()?.1;
-        let weights: Vec<f64> = candidates.iter().map(|(_, l)| f64::from(l - best).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut kept = weights.len();
-        if self.top_p < 1.0 {
-            let mut sum = 0.0;
-            for (i, weight) in weights.iter().enumerate() {
-                sum += weight / total;
-                if sum >= f64::from(self.top_p) {
-                    kept = i + 1;
-                    break;
-                }
-            }
-        }
-        let mut left = uniform(self.seed, self.draws) * weights[..kept].iter().sum::<f64>();
+        let at = uniform(self.seed, self.draws);
         self.draws += 1;
-        for (i, weight) in weights[..kept].iter().enumerate() {
-            left -= weight;
-            if left < 0.0 {
-                return Some(candidates[i].0);
-            }
-        }
-        Some(candidates[kept - 1].0)
+        draw(candidates, self.top_k, self.top_p, at)
     }
 
     /// As in CTRL (arXiv 1909.05858): a seen token's logit is divided if positive, multiplied if negative.

@@ -8,6 +8,7 @@ pub mod calibration;
 mod choose;
 mod confidence;
 pub mod detokenise;
+mod draw;
 pub mod stop;
 
 pub use choose::{Choice, Sampler, is_open};
