@@ -145,6 +145,7 @@ impl Inside {
             prompt: prompt.to_vec(),
             sampling: Sampling::greedy(max_tokens),
             grammar: None,
+            required: Default::default(),
             calibration: Calibration::default(),
             class: Class::Normal,
             deadline: None,

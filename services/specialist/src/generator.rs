@@ -3,7 +3,7 @@
 //! Reading (template, tokens, grammar) is done on the request's own thread while it is short, and in the [`crate::workshop`]
 //! when it is not: a long prompt, or a grammar that has to be compiled.
 use crate::{
-    constrain::{Compiler, FORM_BYTES, Grammar, template},
+    constrain::{Compiler, FORM_BYTES, Grammar, Required, required, template},
     engine::{Engine, Request, Settings, Ticket},
     error::Error,
     folder::{Folder, Form, Held, Task, genai::Genai},
@@ -56,6 +56,8 @@ struct Reader {
 #[derive(Debug)]
 struct Prepared {
     form: PreparedForm,
+    /// The template of what must be said, where the answer has that form.
+    required: Option<String>,
     input: Option<Validator>,
     calibration: Calibration,
 }
@@ -92,9 +94,13 @@ impl Generator {
             ));
         }
         let mut templates = Templates::of(folder).map_err(|e| fault("chat_template.jinja", e))?;
-        for (file, source) in folder.tasks.iter().filter_map(|task| match &task.held {
-            Held::Rendered(file) => Some((file, folder.text(file)?)),
-            Held::To(_) => None,
+        for (file, source) in folder.tasks.iter().flat_map(|task| {
+            let held = match &task.held {
+                Held::Rendered(file) => Some(file),
+                Held::To(_) => None,
+            };
+            let files = [held, task.required.as_ref()].into_iter().flatten();
+            files.filter_map(|file| Some((file, folder.text(file)?)))
         }) {
             templates
                 .add(file, source)
@@ -172,12 +178,13 @@ impl Generator {
         let ids = self.ids(&prompt, &task.name, deadline).instrument(span.clone()).await?;
         // Before a grammar is compiled for it.
         self.engine.check(&ids)?;
-        let grammar = self.grammar(form, prepared, prompt, &task.name, deadline);
-        let grammar = grammar.instrument(span.clone()).await?;
+        let held = self.held(form, prepared, prompt, &task.name, deadline);
+        let (grammar, required) = held.instrument(span.clone()).await?;
         self.engine.submit(Request {
             prompt: ids,
             sampling,
             grammar,
+            required,
             calibration: prepared.calibration.clone(),
             class,
             deadline,
@@ -216,20 +223,19 @@ impl Generator {
         within(deadline, self.workshop.run(encode)).await?
     }
 
-    /// What the answer is held to: the request's own form, or the task's.
-    async fn grammar(
+    /// What the answer is held to: the request's own form, or the task's, with what that must say.
+    async fn held(
         &self,
         form: Option<Form>,
         prepared: &Prepared,
         prompt: Prompt,
         task: &str,
         deadline: Option<Instant>,
-    ) -> Result<Option<Arc<Grammar>>, Error> {
+    ) -> Result<(Option<Arc<Grammar>>, Required), Error> {
         let reader = self.reader.clone();
-        let compiled = match (form, &prepared.form) {
-            (None, PreparedForm::Fixed(grammar)) => return Ok(grammar.clone()),
-            (Some(Form::Free), _) => return Ok(None),
-            (Some(form), _) => {
+        let (grammar, required) = match form {
+            Some(Form::Free) => return Ok((None, Required::default())),
+            Some(form) => {
                 let size = match &form {
                     Form::Free => 0,
                     Form::Schema(schema) => schema.to_string().len(),
@@ -245,15 +251,33 @@ impl Generator {
                     let refused = |e| Error::invalid("constraint", format!("it does not compile: {e}"));
                     reader.compiler.compile(&form).map_err(refused)
                 };
-                within(deadline, self.workshop.run(compile)).await??
+                let grammar = within(deadline, self.workshop.run(compile)).await??;
+                (grammar.map(Arc::new), Required::default())
             }
-            (None, PreparedForm::Rendered(file)) => {
-                let (file, task) = (file.clone(), task.to_owned());
-                let compile = move || template::compile(&reader.compiler, &reader.templates, &file, &prompt, &task);
-                within(deadline, self.workshop.run(compile)).await??
+            None => {
+                let (fixed, rendered) = match &prepared.form {
+                    PreparedForm::Fixed(grammar) => (grammar.clone(), None),
+                    PreparedForm::Rendered(file) => (None, Some(file.clone())),
+                };
+                let (said, task) = (prepared.required.clone(), task.to_owned());
+                if rendered.is_none() && said.is_none() {
+                    return Ok((fixed, Required::default()));
+                }
+                let make = move || {
+                    let Reader {
+                        templates, compiler, ..
+                    } = &*reader;
+                    let grammar = match rendered {
+                        Some(file) => template::compile(compiler, templates, &file, &prompt, &task)?.map(Arc::new),
+                        None => fixed,
+                    };
+                    let said = said.map(|file| required::of(compiler, templates, &file, &prompt, &task));
+                    Ok::<_, Error>((grammar, said.transpose()?.unwrap_or_default()))
+                };
+                within(deadline, self.workshop.run(make)).await??
             }
         };
-        Ok(compiled.map(Arc::new))
+        Ok((grammar, required))
     }
 }
 
@@ -272,20 +296,44 @@ fn prepare(reader: &Arc<Reader>, workshop: &Workshop, task: &Task) -> Result<Pre
         }
         Held::Rendered(file) => {
             let (name, own, input) = (task.name.clone(), file.clone(), task.input_schema.clone());
-            let probe = move || template::probe(&shared.compiler, &shared.templates, &own, &name, input.as_ref());
+            let probe = move || {
+                template::probe(&shared.templates, &own, &name, input.as_ref(), |prompt| {
+                    template::compile(&shared.compiler, &shared.templates, &own, prompt, &name).map(drop)
+                })
+            };
             let proven = workshop.run_blocking(probe).map_err(broken)?;
-            if let Some(unproven) = proven.map_err(|e| (file.clone(), e))? {
-                info!(task = %task.name, file, "{unproven}; a schema in [input.{}] would let it be", task.name);
-            }
+            unproven(task, file, proven.map_err(|e| (file.clone(), e))?);
             PreparedForm::Rendered(file.clone())
         }
     };
+    if let Some(file) = &task.required {
+        let (shared, own, name, input) = (
+            reader.clone(),
+            file.clone(),
+            task.name.clone(),
+            task.input_schema.clone(),
+        );
+        let probe = move || {
+            template::probe(&shared.templates, &own, &name, input.as_ref(), |prompt| {
+                required::of(&shared.compiler, &shared.templates, &own, prompt, &name).map(drop)
+            })
+        };
+        let proven = workshop.run_blocking(probe).map_err(broken)?;
+        unproven(task, file, proven.map_err(|e| (file.clone(), e))?);
+    }
     let input = task.input_schema.as_ref().map(jsonschema::validator_for).transpose();
     Ok(Prepared {
         form,
+        required: task.required.clone(),
         input: input.map_err(|e| (named("input schema"), e.to_string()))?,
         calibration: task.calibration.clone(),
     })
+}
+
+fn unproven(task: &Task, file: &str, found: Option<String>) {
+    if let Some(unproven) = found {
+        info!(task = %task.name, file, "{unproven}; a schema in [input.{}] would let it be", task.name);
+    }
 }
 
 /// Work that is of no use after the deadline.

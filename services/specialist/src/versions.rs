@@ -293,6 +293,7 @@ async fn warm_up(next: &Specialist) -> Result<(), Error> {
         prompt: vec![genai.bos.unwrap_or(genai.eos[0]); WARM_PROMPT_TOKENS.min(room)],
         sampling: Sampling::greedy(WARM_NEW_TOKENS),
         grammar: None,
+        required: Default::default(),
         calibration: Calibration::default(),
         class: Class::Normal,
         deadline,

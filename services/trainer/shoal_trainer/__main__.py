@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import batches, data, evaluate, lineage, model, parity, retrain, rules, table, tasks
+from . import batches, calibrate, data, evaluate, lineage, model, parity, retrain, rules, table, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -87,7 +87,7 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
     else:
         encoder, tokenizer = net.start(Path(args.source), shape)
-    recipe = loop_of_encoders.Recipe(epochs=args.epochs, rows=args.batch_rows, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
+    recipe = loop_of_encoders.Recipe(epochs=args.epochs, batch_rows=args.batch_rows, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
     looked = [row for row in dev[task.name] if row.get("seen", True)][:400]
     ran = loop_of_encoders.train(encoder, tokenizer, task, rows[task.name], recipe, lambda: publish_encoder.glance(encoder, tokenizer, task, looked), args.looks)
     net.save(encoder, tokenizer, work)
@@ -179,7 +179,7 @@ def evaluated(args: argparse.Namespace) -> None:
 
 
 def rescored(args: argparse.Namespace) -> None:
-    """Judges shipped versions anew on dev and writes the scores into their cards; weights and thresholds stay."""
+    """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
     for folder in args.folders:
         about = tomllib.loads((folder / "card.toml").read_text())
         for name in about["scores"]:
@@ -189,6 +189,9 @@ def rescored(args: argparse.Namespace) -> None:
             dev = data.read(data.find(args.data, name, "dev"), task)
             judged = evaluate.judge(folder, task, dev[: args.dev_rows] if args.dev_rows else dev, about["limits"]["max_new_tokens"], about)
             about["scores"][name] = evaluate.metrics(task, judged)
+            if args.calibrate:
+                seen = [j for j in judged if j.row.get("seen", True)]
+                about["calibration"][name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
             print(json.dumps({"folder": str(folder), "task": name, **about["scores"][name]}))
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
@@ -275,6 +278,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
+    r.add_argument("--calibrate", action="store_true", help="fit confidence and threshold anew too, as `export` does")
     r.set_defaults(run=rescored)
     b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
     b.add_argument("--task", default="plan,episode", help="plan, episode or both")

@@ -1,6 +1,7 @@
 """A task's form, as serving holds answers to it: the same grammar files, rendered for each request, over llguidance."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,15 @@ class Constraint:
         return bits[: self._width].astype(bool)
 
 
-def grammar_of(folder: Path, card: dict[str, Any], task: str) -> str | None:
-    """The text of the task's grammar in a version's folder, if it has one."""
-    name = card.get("output", {}).get(task, {}).get("grammar")
-    return (folder / name).read_text() if name else None
+@dataclass(frozen=True)
+class Form:
+    """What a task's answers are held to: the text of its grammar, and of the template of what must be said. Either may be missing."""
+
+    grammar: str | None = None
+    required: str | None = None
+
+    @classmethod
+    def of(cls, folder: Path, card: dict[str, Any], task: str) -> Form:
+        """As a version's card has it."""
+        named = card.get("output", {}).get(task, {})
+        return cls(*((folder / named[key]).read_text() if key in named else None for key in ("grammar", "required")))

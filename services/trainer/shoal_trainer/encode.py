@@ -54,7 +54,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, seed=lesson.seed)
     steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))
     # The loop takes each row once a round; what is drawn here is all the rows of all its steps.
-    rng, count = random.Random(lesson.seed), steps * recipe.rows
+    rng, count = random.Random(lesson.seed), steps * recipe.batch_rows
     old = rng.choices(rehearsed or choosing, k=count - int(TAUGHT * count))
     drawn = old + [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
     ran = loop.train(weights, tokenizer, task, drawn, loop.Recipe(epochs=1.0, rate=recipe.rate, head_rate=recipe.head_rate, seed=lesson.seed), dict, 0)
@@ -68,7 +68,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
 def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop.Recipe) -> float:
     """How long a step takes, on weights that are thrown away."""
     weights, tokenizer = export.load(version)
-    drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.rows)]
+    drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.batch_rows)]
     began = time.monotonic()
     loop.train(weights, tokenizer, task, drawn, loop.Recipe(epochs=1.0, rate=recipe.rate, head_rate=recipe.head_rate), dict, 0)
     return (time.monotonic() - began) / PROBE

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import runtime
-from .constrain import grammar_of
+from .constrain import Form
 from .encoder import runtime as encoder
 from .tasks import Row, Task
 
@@ -20,28 +20,34 @@ SAMPLES = 2000  # Of the bootstrap: the 2.5 % bounds then rest on fifty of them.
 
 @dataclass(frozen=True)
 class Judged:
-    """One answer: its row, what was said, how sure, and whether it is right."""
+    """One answer: its row, what was said, how sure, whether it is right, and whether it was by itself."""
 
     row: Row
     text: str
     output: Any
     statistics: dict[str, float]
     right: bool
+    unaided: bool = True
+
+    @property
+    def trusted(self) -> bool:
+        """What confidence is the probability of. An answer that was helped is right by the metric and yet one to doubt."""
+        return self.right and self.unaided
 
 
 def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dict[str, Any] | None = None) -> list[Judged]:
     """Greedy answers to every row, held to the task's form as in serving; a prompt that does not fit is answered by nothing."""
     about = card if card is not None else tomllib.loads((folder / "card.toml").read_text())
     opened = runtime.Folder(folder) if about["kind"] == "generate" else encoder.open_folder(folder, about)
-    grammar = grammar_of(folder, about, task.name)
+    form = Form.of(folder, about, task.name)
     judged = []
     for row in tqdm(rows, desc=f"dev {task.name}", mininterval=5):
-        answer = opened.greedy(task.name, row["input"], limit, grammar)
+        answer = opened.greedy(task.name, row["input"], limit, form)
         if answer is None:
             judged.append(Judged(row, "", None, {name: -100.0 for name in ("mean_logprob", "sum_logprob", "min_logprob")}, False))
             continue
         said = task.read(answer.text)
-        judged.append(Judged(row, answer.text, said, answer.statistics, task.right(row, said)))
+        judged.append(Judged(row, answer.text, said, answer.statistics, task.right(row, said), not answer.helped))
     return judged
 
 

@@ -52,7 +52,7 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
         judged = judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
         # Confidence is calibrated on services seen in training: on others the larger tier is wanted anyway.
         seen = [j for j in judged if j.row.get("seen", True)]
-        about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.right for j in seen])
+        about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
         if about["kind"] == "classify":
             about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
             judged = judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)

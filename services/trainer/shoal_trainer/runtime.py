@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from .constrain import Constraint
+from .constrain import Constraint, Form
 from .prompt import Prompt
+from .required import Required
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Answer:
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    helped: bool = False  # Something was said for it that it had to say: see `required`.
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -44,12 +46,13 @@ class Folder:
         self._positions = "position_ids" in inputs
         self._kv_heads, self._head = settings["decoder"]["num_key_value_heads"], settings["decoder"]["head_size"]
 
-    def greedy(self, task: str, content: Any, limit: int, grammar: str | None = None) -> Answer | None:
-        """The greedy answer, held to `grammar` if there is one; None if the prompt does not fit."""
+    def greedy(self, task: str, content: Any, limit: int, form: Form = Form()) -> Answer | None:
+        """The greedy answer, held to `form`; None if the prompt does not fit."""
         ids = self.prompt.ask(task, content)
         if len(ids) >= self.context:
             return None
-        matcher = self.constraint.begin(grammar, task, content) if grammar else None
+        matcher = self.constraint.begin(form.grammar, task, content) if form.grammar else None
+        required = Required(self.prompt.tokenizer, form.required, task, content) if form.required else None
         past = {name: np.zeros((1, self._kv_heads, 0, self._head), np.float32) for name in self._past}
         names = ["logits", *(name.replace("past_key_values", "present") for name in self._past)]
         step, out, logprobs = ids, [], []
@@ -60,7 +63,13 @@ class Folder:
                 feed["position_ids"] = np.arange(total - len(step), total, dtype=np.int64)[None]
             logits, *present = self.session.run(names, feed)
             row = logits[0, -1].astype(np.float64)
-            best = int((np.where(self.constraint.allowed(matcher), row, -np.inf) if matcher else row).argmax())
+            allowed = np.isfinite(row) & (self.constraint.allowed(matcher) if matcher else True)
+            best = required.going_on(allowed) if required else None
+            if best is None:
+                best = int(np.where(allowed, row, -np.inf).argmax())
+                if required and best == self.prompt.end:
+                    instead = required.instead_of_end(self.prompt.text(out), row, allowed)
+                    best = best if instead is None else instead
             logprobs.append(float(row[best] - row.max() - np.log(np.exp(row - row.max()).sum())))
             past = dict(zip(self._past, present))
             out.append(best)
@@ -69,4 +78,4 @@ class Folder:
             if matcher:
                 matcher.consume_token(best)
             step = [best]
-        return Answer(self.prompt.text(out), tuple(out), tuple(logprobs))
+        return Answer(self.prompt.text(out), tuple(out), tuple(logprobs), bool(required and required.helped))

@@ -2,7 +2,7 @@
 //!
 //! A mask of allowed tokens comes before each choice, and the choice goes back into the grammar: what comes out parses by
 //! construction. A form that is the same for every request is compiled once and copied for each; [`template`] makes a grammar
-//! of each request, and says what its author must know.
+//! of each request, and says what its author must know. What an answer must say, whatever its form, is [`required`]'s.
 //!
 //! # What a form can cost
 //! Forms come from callers and from text that callers send, so compiling one must end and must not take the process with it.
@@ -11,8 +11,11 @@
 //! stacks of the crate's `workshop`, and [`FORM_BYTES`] bounds the chain. And it builds the first states of its lexer without
 //! fuel (three counted patterns joined by `&` run for minutes): so [`Compiler::compile`] takes the same steps beforehand, with it.
 
+pub mod required;
 pub mod template;
 mod trie;
+
+pub use required::Required;
 
 use crate::{folder::Form, vocabulary::Vocabulary};
 use llguidance::{
@@ -86,6 +89,12 @@ impl Compiler {
             .map_err(|e| e.to_string().trim_end_matches("<non-verbose/>").trim().to_owned())
     }
 
+    /// The tokens of a text, none of them a control token.
+    #[must_use]
+    pub fn tokens(&self, text: &str) -> Vec<u32> {
+        self.factory.tok_env().tokenize_bytes(text.as_bytes())
+    }
+
     fn grammar(&self, top: TopLevelGrammar) -> anyhow::Result<Grammar> {
         let limits = self.factory.limits().clone();
         let environment = self.factory.tok_env().clone();
@@ -118,6 +127,15 @@ fn first_states(lexer: &LexerSpec, mut limits: ParserLimits) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+/// What one answer is held to.
+#[derive(Debug, Default)]
+pub struct Bounds {
+    /// What it may say.
+    pub grammar: Option<Grammar>,
+    /// What it must say.
+    pub required: Required,
 }
 
 /// A compiled grammar, and where an answer is in it.

@@ -72,16 +72,17 @@ pub fn compile(
         .map_err(|e| refused(format!("does not compile for it: {e}")))
 }
 
-/// Looks for what is wrong with a template whatever the request. `Ok` with words: nothing was found, but nothing was proven.
+/// Looks for what is wrong with a template whatever the request; `make` makes of an ordinary prompt what it is for. `Ok` with words:
+/// nothing was found, but nothing was proven.
 ///
 /// # Errors
 /// What is wrong, for the template's author.
 pub fn probe(
-    compiler: &Compiler,
     templates: &Templates,
     file: &str,
     task: &str,
     input: Option<&Value>,
+    make: impl FnOnce(&Prompt) -> Result<(), Error>,
 ) -> Result<Option<String>, String> {
     let prompt = match input.map(|schema| example(schema, schema, 0)) {
         Some(Value::Object(map)) => Prompt::Json(map),
@@ -90,10 +91,7 @@ pub fn probe(
     match templates.render_strictly(file, &prompt, task) {
         Err(e) if whatever_the_request(e.kind()) => Err(format!("it does not render: {e}")),
         Err(e) => Ok(Some(format!("not tried at load: {e}"))),
-        Ok(_) => match compile(compiler, templates, file, &prompt, task) {
-            Ok(_) => Ok(None),
-            Err(e) => Err(e.to_string()),
-        },
+        Ok(_) => make(&prompt).map(|()| None).map_err(|e| e.to_string()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One request: what its caller says and what it hears.
 use super::{queue::Class, sequence::Finish};
 use crate::{
-    constrain::Grammar,
+    constrain::{Grammar, Required},
     error::Error,
     sampling::{Confidence, Sampling, calibration::Calibration},
 };
@@ -21,6 +21,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// What the output is held to, at its beginning. Copied when a slot is free, unless nobody else holds it.
     pub grammar: Option<Arc<Grammar>>,
+    /// What the output must say.
+    pub required: Required,
     /// Makes the confidence score.
     pub calibration: Calibration,
     /// Queueing class.

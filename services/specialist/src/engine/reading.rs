@@ -7,7 +7,7 @@ use super::{
     schedule::Piece,
     sequence::Sequence,
 };
-use crate::error::Error;
+use crate::{constrain::Bounds, error::Error};
 use shoal_kit::telemetry::names::PROVIDER;
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -144,6 +144,7 @@ impl<D: Decoder> Owner<D> {
             prompt,
             sampling,
             grammar,
+            required,
             calibration,
             class,
             deadline,
@@ -169,8 +170,11 @@ impl<D: Decoder> Owner<D> {
             sequence: Sequence::new(
                 &prompt,
                 &sampling,
-                // A grammar of this request alone is taken as it is.
-                grammar.map(|g| Arc::try_unwrap(g).unwrap_or_else(|shared| shared.begin())),
+                Bounds {
+                    // A grammar of this request alone is taken as it is.
+                    grammar: grammar.map(|g| Arc::try_unwrap(g).unwrap_or_else(|shared| shared.begin())),
+                    required,
+                },
                 calibration,
                 budget,
                 self.vocabulary.clone(),

@@ -1,11 +1,12 @@
 //! What one row does with its logits: choose, hold to the grammar, watch for the end, and say what may be sent.
 use crate::{
-    constrain::Grammar,
+    constrain::{Bounds, Grammar},
     error::Error,
     sampling::{
-        Confidence, Sampler, Sampling,
+        Choice, Confidence, Sampler, Sampling,
         calibration::Calibration,
         detokenise::Detokeniser,
+        is_open,
         stop::{Passed, Stops},
     },
     vocabulary::Vocabulary,
@@ -45,7 +46,7 @@ pub(super) struct Sequence {
     sampler: Sampler,
     detokeniser: Detokeniser,
     stops: Stops,
-    grammar: Option<Grammar>,
+    bounds: Bounds,
     eos: Arc<[u32]>,
     budget: usize,
     tokens: Vec<u32>,
@@ -58,7 +59,7 @@ impl Sequence {
     pub(super) fn new(
         prompt: &[u32],
         sampling: &Sampling,
-        grammar: Option<Grammar>,
+        bounds: Bounds,
         calibration: Calibration,
         budget: usize,
         vocabulary: Arc<Vocabulary>,
@@ -68,7 +69,7 @@ impl Sequence {
             sampler: Sampler::new(sampling, prompt),
             detokeniser: Detokeniser::new(vocabulary),
             stops: Stops::new(&sampling.stop),
-            grammar,
+            bounds,
             eos,
             budget,
             tokens: Vec::new(),
@@ -80,7 +81,7 @@ impl Sequence {
     /// Takes one step. `logits: [vocabulary]`.
     pub(super) fn advance(&mut self, logits: &[f32]) -> Result<Advance, Error> {
         let broken = |message: String| Error::Broken { message };
-        let mask = match &mut self.grammar {
+        let mask = match &mut self.bounds.grammar {
             Some(grammar) => Some(
                 grammar
                     .mask()
@@ -88,19 +89,20 @@ impl Sequence {
             ),
             None => None,
         };
-        let choice = self.sampler.choose(logits, mask.as_ref().map(|m| m.as_slice()));
+        let choice = self.choose(logits, mask.as_ref().map(|m| m.as_slice()));
         let choice = choice.ok_or_else(|| broken("the model gave no finite logit for any allowed token".into()))?;
         self.confidence.add(&choice);
         if self.eos.contains(&choice.token) {
             return Ok(self.end(Finish::Stop));
         }
         self.tokens.push(choice.token);
-        if let Some(grammar) = &mut self.grammar {
+        if let Some(grammar) = &mut self.bounds.grammar {
             grammar
                 .accept(choice.token)
                 .map_err(|e| broken(format!("the grammar refuses its own token: {e}")))?;
         }
         let new = self.detokeniser.push(choice.token);
+        self.bounds.required.push(&new);
         match self.stops.push(&new) {
             Passed::Stop(text) => {
                 self.text.push_str(&text);
@@ -120,7 +122,7 @@ impl Sequence {
             }
             Passed::On(text) => {
                 self.text.push_str(&text);
-                let complete = self.grammar.as_ref().is_some_and(Grammar::is_complete);
+                let complete = self.bounds.grammar.as_ref().is_some_and(Grammar::is_complete);
                 let Advance::End { finish, text: rest } =
                     self.end(if complete { Finish::Stop } else { Finish::Length })
                 else {
@@ -132,6 +134,20 @@ impl Sequence {
                 })
             }
         }
+    }
+
+    /// The model's choice, but while something must be said: that, instead of the end.
+    fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<Choice> {
+        let may = |token: u32| is_open(token, logits, allowed);
+        let required = &mut self.bounds.required;
+        let token = match required.going_on(may) {
+            Some(token) => token,
+            None => match self.sampler.pick(logits, allowed)? {
+                end if self.eos.contains(&end) => required.instead_of_end(logits, may).unwrap_or(end),
+                token => token,
+            },
+        };
+        self.sampler.take(logits, token)
     }
 
     fn end(&mut self, finish: Finish) -> Advance {

@@ -126,7 +126,8 @@ pub struct Price {
     pub output_usd_per_million_tokens: f64,
 }
 
-/// Form of a task's output: a schema, a grammar, or both; of a tagger or a filler a template, and a schema if it is JSON.
+/// Form of a task's output: a schema, a grammar, or both, and what must be said; of a tagger or a filler a template, and a schema if it is
+/// JSON.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
@@ -134,6 +135,8 @@ pub struct Output {
     pub schema: Option<String>,
     /// File with a Lark grammar, which holds decoding; if its name ends in [`TEMPLATE`], a Jinja template of one.
     pub grammar: Option<String>,
+    /// File with the Jinja template of what an answer must say: see [`crate::constrain::required`]. Of models that decode alone.
+    pub required: Option<String>,
     /// File with the Jinja template that makes a tagger's or a filler's answer: see [`crate::tagger::answer`] and
     /// [`crate::filler::answer`]. Of no other kind.
     pub template: Option<String>,

@@ -59,6 +59,8 @@ pub struct Task {
     pub name: String,
     /// What decoding is held to.
     pub held: Held,
+    /// File of the template of what the answer must say, if the card names one: see [`crate::constrain::required`].
+    pub required: Option<String>,
     /// JSON Schema of the answer, if the card names one; decoding may be held to a grammar all the same.
     pub output_schema: Option<Value>,
     /// File of the template that makes the answer; of a tagger and a filler, and of them always.
@@ -246,20 +248,26 @@ impl Checked<'_> {
     /// `[output.NAME]`, which must be of the kind.
     fn output(&self, name: &str) -> Result<Output, Error> {
         let output = self.card.output.get(name).cloned();
-        let named = output
-            .as_ref()
-            .map(|o| (o.schema.is_some(), o.grammar.is_some(), o.template.is_some()));
+        let named = output.as_ref().map(|o| {
+            (
+                o.schema.is_some(),
+                o.grammar.is_some() || o.required.is_some(),
+                o.template.is_some(),
+            )
+        });
         let told = match (self.card.kind.templated(), named) {
-            (true, Some((_, true, _))) => {
-                Some("names a grammar: a tagger or a filler decodes nothing that it could hold, take it out")
-            }
+            (true, Some((_, true, _))) => Some(
+                "names a grammar or what is required: a tagger or a filler decodes nothing that it could hold, take it out",
+            ),
             (true, None | Some((_, _, false))) => Some(
                 "names no template: name the Jinja file that makes answers of what was read, as a tagger or a filler needs it for each task",
             ),
             (false, Some((_, _, true))) => {
                 Some("names a template: only a tagger's and a filler's answers are made by one, take it out")
             }
-            (false, Some((false, false, _))) => Some("names neither a schema nor a grammar: name one, or take it out"),
+            (false, Some((false, false, _))) => {
+                Some("names neither a schema nor a grammar, and nothing required: name one, or take it out")
+            }
             _ => None,
         };
         match told {
@@ -272,9 +280,10 @@ impl Checked<'_> {
         let Output {
             schema,
             grammar,
+            required,
             template,
         } = self.output(name)?;
-        if let Some(file) = &template {
+        for file in [&required, &template].into_iter().flatten() {
             self.text(file)?;
         }
         let output_schema = schema.map(|file| self.json(&file)).transpose()?;
@@ -297,6 +306,7 @@ impl Checked<'_> {
         Ok(Task {
             name: name.to_owned(),
             held,
+            required,
             output_schema,
             template,
             input_schema,

@@ -1,6 +1,5 @@
 //! One token from one row of logits.
-use super::Sampling;
-use std::cmp::Ordering;
+use super::{Sampling, draw::draw};
 
 /// A chosen token and what the model thought of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,8 +53,13 @@ impl Sampler {
     /// Chooses from `logits: [vocabulary]`. `allowed` is a bit per token, least significant first; `None` allows all.
     /// `None` comes back when no allowed token has a finite logit: the model is broken.
     pub fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<Choice> {
-        let is_allowed =
-            |i: usize| allowed.is_none_or(|mask| mask.get(i / 32).is_some_and(|word| word >> (i % 32) & 1 == 1));
+        let token = self.pick(logits, allowed)?;
+        self.take(logits, token)
+    }
+
+    /// The choice alone, which need not be what is said then.
+    pub fn pick(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<u32> {
+        let is_allowed = |i: usize| is_allowed(i, allowed);
         let token = if self.temperature <= 0.0 && allowed.is_none() && self.penalty == 1.0 {
             likeliest(logits)?
         } else if self.temperature <= 0.0 {
@@ -73,53 +77,26 @@ impl Sampler {
         } else {
             self.draw(logits, is_allowed)?
         };
-        self.note(token as u32);
-        let (logprob, margin) = sureness(logits, token)?;
-        Some(Choice {
-            token: token as u32,
-            logprob,
-            margin,
-        })
+        Some(token as u32)
+    }
+
+    /// What the model thought of a token that is said, chosen or not. `None` where that is no number.
+    pub fn take(&mut self, logits: &[f32], token: u32) -> Option<Choice> {
+        self.note(token);
+        let (logprob, margin) = sureness(logits, token as usize)?;
+        Some(Choice { token, logprob, margin })
     }
 
     fn draw(&mut self, logits: &[f32], is_allowed: impl Fn(usize) -> bool) -> Option<usize> {
         let scaled = |i: usize| self.penalised(i, logits[i]) / self.temperature;
-        let mut candidates: Vec<(usize, f32)> = (0..logits.len())
+        let candidates: Vec<(usize, f32)> = (0..logits.len())
             .filter(|i| is_allowed(*i))
             .map(|i| (i, scaled(i)))
             .filter(|(_, l)| l.is_finite())
             .collect();
-        // Ties by id, so that the order is total and the draw reproducible.
-        let likelier =
-            |a: &(usize, f32), b: &(usize, f32)| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0));
-        if self.top_k > 0 && self.top_k < candidates.len() {
-            candidates.select_nth_unstable_by(self.top_k - 1, likelier);
-            candidates.truncate(self.top_k);
-        }
-        candidates.sort_unstable_by(likelier);
-        let best = candidates.first()?.1;
-        let weights: Vec<f64> = candidates.iter().map(|(_, l)| f64::from(l - best).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut kept = weights.len();
-        if self.top_p < 1.0 {
-            let mut sum = 0.0;
-            for (i, weight) in weights.iter().enumerate() {
-                sum += weight / total;
-                if sum >= f64::from(self.top_p) {
-                    kept = i + 1;
-                    break;
-                }
-            }
-        }
-        let mut left = uniform(self.seed, self.draws) * weights[..kept].iter().sum::<f64>();
+        let at = uniform(self.seed, self.draws);
         self.draws += 1;
-        for (i, weight) in weights[..kept].iter().enumerate() {
-            left -= weight;
-            if left < 0.0 {
-                return Some(candidates[i].0);
-            }
-        }
-        Some(candidates[kept - 1].0)
+        draw(candidates, self.top_k, self.top_p, at)
     }
 
     /// As in CTRL (arXiv 1909.05858): a seen token's logit is divided if positive, multiplied if negative.
@@ -143,6 +120,17 @@ impl Sampler {
         }
         self.seen[word] |= 1 << (token % 64);
     }
+}
+
+fn is_allowed(token: usize, allowed: Option<&[u32]>) -> bool {
+    allowed.is_none_or(|mask| mask.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1))
+}
+
+/// Whether a token could be chosen: it is allowed, and the model gave it a number.
+#[must_use]
+pub fn is_open(token: u32, logits: &[f32], allowed: Option<&[u32]>) -> bool {
+    let token = token as usize;
+    is_allowed(token, allowed) && logits.get(token).is_some_and(|l| l.is_finite())
 }
 
 /// The first of the largest finite logits. Two passes without a branch in them: the whole vocabulary is read for every token of every row.

@@ -8,9 +8,10 @@ pub mod calibration;
 mod choose;
 mod confidence;
 pub mod detokenise;
+mod draw;
 pub mod stop;
 
-pub use choose::{Choice, Sampler};
+pub use choose::{Choice, Sampler, is_open};
 pub use confidence::Confidence;
 
 /// How to decode, all defaults filled in and all limits held.

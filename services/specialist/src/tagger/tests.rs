@@ -65,6 +65,7 @@ impl Still {
             name: "t".into(),
             held: Held::To(Form::Free),
             output_schema: Some(json!({"type": "object", "required": ["a"]})),
+            required: None,
             template: Some("x.jinja".into()),
             input_schema: None,
             confidence_threshold: 0.0,

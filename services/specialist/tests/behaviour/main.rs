@@ -17,6 +17,7 @@ mod limits;
 mod oip;
 mod prefixes;
 mod reference;
+mod required;
 mod sampled;
 mod spans_of_input;
 mod stub;

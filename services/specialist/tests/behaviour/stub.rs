@@ -63,7 +63,7 @@ impl Stub {
 }
 
 /// The token after `history`.
-fn following(history: &[u32]) -> u32 {
+pub(crate) fn following(history: &[u32]) -> u32 {
     let hash = history.iter().fold(17u64, |h, t| {
         (h ^ u64::from(*t)).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
     });
@@ -129,6 +129,11 @@ impl Decoder for Stub {
 
 /// An engine over a stub.
 pub(crate) fn engine(stub: Stub, queue_tokens: usize) -> Engine {
+    ending(stub, queue_tokens, 0)
+}
+
+/// The same, with a letter that ends texts.
+pub(crate) fn ending(stub: Stub, queue_tokens: usize, eos: u32) -> Engine {
     let vocab: Vec<String> = (0..26)
         .map(|i| format!("\"{}\":{}", char::from(b'a' + i), i + 1))
         .collect();
@@ -141,7 +146,7 @@ pub(crate) fn engine(stub: Stub, queue_tokens: usize) -> Engine {
         queue_tokens,
         keeps_prefixes: true,
     };
-    Engine::start("stub", stub, vocabulary, vec![0], settings).expect("a thread")
+    Engine::start("stub", stub, vocabulary, vec![eos], settings).expect("a thread")
 }
 
 /// A greedy request.
@@ -150,6 +155,7 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize, deadline: Option<Instan
         prompt: prompt.to_vec(),
         sampling: Sampling::greedy(max_tokens),
         grammar: None,
+        required: Default::default(),
         calibration: Default::default(),
         class: Class::Normal,
         deadline,

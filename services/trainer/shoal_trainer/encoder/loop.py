@@ -28,7 +28,7 @@ class Recipe:
     epochs: float = 6.0
     rate: float = 2e-4  # Peak, of the body.
     head_rate: float = 1e-3  # Peak, of the heads, which start at random.
-    rows: int = 64  # Of a batch.
+    batch_rows: int = 64  # Of a batch.
     varied: float = 0.5  # Share of rows that are variants, each time they are seen.
     class_weight: float = 0.3  # Of the class's loss beside the tags'.
     decay: float = 0.01
@@ -53,7 +53,7 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, task: Task, rows: list[Row],
         parameter.requires_grad = not name.startswith("embeddings.")
     heads = [p for n, p in encoder.named_parameters() if not n.startswith("body.")]
     body = [p for p in encoder.body.parameters() if p.requires_grad]
-    steps = max(1, int(recipe.epochs * len(rows) / recipe.rows))
+    steps = max(1, int(recipe.epochs * len(rows) / recipe.batch_rows))
     optimizer = torch.optim.AdamW([{"params": heads, "lr": recipe.head_rate}, {"params": body, "lr": recipe.rate}], weight_decay=recipe.decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [recipe.head_rate, recipe.rate], total_steps=steps, pct_start=0.1)
     began, read = time.monotonic(), 0
@@ -95,7 +95,7 @@ class _Examples:
                 if first:
                     self.unreadable += drawn.count(None)
                 ready = sorted((e for e in drawn if e), key=lambda e: len(e.ids))
-                batches = [ready[i : i + self._recipe.rows] for i in range(0, len(ready), self._recipe.rows)]
+                batches = [ready[i : i + self._recipe.batch_rows] for i in range(0, len(ready), self._recipe.batch_rows)]
                 self._rng.shuffle(batches)
                 yield from batches
             first = False

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
 from ..calibrate import Map
+from ..constrain import Form
 from ..prompt import environment
 from ..runtime import Answer
 from . import align, viterbi
@@ -44,8 +45,8 @@ class Folder:
         names = [o.name for o in self._session.get_outputs()]
         return encoding, {name: out[0] for name, out in zip(names, self._session.run(names, {"input_ids": ids, "attention_mask": np.ones_like(ids)}))}
 
-    def greedy(self, task: str, content: Any, limit: int = 0, grammar: str | None = None) -> Answer | None:
-        """The likeliest answer; `limit` and `grammar` are a decoder's, and are not looked at."""
+    def greedy(self, task: str, content: Any, limit: int = 0, form: Form | None = None) -> Answer | None:
+        """The likeliest answer; `limit` and `form` are a decoder's, and are not looked at."""
         found = self.logits(content)
         if found is None:
             return None

@@ -97,7 +97,7 @@ class Task:
         raise NotImplementedError
 
     def output(self) -> dict[str, str] | None:
-        """The card's `[output.TASK]`: `schema` says what an answer is, `grammar` how it is decoded. None: free text."""
+        """The card's `[output.TASK]`: `schema` says what an answer is, `grammar` how it is decoded, `required` what it must say. None: free text."""
         return None
 
     def vary(self, row: Row, rng: random.Random) -> Row:

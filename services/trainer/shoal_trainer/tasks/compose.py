@@ -15,6 +15,8 @@ from .vary import Pools, swap
 # Replies in which a capitalised word must stand to be one that begins sentences, and no name: 222 of the corpus' 1,197 words do, and 3 % of
 # its replies say one of the others, or a number that is no value.
 LEAST_SEEN = 10
+# Those that begin the sentences of `compose.required.jinja`, seen or not.
+OPENERS = ("I", "It", "Perhaps", "The", "There")
 
 
 class Compose(Task):
@@ -56,11 +58,13 @@ class Compose(Task):
         return f"the reply does not say {silent[0]!r}" if silent else None
 
     def output(self) -> dict[str, str]:
-        return {"grammar": "compose.lark.jinja"}
+        return {"grammar": "compose.lark.jinja", "required": "compose.required.jinja"}
 
     def files(self) -> dict[str, str]:
-        template = resources.files("shoal_trainer").joinpath("templates/compose.lark.jinja").read_text()
-        return {"compose.lark.jinja": template.replace("@CAPITALS@", forms.either([forms.quoted(word) for word in self.capitals or ["I"]]))}
+        templates = resources.files("shoal_trainer").joinpath("templates")
+        capitals = forms.either([forms.quoted(word) for word in sorted({*self.capitals, *OPENERS})])
+        grammar = templates.joinpath("compose.lark.jinja").read_text().replace("@CAPITALS@", capitals)
+        return {"compose.lark.jinja": grammar, "compose.required.jinja": templates.joinpath("compose.required.jinja").read_text()}
 
     def say(self, target: Any) -> str:
         return " ".join(target.split())

@@ -35,8 +35,8 @@ class Folder:
         found = self.reader.asked(content, self._tokenizer)
         return found if len(found[1].ids) <= self._context else None
 
-    def greedy(self, task: str, content: Any, limit: int = 0, grammar: str | None = None) -> Answer | None:
-        """The likeliest calls; `limit` and `grammar` are a decoder's, and are not looked at."""
+    def greedy(self, task: str, content: Any, limit: int = 0, form: object = None) -> Answer | None:
+        """The likeliest calls; `limit` and `form` are a decoder's, and are not looked at."""
         found = self.asked(content)
         if found is None:
             return None
