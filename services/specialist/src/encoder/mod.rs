@@ -1,4 +1,4 @@
-//! Encoders: texts to labels or vectors, one batch at a time on an owner thread.
+//! Encoders: texts to labels or vectors, in batches of what waits together, on an owner thread.
 //!
 //! [`Encoder::encode`] tokenizes and queues (bounded by tokens, as the slot engine's queue is); `owner` runs the batches;
 //! `pool` makes answers of what comes out; [`labels`] names them.
@@ -173,7 +173,7 @@ impl Encoder {
         let rows = self.tokenize(texts).await?;
         let input_tokens: usize = rows.iter().map(Vec::len).sum();
         let (reply, answer) = oneshot::channel();
-        let batch = Batch::of(&rows, input_tokens, deadline, reply);
+        let batch = Batch::of(rows, deadline, reply);
         let tokenize = started.elapsed();
         self.offer(batch)?;
         let broken = |_| Error::Broken {

@@ -1,4 +1,4 @@
-//! The owner thread of an encoder, and the batches that it runs.
+//! The owner thread of an encoder: what waits together runs together, within a budget of tokens, and each call has its own answers.
 use super::{
     Answer,
     pool::{self, Pooled, Wanted},
@@ -15,13 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 /// longer would hold up the start for seconds.
 const PROVEN_TOKENS: usize = 1024;
 
-/// Texts that run together: `ids` and `mask` are `[rows, columns]`, right-padded.
+/// Tokens of one run of several calls, padding included: as many as a tagger's, for the same reason ([`crate::one_run`]).
+const RUN_TOKENS: usize = 512;
+
+/// The texts of one call, and who waits for them.
 pub(super) struct Batch {
-    rows: usize,
-    columns: usize,
-    ids: Vec<i64>,
-    mask: Vec<i64>,
-    tokens: usize,
+    texts: Vec<Vec<u32>>,
     deadline: Option<Instant>,
     queued: Instant,
     reply: oneshot::Sender<Result<Ran, Error>>,
@@ -36,25 +35,12 @@ pub(super) struct Ran {
 
 impl Batch {
     pub(super) fn of(
-        rows: &[Vec<u32>],
-        tokens: usize,
+        texts: Vec<Vec<u32>>,
         deadline: Option<Instant>,
         reply: oneshot::Sender<Result<Ran, Error>>,
     ) -> Self {
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(1);
-        let padded = |row: &Vec<u32>, of: fn(u32) -> i64| {
-            row.iter()
-                .map(|id| of(*id))
-                .chain(std::iter::repeat(0))
-                .take(columns)
-                .collect::<Vec<_>>()
-        };
         Self {
-            rows: rows.len(),
-            columns,
-            ids: rows.iter().flat_map(|row| padded(row, i64::from)).collect(),
-            mask: rows.iter().flat_map(|row| padded(row, |_| 1)).collect(),
-            tokens,
+            texts,
             deadline,
             queued: Instant::now(),
             reply,
@@ -62,43 +48,110 @@ impl Batch {
     }
 
     pub(super) fn tokens(&self) -> usize {
-        self.tokens
+        self.texts.iter().map(Vec::len).sum()
+    }
+
+    fn columns(&self) -> usize {
+        self.texts.iter().map(Vec::len).max().unwrap_or(1)
+    }
+
+    /// Whether somebody still wants it; who came too late is told so.
+    fn wanted(self) -> Option<Self> {
+        if self.reply.is_closed() {
+            return None;
+        }
+        if self.deadline.is_some_and(|d| d <= Instant::now()) {
+            let _ = self.reply.send(Err(Error::Expired { generated: 0 }));
+            return None;
+        }
+        Some(self)
     }
 }
 
-/// Until the handle is gone. `model` makes answers of `rows`, `columns`, `ids` and `mask`.
+/// Until the handle is gone. `model` makes answers of `rows`, `columns`, `ids` and `mask`, right-padded.
 pub(super) fn run<M>(mut queue: mpsc::Receiver<Batch>, waiting: &AtomicUsize, mut model: M)
 where
     M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
 {
-    while let Some(batch) = queue.blocking_recv() {
-        waiting.fetch_sub(batch.tokens, Ordering::Relaxed);
-        let started = Instant::now();
-        if batch.reply.is_closed() {
-            continue;
+    let taken = |batch: Batch| {
+        waiting.fetch_sub(batch.tokens(), Ordering::Relaxed);
+        batch.wanted()
+    };
+    // Taken from the queue, and too much for the run before.
+    let mut left: Option<Batch> = None;
+    loop {
+        let first = match left.take() {
+            Some(batch) => batch.wanted(),
+            None => match queue.blocking_recv() {
+                Some(batch) => taken(batch),
+                None => return,
+            },
+        };
+        let Some(first) = first else { continue };
+        let (mut rows, mut columns) = (first.texts.len(), first.columns());
+        let mut together = vec![first];
+        while let Ok(next) = queue.try_recv() {
+            let Some(next) = taken(next) else { continue };
+            let wider = columns.max(next.columns());
+            if (rows + next.texts.len()) * wider > RUN_TOKENS {
+                left = Some(next);
+                break;
+            }
+            (rows, columns) = (rows + next.texts.len(), wider);
+            together.push(next);
         }
-        if batch.deadline.is_some_and(|d| d <= started) {
-            let _ = batch.reply.send(Err(Error::Expired { generated: 0 }));
-            continue;
-        }
-        let Batch {
-            rows,
-            columns,
-            ids,
-            mask,
-            queued,
-            reply,
-            ..
-        } = batch;
-        let _ = reply.send(match model(rows, columns, ids, mask) {
-            Ok(answers) => Ok(Ran {
-                answers,
-                queue: started - queued,
-                run: started.elapsed(),
-            }),
-            Err(message) => Err(Error::Broken { message }),
-        });
+        serve(together, &mut model);
     }
+}
+
+/// Runs batches together, and each alone if that fails: a model that breaks on one text costs the others nothing.
+fn serve<M>(together: Vec<Batch>, model: &mut M)
+where
+    M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
+{
+    let started = Instant::now();
+    let ran = one_run(&together, model);
+    match ran {
+        Ok(answers) => {
+            let run = started.elapsed();
+            let mut answers = answers.into_iter();
+            for batch in together {
+                let _ = batch.reply.send(Ok(Ran {
+                    answers: answers.by_ref().take(batch.texts.len()).collect(),
+                    queue: started - batch.queued,
+                    run,
+                }));
+            }
+        }
+        Err(message) if together.len() == 1 => {
+            for batch in together {
+                let _ = batch.reply.send(Err(Error::Broken {
+                    message: message.clone(),
+                }));
+            }
+        }
+        Err(_) => together.into_iter().for_each(|batch| serve(vec![batch], model)),
+    }
+}
+
+fn one_run<M>(batches: &[Batch], model: &mut M) -> Result<Vec<Answer>, String>
+where
+    M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
+{
+    let texts: Vec<&Vec<u32>> = batches.iter().flat_map(|b| &b.texts).collect();
+    let (rows, columns) = (texts.len(), batches.iter().map(Batch::columns).max().unwrap_or(1));
+    let padded = |of: fn(u32) -> i64| {
+        let row = move |text: &&Vec<u32>| {
+            let filled: Vec<i64> = text.iter().map(|id| of(*id)).collect();
+            filled.into_iter().chain(std::iter::repeat(0)).take(columns)
+        };
+        texts.iter().flat_map(row).collect::<Vec<i64>>()
+    };
+    let answers = model(rows, columns, padded(i64::from), padded(|_| 1))?;
+    if answers.len() != rows {
+        return Err(format!("the model gave {} answers for {rows} texts", answers.len()));
+    }
+    Ok(answers)
 }
 
 /// One batch through the model.
