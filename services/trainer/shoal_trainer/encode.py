@@ -5,6 +5,7 @@ import random
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     choosers, rehearsed = rows[: min(CHOOSERS, len(rows) // 5)], rows[min(CHOOSERS, len(rows) // 5) :]
     choosing = [row for i, old in enumerate(choosers) for row in (old, taught[i % len(taught)])] or taught
     # At the default 2e-4 and 1e-3, a first training's: with a quarter of them 120 steps did not teach a new word.
-    recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, seed=lesson.seed)
+    recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, batch_rows=_batch_rows(version), seed=lesson.seed)
     steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))
     # The loop takes each row once a round; what is drawn here is all the rows of all its steps.
     rng, count = random.Random(lesson.seed), steps * recipe.batch_rows
     old = rng.choices(rehearsed or choosing, k=count - int(TAUGHT * count))
     drawn = old + [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
-    ran = loop.train(weights, tokenizer, task, drawn, loop.Recipe(epochs=1.0, rate=recipe.rate, head_rate=recipe.head_rate, seed=lesson.seed), dict, 0)
+    ran = loop.train(weights, tokenizer, task, drawn, replace(recipe, epochs=1.0), dict, 0)
     way = _settle(weights, before, tokenizer, task, choosing)
     net.save(weights, tokenizer, work)
     card = tomllib.loads((version / "card.toml").read_text())
@@ -65,12 +66,17 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {task.name: len(rehearsed)}}
 
 
+def _batch_rows(version: Path) -> int:
+    """As in the version's last training: its rows may be whole conversations."""
+    return next((run["batch_rows"] for run in reversed(lineage.of(version)["runs"]) if "batch_rows" in run), loop.Recipe.batch_rows)
+
+
 def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop.Recipe) -> float:
     """How long a step takes, on weights that are thrown away."""
     weights, tokenizer = export.load(version)
     drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.batch_rows)]
     began = time.monotonic()
-    loop.train(weights, tokenizer, task, drawn, loop.Recipe(epochs=1.0, rate=recipe.rate, head_rate=recipe.head_rate), dict, 0)
+    loop.train(weights, tokenizer, task, drawn, replace(recipe, epochs=1.0), dict, 0)
     return (time.monotonic() - began) / PROBE
 
 

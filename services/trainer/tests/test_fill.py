@@ -112,6 +112,11 @@ def run(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "shoal_trainer", *map(str, args)], capture_output=True, text=True, check=False)
 
 
+def found_episodes(n: int) -> list[dict]:
+    """Rows that the small training did not see."""
+    return random.Random(3).sample(rows("episode"), len(rows("episode")))[80 : 80 + n]
+
+
 def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp_path: Path) -> None:
     for task in ("episode", "summarize"):
         found = random.Random(3).sample(rows(task), len(rows(task)))
@@ -133,6 +138,12 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     assert torch.equal(after.values[shape.values.index(value)], before.values[before.shape.values.index(value)]) and torch.equal(after.ask.weight, before.ask.weight)
     done = run("train", "--task", "summarize", "--from", first / "1", "--epochs", "1", "--out", tmp_path / "summarize", *small)
     assert done.returncode == 0, done.stderr[-3000:]
+    corrected = tmp_path / "corrections.jsonl"
+    corrected.write_text("".join(json.dumps({**row, "id": f"c{i}", "source": f"p{i % 3}"}) + "\n" for i, row in enumerate(found_episodes(12))))
+    done = run("retrain", "--task", "episode", "--corrections", corrected, "--specialist", first, "--data", tmp_path, "--work", tmp_path / "work", "--steps", "3", "--dev-rows", "10")
+    assert done.returncode in (0, 3), done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["corrections"] == 12 and report["to_version"] == 2 and (done.returncode == 0) == report["accepted"], report
     second = tomllib.loads((tmp_path / "summarize" / "1" / "card.toml").read_text())
     assert len(second["training"]["runs"]) == 2 and second["fill"]["input"]["turns"] == "dialogue"
     assert not json.loads((tmp_path / "summarize" / "1" / "slots.json").read_text())["references"]
