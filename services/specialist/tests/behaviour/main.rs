@@ -9,6 +9,8 @@ mod deadlines;
 mod doors;
 mod encoders;
 mod folders;
+mod foreign;
+mod foreign_refused;
 mod grammar_templates;
 mod hostile;
 mod http;
