@@ -34,7 +34,8 @@ fn ask(row: usize) -> Ask {
 /// Tokens a second of so many rows together.
 async fn rate(specialist: &Specialist, rows: usize) -> anyhow::Result<f64> {
     let started = Instant::now();
-    let calls = (0..rows).map(async |row| anyhow::Ok(specialist.generate(ask(row)).await?.complete().await?.tokens.len()));
+    let calls =
+        (0..rows).map(async |row| anyhow::Ok(specialist.generate(ask(row)).await?.complete().await?.tokens.len()));
     let tokens: usize = futures::future::try_join_all(calls).await?.into_iter().sum();
     Ok(tokens as f64 / started.elapsed().as_secs_f64())
 }
@@ -52,7 +53,11 @@ fn main() -> anyhow::Result<()> {
     let mut both = Vec::new();
     for path in paths {
         let path = path?;
-        both.push(Specialist::load(Path::new(&path), &config::Specialist::default(), &library)?);
+        both.push(Specialist::load(
+            Path::new(&path),
+            &config::Specialist::default(),
+            &library,
+        )?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for rows in [1, 8] {

@@ -44,8 +44,10 @@ struct Raw {
 
 #[derive(Default, Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// What it was called before; many files have both.
+    #[serde(rename = "type")]
+    kind: Option<String>,
     original_max_position_embeddings: Option<u64>,
 }
 
@@ -154,7 +156,7 @@ pub(super) fn parse(
 /// A scaling that depends on how long the text has become is in the graph as it is for short ones.
 fn rope(reading: &Reading<'_>, raw: &Raw, positions: u64) -> Result<(), Error> {
     for rope in [&raw.rope_scaling, &raw.rope_parameters].into_iter().flatten() {
-        let Some(kind @ ("longrope" | "su" | "dynamic")) = rope.rope_type.as_deref() else {
+        let Some(kind @ ("longrope" | "su" | "dynamic")) = rope.rope_type.as_deref().or(rope.kind.as_deref()) else {
             continue;
         };
         let original = rope

@@ -117,7 +117,7 @@ impl OrtDecoder {
         };
         let mut decoder = Self { kv, shape };
         decoder.prove(exported.eos[0]).map_err(|e| {
-            refuse(match exported.past {
+            let told = match exported.past {
                 Past::InPlace => format!(
                     "it does not decode in place over one KV buffer ({e}): export it with onnxruntime_genai.models.builder, whose attention \
                      shares past and present"
@@ -125,7 +125,8 @@ impl OrtDecoder {
                 Past::Apart { .. } => format!(
                     "it does not go on from its own keys and values ({e}): export it with optimum for the task text-generation-with-past"
                 ),
-            })
+            };
+            half_refused(refuse(told), exported.number)
         })?;
         Ok(decoder)
     }

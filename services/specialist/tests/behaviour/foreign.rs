@@ -21,7 +21,7 @@ use std::fs;
 const APART: Past = Past::Apart { padded: true };
 
 /// Every folder, how its graph takes the past, and what it computes in.
-const FOLDERS: [(&str, Past, Number); 12] = [
+const FOLDERS: [(&str, Past, Number); 11] = [
     ("llama_fp32", Past::InPlace, Number::Single),
     ("qwen2_fp32", Past::InPlace, Number::Single),
     ("qwen3_fp32", Past::InPlace, Number::Single),
@@ -30,7 +30,6 @@ const FOLDERS: [(&str, Past, Number); 12] = [
     ("qwen2_int4", Past::InPlace, Number::Single),
     ("llama_fp16", Past::InPlace, Number::Half),
     ("qwen2_fp16_positions", Past::InPlace, Number::Half),
-    ("llama_fp16_apart", APART, Number::Half),
     ("optimum_llama", APART, Number::Single),
     ("optimum_phi3", APART, Number::Single),
     (
@@ -85,7 +84,8 @@ fn a_graphs_own_inputs_say_how_it_takes_the_past() {
         );
     }
     let here = fs::read_dir(fixture("foreign")).expect("readable").count();
-    assert_eq!(here, FOLDERS.len(), "a folder that no test reads");
+    // And the one that is refused.
+    assert_eq!(here, FOLDERS.len() + 1, "a folder that no test reads");
 }
 
 #[tokio::test]
@@ -182,6 +182,26 @@ async fn any_of_several_end_tokens_ends_a_text() {
         folder.exported.expect("it generates").eos,
         [0, 2],
         "as the builder writes a list"
+    );
+}
+
+#[test]
+fn an_fp16_graph_that_the_cpu_provider_cannot_run_is_refused_by_name() {
+    // The builder's fp16 graph for CPUs: past and present apart, and ONNX Runtime fails as soon as there is a past.
+    let path = fixture("foreign/llama_fp16_apart");
+    let exported = Folder::open(&path)
+        .expect("a good folder")
+        .exported
+        .expect("it generates");
+    assert_eq!((exported.past, exported.number), (APART, Number::Half));
+    let error = Specialist::load(&path, &config(2), library()).expect_err("refused");
+    has(
+        &error.to_string(),
+        &[
+            "does not go on from its own keys and values",
+            "computes in fp16",
+            "`-p fp32` or `-p int4`, for `-e cpu`",
+        ],
     );
 }
 

@@ -103,7 +103,7 @@ fn an_optimum_configuration_of_another_kind_of_model_is_refused_by_name() {
             ["`longrope` changes after 64", "context_tokens to 64"],
         ),
         (
-            json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "original_max_position_embeddings": 32}),
+            json!({"rope_scaling": {"rope_type": null, "type": "dynamic", "original_max_position_embeddings": null}, "original_max_position_embeddings": 32}),
             ["`dynamic` changes after 32", "context_tokens to 32"],
         ),
     ] {
@@ -155,7 +155,16 @@ const BRAIN: u8 = 16;
 
 /// An input (11) or output (12): `0` is an open dimension.
 fn port(number: u64, name: &str, element: u8, dims: &[u8]) -> Vec<u8> {
-    let dim = |d: &u8| field(1, &if *d == 0 { field(2, b"n") } else { vec![1 << 3, *d] });
+    let dim = |d: &u8| {
+        field(
+            1,
+            &if *d == 0 {
+                field(2, b"n")
+            } else {
+                vec![1 << 3, *d | 0x80, *d >> 7]
+            },
+        )
+    };
     let shape: Vec<u8> = dims.iter().flat_map(dim).collect();
     let tensor = [vec![1 << 3, element], field(2, &shape)].concat();
     field(
