@@ -138,12 +138,7 @@ async fn rows_that_come_and_go_at_their_own_lengths_are_as_alone() {
 
 #[tokio::test]
 async fn what_a_prompt_left_behind_is_gone_on_from() {
-    for name in [
-        "llama_fp16",
-        "llama_fp16_apart",
-        "optimum_llama",
-        "optimum_qwen3_no_positions",
-    ] {
+    for name in ["llama_fp16", "optimum_llama", "optimum_qwen3_no_positions"] {
         let specialist = load_with(&fixture("foreign").join(name), 2, 2);
         for row in wanted(name).iter().flat_map(|row| [row, row, row]) {
             assert_eq!(
