@@ -76,11 +76,11 @@ impl Inside {
 
     /// What prompts may be made of.
     pub(crate) fn alphabet(&self) -> Result<Alphabet> {
-        let genai = self.specialist.folder().genai.as_ref();
-        let genai = genai.context("a decoder has a genai_config.json")?;
+        let exported = self.specialist.folder().exported.as_ref();
+        let exported = exported.context("a decoder says its shape")?;
         Ok(Alphabet {
-            vocabulary: genai.vocabulary,
-            eos: genai.eos.clone(),
+            vocabulary: exported.vocabulary,
+            eos: exported.eos.clone(),
         })
     }
 

@@ -83,8 +83,12 @@ fn main() -> anyhow::Result<()> {
     let text = folder.text("tokenizer.json").context("a folder has a tokenizer")?;
     let vocabulary = Vocabulary::from_tokenizer_json(text).map_err(anyhow::Error::msg)?;
     let tokenizer = Tokenizer::from_bytes(text).map_err(anyhow::Error::msg)?;
-    let genai = folder.genai.as_ref().context("the folder is of no generating model")?;
-    let compiler = Compiler::new(&vocabulary, tokenizer, &genai.eos, genai.vocabulary).map_err(anyhow::Error::msg)?;
+    let exported = folder
+        .exported
+        .as_ref()
+        .context("the folder is of no generating model")?;
+    let compiler =
+        Compiler::new(&vocabulary, tokenizer, &exported.eos, exported.vocabulary).map_err(anyhow::Error::msg)?;
     let mut templates = Templates::of(&folder).map_err(anyhow::Error::msg)?;
     templates.add("plan.lark.jinja", PLAN)?;
     templates.add("call.lark.jinja", CALL)?;

@@ -6,7 +6,7 @@ use crate::{
     constrain::{Compiler, FORM_BYTES, Grammar, Required, required, template},
     engine::{Engine, Request, Settings, Ticket},
     error::Error,
-    folder::{Folder, Form, Held, Task, genai::Genai},
+    folder::{Folder, Form, Held, Task, exported::Exported},
     prompt::{self, Prompt, Templates},
     runtime::{Options, OrtDecoder},
     sampling::calibration::Calibration,
@@ -73,7 +73,7 @@ impl Generator {
     /// Compiles what is to be compiled, then opens the model.
     pub(crate) fn load(
         folder: &Folder,
-        genai: &Genai,
+        exported: &Exported,
         tokenizer: Tokenizer,
         config: &config::Specialist,
         library: &Path,
@@ -86,8 +86,8 @@ impl Generator {
         };
         let text = folder.text("tokenizer.json").unwrap_or_default();
         let vocabulary = Vocabulary::from_tokenizer_json(text).map_err(|e| fault("tokenizer.json", e))?;
-        if vocabulary.pieces().len() > genai.vocabulary {
-            let (tokens, logits) = (vocabulary.pieces().len(), genai.vocabulary);
+        if vocabulary.pieces().len() > exported.vocabulary {
+            let (tokens, logits) = (vocabulary.pieces().len(), exported.vocabulary);
             return Err(fault(
                 "tokenizer.json",
                 format!("it has {tokens} tokens, the model {logits} logits: they are not of one export"),
@@ -108,7 +108,7 @@ impl Generator {
         }
         // One for both: its tables are tens of megabytes in the largest vocabularies.
         let tokenizer = Arc::new(tokenizer);
-        let compiler = Compiler::new(&vocabulary, tokenizer.clone(), &genai.eos, genai.vocabulary)
+        let compiler = Compiler::new(&vocabulary, tokenizer.clone(), &exported.eos, exported.vocabulary)
             .map_err(|e| fault("tokenizer.json", e))?;
         let reader = Arc::new(Reader {
             tokenizer,
@@ -132,7 +132,7 @@ impl Generator {
             &folder.identity(),
             decoder,
             Arc::new(vocabulary),
-            genai.eos.clone(),
+            exported.eos.clone(),
             Settings {
                 queue_tokens: config.queue_tokens,
                 keeps_prefixes: config.prefix_slots > 0,

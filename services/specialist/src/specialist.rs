@@ -107,7 +107,7 @@ impl Specialist {
             intra_op_threads: config.intra_op_threads,
             gpu_mem_limit_bytes: usize::try_from(config.gpu_mem_limit_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX),
         };
-        let model = match &folder.genai {
+        let model = match &folder.exported {
             None if folder.card.kind == Kind::Tag => {
                 let tagger = tagger::load(&folder, tokenizer, config, library, &options)?;
                 Model::Tagger(Box::new(tagger))
@@ -122,8 +122,8 @@ impl Specialist {
                 let encoder = Encoder::start(&folder, tokenizer, model, config.queue_tokens)?;
                 Model::Encoder(Box::new(encoder))
             }
-            Some(genai) => {
-                let generator = Generator::load(&folder, genai, tokenizer, config, library, &options)?;
+            Some(exported) => {
+                let generator = Generator::load(&folder, exported, tokenizer, config, library, &options)?;
                 Model::Generator(Box::new(generator))
             }
         };

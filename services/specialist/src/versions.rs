@@ -285,12 +285,12 @@ async fn warm_up(next: &Specialist) -> Result<(), Error> {
     let deadline = Some(Instant::now() + WARM_UP);
     let folder = next.folder();
     // An encoder has run two batches when it was proven at load.
-    let (Some(engine), Some(genai)) = (next.engine(), &folder.genai) else {
+    let (Some(engine), Some(exported)) = (next.engine(), &folder.exported) else {
         return Ok(());
     };
     let room = engine.shape().context_tokens - 1;
     let ticket = engine.submit(Request {
-        prompt: vec![genai.bos.unwrap_or(genai.eos[0]); WARM_PROMPT_TOKENS.min(room)],
+        prompt: vec![exported.bos.unwrap_or(exported.eos[0]); WARM_PROMPT_TOKENS.min(room)],
         sampling: Sampling::greedy(WARM_NEW_TOKENS),
         grammar: None,
         required: Default::default(),

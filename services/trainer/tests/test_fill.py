@@ -47,7 +47,8 @@ def test_what_is_often_said_or_was_meant_and_not_said_is_known() -> None:
     shape = net.shape(said, ["", "street"])
     assert shape.values == ("2019-03-02", "Oslo") and shape.slots == {"A.x": (1,), "B.x": (0,)} and shape.fields == ("street",) and shape.references
     assert shape.known("C.x") == (0, 1) and shape.known("C.z") is None and not net.shape(said, []).references
-    assert of_json(json.loads(as_json(shape))) == shape
+    with_returns = net.shape(said, ["street"], {"A.find": {"street", "name"}})
+    assert with_returns.returns == {"A.find": ("name", "street")} and of_json(json.loads(as_json(with_returns))) == with_returns
 
 
 @pytest.mark.parametrize("name", ["episode", "summarize"])
@@ -72,7 +73,7 @@ def logits(given: asked.Asked, shape: net.Shape, rng: np.random.Generator, token
 
 def test_any_logits_make_calls_of_the_input_with_references_that_reach_back() -> None:
     rng, given, tokenizer = np.random.default_rng(5), asked.Asked.of(GIVEN, FIELDS), untouched(pieces())
-    shape = net.Shape(("1", "2"), {"A_1.x": (1,)}, ("street",))
+    shape = net.Shape(("1", "2"), {"A_1.x": (1,)}, ("street",), True, {"A_1.Ask": ("street",)})
     encoding = given.encoded(tokenizer)
     places, seen = asked.places(given, encoding), set()
     for _ in range(300):
@@ -83,6 +84,7 @@ def test_any_logits_make_calls_of_the_input_with_references_that_reach_back() ->
             for name, value in call.parameters.items():
                 if isinstance(value, asked.Reference):
                     assert value.call in names[:n] and value.field in (name, "street")
+                    assert value.call != ("A_1", "Ask") or value.field == "street"
                     seen.add("reference")
                 else:
                     assert value in given.text or (value in shape.values and (name != "x" or value == "2"))

@@ -159,9 +159,27 @@ fn fill(slots: &Slots, given: &Given, logits: &Logits<'_>, p: usize, before: &[u
             let row = logits.origin.row(p);
             let origin = log_softmax(&before.iter().map(|m| f64::from(row[*m])).collect::<Vec<_>>());
             let field = log_softmax(&logits.field.row(p).iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
-            let (call, at) = (greatest(&origin), greatest(&field));
-            let name = at.checked_sub(1).map_or(parameter, |i| &slots.fields[i]);
-            (Some(Fill::Reference(call + 1, name.clone())), origin[call] + field[at])
+            let named = |at: usize| at.checked_sub(1).map_or(parameter, |i| &slots.fields[i]);
+            let may = |call: usize, at: usize| {
+                let (service, method) = &given.asked.methods[before[call]];
+                slots.may_return(service, method, named(at))
+            };
+            let pairs: Vec<(usize, usize)> = (0..before.len())
+                .flat_map(|call| (0..field.len()).map(move |at| (call, at)))
+                .collect();
+            // Where nothing that was called returns such a field, it is as likely to be unknown here as to be wrong.
+            let free = !pairs.iter().any(|(call, at)| may(*call, *at));
+            let score = |(call, at): &(usize, usize)| {
+                if free || may(*call, *at) {
+                    origin[*call] + field[*at]
+                } else {
+                    f64::NEG_INFINITY
+                }
+            };
+            let scores = log_softmax(&pairs.iter().map(score).collect::<Vec<_>>());
+            let best = greatest(&scores);
+            let (call, at) = pairs[best];
+            (Some(Fill::Reference(call + 1, named(at).clone())), scores[best])
         }
         _ => {
             debug_assert_eq!(chosen, ABSENT);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const TEXT: &str = "> book a cab to Oslo .";
 
 fn slots() -> Slots {
-    let text = r#"{"values": ["1", "2", "Oslo"], "slots": {"Cab_1.riders": [0, 1], "Bus_1.none": []}, "fields": ["street"], "references": true}"#;
+    let text = r#"{"values": ["1", "2", "Oslo"], "slots": {"Cab_1.riders": [0, 1], "Bus_1.none": []}, "fields": ["street"], "references": true, "returns": {"Cab_1.Get": ["street", "to"]}}"#;
     Slots::parse(text).expect("good")
 }
 
@@ -140,6 +140,34 @@ fn the_first_call_refers_to_nothing_and_one_is_called_at_least() {
     );
     // That it is called against its own logit counts as the doubt that it is.
     assert!(choices[1].logprob < -2.0 && choices[1].margin < 0.0, "{choices:?}");
+}
+
+#[test]
+fn a_reference_is_to_a_field_that_the_call_returns_if_that_is_known() {
+    let mut made = Made::zero();
+    made.called = vec![9.0, 9.0];
+    made.order = vec![-1.0, 1.0];
+    made.source[2 * SOURCES + REFERENCE] = 9.0;
+    // `riders`, by the parameter's own name, is likeliest; of the bus nothing is known, so it may return it.
+    made.field[4] = 9.0;
+    let filled = |made: &Made| {
+        made.read().0[1]
+            .parameters
+            .iter()
+            .find(|(n, _)| n == "riders")
+            .map(|(_, f)| f.clone())
+    };
+    assert_eq!(filled(&made), Some(Fill::Reference(1, "riders".into())));
+    // The cab is known, and returns no `to` of the bus but its own and a street.
+    made.order = vec![1.0, -1.0];
+    made.source[REFERENCE] = 9.0;
+    made.field[..2].copy_from_slice(&[1.0, 2.0]);
+    let to = made.read().0[1].parameters.clone();
+    assert_eq!(to, [("to".to_owned(), Fill::Reference(1, "street".into()))]);
+    let known = Slots::parse(
+        r#"{"values": [], "slots": {}, "fields": ["street"], "references": true, "returns": {"Cab_1.Get": ["to"]}}"#,
+    );
+    assert!(!known.expect("good").may_return("Cab_1", "Get", "street"));
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Slots {
     pub fields: Vec<String>,
     /// Whether a value may be what an earlier call returned.
     pub references: bool,
+    /// Fields that a call of a `Service.method` returns, where that is known.
+    pub returns: BTreeMap<String, Vec<String>>,
 }
 
 impl Slots {
@@ -35,6 +37,13 @@ impl Slots {
             }
         }
         Ok(read)
+    }
+
+    /// Whether a call may return a field: one that was never seen may return any.
+    #[must_use]
+    pub fn may_return(&self, service: &str, method: &str, field: &str) -> bool {
+        let known = self.returns.get(&format!("{service}.{method}"));
+        known.is_none_or(|fields| fields.iter().any(|f| f == field))
     }
 
     /// Values that a parameter of a service may have, by index: of a service that was never seen those of the name in other
@@ -63,29 +72,31 @@ mod tests {
 
     #[test]
     fn a_slot_has_its_own_values_or_those_of_its_name_or_any() {
-        let text = r#"{"values": ["a", "b", "c"], "slots": {"X_1.city": [0], "Y_1.city": [2, 0], "Y_1.size": []}, "fields": [], "references": true}"#;
+        let text = r#"{"values": ["a", "b", "c"], "slots": {"X_1.city": [0], "Y_1.city": [2, 0], "Y_1.size": []}, "fields": [], "references": true, "returns": {"X_1.Find": ["name"]}}"#;
         let slots = Slots::parse(text).expect("good");
         assert_eq!(slots.known("X_1", "city"), Some(vec![0]));
         assert_eq!(slots.known("Z_9", "city"), Some(vec![0, 2]));
         assert_eq!(slots.known("Y_1", "size"), Some(vec![]));
         assert_eq!(slots.known("X_1", "size"), None);
         assert_eq!(slots.known("X_1", "date"), None);
+        assert!(slots.may_return("X_1", "Find", "name") && !slots.may_return("X_1", "Find", "city"));
+        assert!(slots.may_return("X_1", "Get", "city"));
     }
 
     #[test]
     fn a_file_that_does_not_hold_together_is_refused() {
         for (text, wanted) in [
             (
-                r#"{"values": ["a"], "slots": {"X.y": [1]}, "fields": [], "references": true}"#,
+                r#"{"values": ["a"], "slots": {"X.y": [1]}, "fields": [], "references": true, "returns": {}}"#,
                 "there are 1",
             ),
             (
-                r#"{"values": [], "slots": {"y": []}, "fields": [], "references": true}"#,
+                r#"{"values": [], "slots": {"y": []}, "fields": [], "references": true, "returns": {}}"#,
                 "Service.parameter",
             ),
             (r#"{"values": [], "slots": {}, "fields": []}"#, "references"),
             (
-                r#"{"values": [], "slots": {}, "fields": [], "references": true, "x": 1}"#,
+                r#"{"values": [], "slots": {}, "fields": [], "references": true, "returns": {}, "x": 1}"#,
                 "unknown field",
             ),
         ] {

@@ -2,26 +2,31 @@
 //!
 //! A malformed model can crash the process or read files that are not its own (external data with `..`, a symlink, a hard
 //! link to somebody else's file). So [`Folder::open`] reads `specialist.toml` and `N/card.toml`, proves that every file lies
-//! inside the version's folder and has the sha256 that the card lists, walks the ONNX file for external data, and checks
-//! `genai_config.json`. Only what has passed is handed on. Not covered: somebody who changes the files between the check
+//! inside the version's folder and has the sha256 that the card lists, walks the ONNX file for external data, and holds its inputs and outputs
+//! against what the exporter wrote beside it. Only what has passed is handed on. Not covered: somebody who changes the files between the check
 //! and the load, and has write access to the folder.
 //!
 //! Reading order: [`manifest`] (the two TOML files), `check` (what they may say), `inspect` (one file), `onnx` (external
-//! data), [`genai`] (the decoder's shape), here (all together), `versions` (what else the folder holds).
+//! data, inputs and outputs), [`exported`] (a decoder's shape) as `genai` and `optimum` read it and `interface` finds it in the graph, here
+//! (all together), `versions` (what else the folder holds).
 
 mod check;
 mod error;
-pub mod genai;
+pub mod exported;
+mod genai;
 mod inspect;
+mod interface;
 pub mod manifest;
 mod onnx;
+mod optimum;
 mod versions;
 
 pub use error::Error;
 pub use versions::Version;
 
 use crate::{filler::slots, sampling::calibration::Calibration};
-use genai::Genai;
+use exported::Exported;
+use interface::Interface;
 use manifest::{Card, Kind, Manifest, Output, TEMPLATE};
 use serde_json::Value;
 use std::{
@@ -88,8 +93,8 @@ pub struct Folder {
     pub card: Card,
     /// The tasks, in the manifest's order.
     pub tasks: Vec<Task>,
-    /// `genai_config.json`; of a generating model only.
-    pub genai: Option<Genai>,
+    /// The decoder's shape, from `genai_config.json`, or from `config.json` and the graph; of a generating model only.
+    pub exported: Option<Exported>,
     /// The ONNX file.
     pub model: PathBuf,
     texts: BTreeMap<String, String>,
@@ -139,15 +144,22 @@ impl Folder {
             card: &card,
             texts: BTreeMap::new(),
         };
-        let genai = match card.kind {
-            Kind::Generate => Some(Genai::parse(
+        let mut exported = match card.kind {
+            Kind::Generate if checked.is_optimum() => {
+                optimum::refused_by_name(&card, &version.join("card.toml"))?;
+                None
+            }
+            Kind::Generate => Some(genai::parse(
                 &checked.text("genai_config.json")?,
                 &version.join("genai_config.json"),
                 &card,
             )?),
             Kind::Classify | Kind::Embed | Kind::Tag | Kind::Fill => None,
         };
-        let onnx = genai.as_ref().map_or("model.onnx", |g| g.filename.as_str()).to_owned();
+        let onnx = exported
+            .as_ref()
+            .map_or(optimum::MODEL, |e| e.filename.as_str())
+            .to_owned();
         checked.listed("tokenizer.json")?;
         checked.listed(&onnx)?;
         if card.kind == Kind::Fill {
@@ -157,20 +169,22 @@ impl Folder {
         for (name, sha256) in &card.files {
             inspect::matches(&version, name, sha256)?;
         }
-        onnx::check(&version, &onnx, &card)?;
+        let interface = onnx::check(&version, &onnx, &card)?;
+        if card.kind == Kind::Generate {
+            let mut decoder = match exported.take() {
+                Some(exported) => exported,
+                None => checked.optimum(&interface)?,
+            };
+            interface.hold(&mut decoder, &version.join(&onnx))?;
+            exported = Some(decoder);
+        }
         let tasks = manifest
             .tasks
             .iter()
             .map(|task| checked.task(task))
             .collect::<Result<Vec<_>, _>>()?;
         for optional in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
-            if card.files.contains_key(optional) {
-                checked.text(optional)?;
-            } else if version.join(optional).symlink_metadata().is_ok() {
-                return Err(Error::Unlisted {
-                    path: version.join(optional),
-                });
-            }
+            checked.optional(optional)?;
         }
         let model = version.join(&onnx);
         let texts = checked.texts;
@@ -179,7 +193,7 @@ impl Folder {
             manifest,
             card,
             tasks,
-            genai,
+            exported,
             model,
             texts,
         })
@@ -228,6 +242,36 @@ impl Checked<'_> {
         let text = inspect::text(self.root, name, self.listed(name)?, TEXT_BYTES)?;
         self.texts.insert(name.to_owned(), text.clone());
         Ok(text)
+    }
+
+    /// A file that need not be there; but if it is, it must be listed.
+    fn optional(&mut self, name: &str) -> Result<Option<String>, Error> {
+        if self.card.files.contains_key(name) {
+            return self.text(name).map(Some);
+        }
+        match self.root.join(name).symlink_metadata() {
+            Err(_) => Ok(None),
+            Ok(_) => Err(Error::Unlisted {
+                path: self.root.join(name),
+            }),
+        }
+    }
+
+    /// `optimum` writes transformers' own `config.json`, and no `genai_config.json`; a folder with both is read by the latter.
+    fn is_optimum(&self) -> bool {
+        self.card.files.contains_key("config.json") && !self.card.files.contains_key("genai_config.json")
+    }
+
+    fn optimum(&mut self, interface: &Interface) -> Result<Exported, Error> {
+        let config = self.text("config.json")?;
+        let generation = self.optional("generation_config.json")?;
+        let paths = ["config.json", "generation_config.json"].map(|name| self.root.join(name));
+        optimum::parse(
+            (&config, &paths[0]),
+            (generation.as_deref(), &paths[1]),
+            interface,
+            self.card,
+        )
     }
 
     fn json(&mut self, name: &str) -> Result<Value, Error> {

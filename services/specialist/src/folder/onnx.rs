@@ -1,10 +1,15 @@
-//! Walks an ONNX file for external data without loading its weights.
+//! Walks an ONNX file for external data and for the graph's inputs and outputs, without loading its weights.
 //!
 //! A reader of protobuf's wire format, no more: it knows the path from ModelProto to every TensorProto (graphs inside
 //! attributes, functions and training info included), skips everything else by seeking, and bounds depth and sizes. Field
 //! numbers: onnx.proto3 of the ONNX project.
-use super::{Error, inspect, manifest::Card};
+use super::{
+    Error, inspect,
+    interface::{Interface, Port},
+    manifest::Card,
+};
 use std::{
+    collections::HashSet,
     fs::File,
     io::{BufReader, Read as _},
     path::Path,
@@ -16,6 +21,9 @@ const DEPTH: u32 = 32;
 
 /// Bytes of a string that is looked at: names and locations.
 const STRING_BYTES: u64 = 4096;
+
+/// Dimensions of an input that are looked at: one more than any that is bound.
+const DIMENSIONS: usize = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Message {
@@ -52,8 +60,8 @@ struct External {
     is_external: bool,
 }
 
-/// Refuses `name` unless every external tensor lies within a listed file of the folder.
-pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<(), Error> {
+/// Refuses `name` unless every external tensor lies within a listed file of the folder; gives what the graph takes and gives.
+pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, Error> {
     let path = inspect::inside(root, name)?;
     let fault = |message: String| Error::Onnx {
         path: path.clone(),
@@ -74,12 +82,17 @@ pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<(), Error> {
         file: BufReader::new(file),
         position: 0,
         found: Vec::new(),
+        interface: Interface::default(),
+        initializers: HashSet::new(),
     };
     walk.message(Message::Model, end, 0).map_err(fault)?;
     for external in walk.found {
         within(root, &path, card, external)?;
     }
-    Ok(())
+    // Before IR version 4 weights were listed among the inputs.
+    let (mut interface, initializers) = (walk.interface, walk.initializers);
+    interface.inputs.retain(|port| !initializers.contains(&port.name));
+    Ok(interface)
 }
 
 fn within(root: &Path, path: &Path, card: &Card, external: External) -> Result<(), Error> {
@@ -132,6 +145,9 @@ struct Walk {
     file: BufReader<File>,
     position: u64,
     found: Vec<External>,
+    interface: Interface,
+    /// Names of the graph's own weights, not of those of graphs inside it.
+    initializers: HashSet<String>,
 }
 
 /// One field's key and, for length-delimited ones, where it ends.
@@ -156,11 +172,24 @@ impl Walk {
                         (_, _, Some(inner)) => self.message(inner, to, depth + 1)?,
                         (Message::Tensor, 8, _) => external.tensor = self.string(to)?,
                         (Message::Tensor, 13, _) => self.entry(to, &mut external)?,
-                        (Message::Node, 4, _) if to - self.position == 9 => {
-                            // Such a node names a compiled binary by path, which the provider would open.
-                            if self.string(to)? == "EPContext" {
-                                return Err("the graph has an EPContext node, which names files of its own: export it without one".into());
+                        (Message::Node, 4, _) if [9, 19].contains(&(to - self.position)) => {
+                            match self.string(to)?.as_str() {
+                                // Such a node names a compiled binary by path, which the provider would open.
+                                "EPContext" => {
+                                    return Err("the graph has an EPContext node, which names files of its own: export it without one".into());
+                                }
+                                "GroupQueryAttention" => self.interface.grouped_query = true,
+                                _ => {}
                             }
+                        }
+                        // The model's own graph alone: depth 1.
+                        (Message::Graph, 11, _) if depth == 1 => {
+                            let port = self.port(to)?;
+                            self.interface.inputs.push(port);
+                        }
+                        (Message::Graph, 12, _) if depth == 1 => {
+                            let port = self.port(to)?;
+                            self.interface.outputs.push(port);
                         }
                         _ => self.skip(to)?,
                     }
@@ -169,9 +198,39 @@ impl Walk {
                 Field::Varint(..) | Field::Fixed => {}
             }
         }
+        if kind == Message::Tensor && depth == 2 {
+            self.initializers.insert(external.tensor.clone());
+        }
         // ONNX Runtime goes by data_location; a location without it is refused all the same if it is out of bounds.
         if external.is_external || external.location.is_some() {
             self.found.push(external);
+        }
+        Ok(())
+    }
+
+    /// ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; its elem_type = 1, shape = 2; TensorShapeProto: dim = 1; its
+    /// dim_value = 1.
+    fn port(&mut self, end: u64) -> Result<Port, String> {
+        let mut port = Port::default();
+        self.port_field(end, &mut port, 0)?;
+        Ok(port)
+    }
+
+    /// `level`: 0 ValueInfoProto, 1 TypeProto, 2 its Tensor, 3 TensorShapeProto, 4 Dimension.
+    fn port_field(&mut self, end: u64, port: &mut Port, level: u32) -> Result<(), String> {
+        while self.position < end {
+            match (self.field(end)?, level) {
+                (Field::Bytes(1, to), 0) => port.name = self.string(to)?,
+                (Field::Bytes(2, to), 0 | 2) | (Field::Bytes(1, to), 1) => self.port_field(to, port, level + 1)?,
+                (Field::Bytes(1, to), 3) if port.dims.len() < DIMENSIONS => {
+                    port.dims.push(None);
+                    self.port_field(to, port, 4)?;
+                }
+                (Field::Varint(1, element), 2) => port.element = element,
+                (Field::Varint(1, size), 4) => port.dims.iter_mut().last().into_iter().for_each(|d| *d = Some(size)),
+                (Field::Bytes(_, to), _) => self.skip(to)?,
+                (Field::Varint(..) | Field::Fixed, _) => {}
+            }
         }
         Ok(())
     }

@@ -1,19 +1,22 @@
 //! A decoder over slots: prefill one row, step all rows together.
 use super::{
     Error, Options,
+    apart::Apart,
+    in_place::InPlace,
+    kv::Kv,
     layout::{Layout, Names},
     open, open_mover,
-    shared_kv::{Placement, SharedKv},
+    shared_kv::Placement,
 };
 use crate::{
     engine::{Decoder, Row, Shape},
-    folder::{Folder, genai::Genai},
+    folder::{
+        Folder,
+        exported::{Exported, Number, Past},
+    },
 };
-use ort::{
-    memory::AllocationDevice,
-    session::Session,
-    value::{Outlet, TensorElementType, ValueType},
-};
+use half::f16;
+use ort::{memory::AllocationDevice, session::Session};
 use shoal_kit::config::Provider;
 use std::{
     ffi::CString,
@@ -27,9 +30,8 @@ const CHUNK: usize = 512;
 
 /// See [`crate::engine::Decoder`].
 pub(crate) struct OrtDecoder {
-    kv: SharedKv,
+    kv: Box<dyn Kv>,
     shape: Shape,
-    last_only: bool,
 }
 
 impl OrtDecoder {
@@ -65,50 +67,66 @@ impl OrtDecoder {
             model: model.clone(),
             message,
         };
-        let genai = folder
-            .genai
+        let exported = folder
+            .exported
             .as_ref()
-            .ok_or_else(|| refuse("a decoder needs genai_config.json".into()))?;
-        let session = open(library, model, options)?;
-        let names = names(&session, genai).map_err(refuse)?;
-        let placement = match device {
-            None => Placement::Host,
-            Some(device) => Placement::Device(device, open_mover(library, names.caches.len(), options)?),
-        };
-        let logits = find(session.outputs(), &genai.names.logits).map_err(refuse)?;
-        let dims = dims(logits).unwrap_or_default();
-        if dims.last().is_some_and(|d| *d >= 0 && *d != genai.vocabulary as i64) {
-            return Err(refuse(format!(
-                "logits have shape {dims:?}, genai_config.json says vocab_size {}",
-                genai.vocabulary
-            )));
+            .ok_or_else(|| refuse("a decoder needs genai_config.json, or config.json of an optimum export".into()))?;
+        if device.is_some() && exported.past != Past::InPlace {
+            return Err(refuse(
+                "its past and present are apart, which provider = \"cuda\" does not serve: export it with onnxruntime_genai.models.builder \
+                 `-e cuda`, or set provider = \"cpu\""
+                    .into(),
+            ));
         }
-        let last_only = dims.len() == 3 && dims[1] == 1;
+        let session = open(library, model, options).map_err(|e| half_refused(e, exported.number))?;
         let context_tokens = folder.card.limits.context_tokens as usize;
         let layout = Layout {
             rows: slots + prompt_slots,
-            kv_heads: genai.kv_heads,
+            kv_heads: exported.kv_heads,
             positions: context_tokens,
-            head_size: genai.head_size,
-            vocabulary: genai.vocabulary,
+            head_size: exported.head_size,
+            vocabulary: exported.vocabulary,
             chunk: CHUNK.min(context_tokens),
-            last_only,
+            last_only: last_only(&session, &exported.names.logits),
         };
         let shape = Shape {
             slots,
             prompt_slots,
-            position_bytes: names.caches.len() * genai.kv_heads * genai.head_size * size_of::<f32>(),
+            position_bytes: 2 * exported.layers * exported.kv_heads * exported.head_size * bytes(exported.number),
             context_tokens,
-            vocabulary: genai.vocabulary,
+            vocabulary: exported.vocabulary,
             chunk: layout.chunk,
         };
-        let kv = SharedKv::new(session, layout, names, placement)?;
-        let mut decoder = Self { kv, shape, last_only };
-        decoder.prove(genai.eos[0]).map_err(|e| {
-            let wanted = "export it with onnxruntime_genai.models.builder, whose attention shares past and present";
-            refuse(format!(
-                "it does not decode in place over one KV buffer ({e}): {wanted}"
-            ))
+        let kv: Box<dyn Kv> = match (exported.past, exported.number) {
+            (Past::InPlace, number) => {
+                let names = names(&session, exported).map_err(refuse)?;
+                let placement = match device {
+                    None => Placement::Host,
+                    Some(device) => {
+                        let mover = open_mover(library, names.caches.len(), number, options)?;
+                        Placement::Device(device, mover)
+                    }
+                };
+                match number {
+                    Number::Single => Box::new(InPlace::<f32>::new(session, layout, names, placement)?),
+                    Number::Half => Box::new(InPlace::<f16>::new(session, layout, names, placement)?),
+                }
+            }
+            (Past::Apart { padded }, Number::Single) => Box::new(Apart::<f32>::new(session, layout, exported, padded)),
+            (Past::Apart { padded }, Number::Half) => Box::new(Apart::<f16>::new(session, layout, exported, padded)),
+        };
+        let mut decoder = Self { kv, shape };
+        decoder.prove(exported.eos[0]).map_err(|e| {
+            let told = match exported.past {
+                Past::InPlace => format!(
+                    "it does not decode in place over one KV buffer ({e}): export it with onnxruntime_genai.models.builder, whose attention \
+                     shares past and present"
+                ),
+                Past::Apart { .. } => format!(
+                    "it does not go on from its own keys and values ({e}): export it with optimum for the task text-generation-with-past"
+                ),
+            };
+            half_refused(refuse(told), exported.number)
         })?;
         Ok(decoder)
     }
@@ -144,32 +162,11 @@ impl Decoder for OrtDecoder {
     }
 
     fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], Error> {
-        let (columns, total) = (tokens.len(), past + tokens.len());
-        let inputs = self.kv.inputs(1, columns, total);
-        for (i, token) in tokens.iter().enumerate() {
-            inputs.ids[i] = i64::from(*token);
-            inputs.positions[i] = (past + i) as i64;
-        }
-        inputs.mask.fill(1);
-        let vocabulary = self.shape.vocabulary;
-        let logits = self.kv.run(slot, 1, columns, total)?;
-        Ok(if self.last_only {
-            logits
-        } else {
-            &logits[(columns - 1) * vocabulary..]
-        })
+        self.kv.prefill(slot, past, tokens)
     }
 
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
-        let total = 1 + rows.iter().map(|r| r.length).max().unwrap_or(0);
-        let inputs = self.kv.inputs(rows.len(), 1, total);
-        inputs.mask.fill(0);
-        for (i, row) in rows.iter().enumerate() {
-            inputs.ids[i] = i64::from(row.token);
-            inputs.positions[i] = row.length as i64;
-            inputs.mask[i * total..=i * total + row.length].fill(1);
-        }
-        self.kv.run(0, rows.len(), 1, total)
+        self.kv.step(rows)
     }
 
     fn copy_row(&mut self, from: usize, to: usize, length: usize) -> Result<(), Error> {
@@ -177,87 +174,49 @@ impl Decoder for OrtDecoder {
     }
 }
 
-/// Finds every tensor that the loop binds, and refuses types and shapes that it cannot.
-fn names(session: &Session, genai: &Genai) -> Result<Names, String> {
-    let (inputs, outputs) = (session.inputs(), session.outputs());
+/// Bytes of a key's or value's number.
+fn bytes(number: Number) -> usize {
+    match number {
+        Number::Single => size_of::<f32>(),
+        Number::Half => size_of::<f16>(),
+    }
+}
+
+/// The provider's own words on a graph in half precision, with what to do about it.
+fn half_refused(error: Error, number: Number) -> Error {
+    match (error, number) {
+        (Error::Model { model, message }, Number::Half) => Error::Model {
+            model,
+            message: format!(
+                "{message}: this export computes in fp16, and the provider does not have all of it; export with `-p fp32` or `-p int4`, for `-e cpu`"
+            ),
+        },
+        (error, _) => error,
+    }
+}
+
+/// The names as the C API takes them. What the folder's check found in the file is what the session has.
+fn names(session: &Session, exported: &Exported) -> Result<Names, String> {
     let named = |name: &str| CString::new(name).map_err(|_| format!("tensor name {name:?} has a NUL"));
-    for (name, wanted) in [
-        (&genai.names.input_ids, TensorElementType::Int64),
-        (&genai.names.attention_mask, TensorElementType::Int64),
-    ] {
-        typed(find(inputs, name)?, wanted)?;
-    }
-    typed(find(outputs, &genai.names.logits)?, TensorElementType::Float32)?;
-    let mut caches = Vec::with_capacity(genai.layers * 2);
-    for layer in 0..genai.layers {
-        let of = |pattern: &str| pattern.replace("%d", &layer.to_string());
-        let pairs = [
-            (&genai.names.past_key, &genai.names.present_key),
-            (&genai.names.past_value, &genai.names.present_value),
-        ];
-        for (past, present) in pairs {
-            let (past, present) = (of(past), of(present));
-            let (input, output) = (find(inputs, &past)?, find(outputs, &present)?);
-            typed(input, TensorElementType::Float32)?;
-            typed(output, TensorElementType::Float32)?;
-            for outlet in [input, output] {
-                let dims = dims(outlet).unwrap_or_default();
-                let fits = dims.len() == 4 && agrees(dims[1], genai.kv_heads) && agrees(dims[3], genai.head_size);
-                if !fits {
-                    let (heads, size) = (genai.kv_heads, genai.head_size);
-                    return Err(format!(
-                        "`{}` has shape {dims:?}, genai_config.json says [rows, {heads}, positions, {size}]: export again",
-                        outlet.name()
-                    ));
-                }
-            }
-            caches.push((named(&past)?, named(&present)?));
-        }
-    }
-    let positions = match find(inputs, &genai.names.position_ids) {
-        Ok(outlet) => {
-            typed(outlet, TensorElementType::Int64)?;
-            Some(named(&genai.names.position_ids)?)
-        }
-        Err(_) => None,
-    };
-    let bound = 2 + usize::from(positions.is_some()) + caches.len();
-    if inputs.len() != bound {
-        let all: Vec<_> = inputs.iter().map(Outlet::name).collect();
-        return Err(format!("the graph has inputs that this engine does not know: {all:?}"));
-    }
+    let names = &exported.names;
+    let has = session.inputs().iter().any(|i| i.name() == names.position_ids);
+    let pairs = names.caches(exported.layers);
     Ok(Names {
-        ids: named(&genai.names.input_ids)?,
-        mask: named(&genai.names.attention_mask)?,
-        positions,
-        logits: named(&genai.names.logits)?,
-        caches,
+        ids: named(&names.input_ids)?,
+        mask: named(&names.attention_mask)?,
+        positions: has.then(|| named(&names.position_ids)).transpose()?,
+        logits: named(&names.logits)?,
+        caches: pairs
+            .map(|(past, present)| Ok((named(&past)?, named(&present)?)))
+            .collect::<Result<_, String>>()?,
     })
 }
 
-fn agrees(dim: i64, size: usize) -> bool {
-    dim < 0 || dim == size as i64
-}
-
-fn find<'a>(outlets: &'a [Outlet], name: &str) -> Result<&'a Outlet, String> {
-    outlets.iter().find(|o| o.name() == name).ok_or_else(|| {
-        let all: Vec<_> = outlets.iter().map(Outlet::name).collect();
-        format!("the graph has no `{name}`, only {all:?}: export it with onnxruntime_genai.models.builder")
-    })
-}
-
-fn typed(outlet: &Outlet, wanted: TensorElementType) -> Result<(), String> {
-    match outlet.dtype() {
-        ValueType::Tensor { ty, .. } if *ty == wanted => Ok(()),
-        other => Err(format!(
-            "`{}` is {other}, this engine binds {wanted}: export with `-p fp32` or `-p int4 -e cpu`, which keep {wanted} there",
-            outlet.name()
-        )),
-    }
-}
-
-fn dims(outlet: &Outlet) -> Option<Vec<i64>> {
-    Some(outlet.dtype().tensor_shape()?.iter().copied().collect())
+/// Whether the graph gives logits of the last position only: `[rows, 1, vocabulary]`.
+fn last_only(session: &Session, logits: &str) -> bool {
+    let outlet = session.outputs().iter().find(|o| o.name() == logits);
+    let shape = outlet.and_then(|o| o.dtype().tensor_shape());
+    shape.is_some_and(|dims| dims.len() == 3 && dims[1] == 1)
 }
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ impl Layout {
     pub(super) fn stride(&self) -> usize {
         self.kv_heads * self.positions * self.head_size
     }
+
+    /// Where in a cache a row's head has its number `position`.
+    pub(super) fn at(&self, row: usize, head: usize, position: usize) -> usize {
+        row * self.stride() + (head * self.positions + position) * self.head_size
+    }
 }
 
 /// Tensor names.

@@ -1,13 +1,16 @@
 //! ONNX Runtime: the only module that names `ort`.
 //!
-//! [`open`] loads the library and a checked model; [`decoder`] runs a decoder over the shared KV buffer ([`shared_kv`] holds
-//! the unsafe code of decoding, [`mover`] a graph that it needs on a device); [`encoder`] runs one batch of an encoder; [`heap`] gives
-//! back the memory of models that have gone.
+//! [`open`] loads the library and a checked model; [`decoder`] decodes over one of two kinds of [`kv`]: [`in_place`], whose graph appends to a
+//! shared buffer ([`shared_kv`] holds the unsafe code of decoding, [`mover`] a graph that it needs on a device), and [`apart`], whose graph
+//! takes a past and gives a present; [`encoder`] runs one batch of an encoder; [`heap`] gives back the memory of models that have gone.
 
+mod apart;
 mod decoder;
 mod encoder;
 #[expect(unsafe_code, reason = "the allocator's trim has no safe face")]
 mod heap;
+mod in_place;
+mod kv;
 mod layout;
 mod mover;
 #[expect(
@@ -20,6 +23,7 @@ pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{Beside, OrtEncoder, Output};
 pub(crate) use heap::trim;
 
+use crate::folder::exported::Number;
 use ort::{
     environment::Environment,
     ep::{self, ArenaExtendStrategy, ExecutionProvider as _},
@@ -160,7 +164,7 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
     Ok(builder)
 }
 
-/// The session that moves rows of `caches` caches in device memory.
-fn open_mover(library: &Path, caches: usize, options: &Options) -> Result<Session, Error> {
-    Ok(builder(library, options)?.commit_from_memory(&mover::model(caches))?)
+/// The session that moves rows of `caches` caches of `number` in device memory.
+fn open_mover(library: &Path, caches: usize, number: Number, options: &Options) -> Result<Session, Error> {
+    Ok(builder(library, options)?.commit_from_memory(&mover::model(caches, number))?)
 }

@@ -48,14 +48,14 @@ pub(super) enum Placement {
 }
 
 /// A decoder's session with its KV buffer and bindings.
-pub(super) struct SharedKv {
+pub(super) struct SharedKv<T: Element> {
     // Invariant 4: this order.
     bindings: HashMap<(usize, usize), Binding>,
-    caches: Vec<Buffer<f32>>,
+    caches: Vec<Buffer<T>>,
     ids: Buffer<i64>,
     mask: Buffer<i64>,
     positions: Buffer<i64>,
-    logits: Buffer<f32>,
+    logits: Buffer<T>,
     mover: Option<Session>,
     session: Session,
     options: RunOptions<NoSelectedOutputs>,
@@ -65,7 +65,7 @@ pub(super) struct SharedKv {
     inside: Arc<AtomicU64>,
 }
 
-impl SharedKv {
+impl<T: Element> SharedKv<T> {
     pub(super) fn new(session: Session, layout: Layout, names: Names, placement: Placement) -> Result<Self, Error> {
         let widest = layout.rows.max(layout.chunk);
         let logits = if layout.last_only { layout.rows } else { widest } * layout.vocabulary;
@@ -113,7 +113,7 @@ impl SharedKv {
 
     /// Runs the rows `first..first + rows` over what [`Self::inputs`] was filled with, and gives the logits: `[rows, columns,
     /// vocabulary]`, or `[rows, 1, vocabulary]` of a graph that gives the last position only.
-    pub(super) fn run(&mut self, first: usize, rows: usize, columns: usize, total: usize) -> Result<&[f32], Error> {
+    pub(super) fn run(&mut self, first: usize, rows: usize, columns: usize, total: usize) -> Result<&[T], Error> {
         if !self.bindings.contains_key(&(first, rows)) {
             let binding = self.bind_caches(first, rows)?;
             self.bindings.insert((first, rows), binding);
@@ -175,12 +175,16 @@ impl SharedKv {
 }
 
 /// Numbers that a tensor here is made of.
-trait Element {
+pub(super) trait Element: Copy {
     const TYPE: sys::ONNXTensorElementDataType;
 }
 
 impl Element for f32 {
     const TYPE: sys::ONNXTensorElementDataType = sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
+
+impl Element for half::f16 {
+    const TYPE: sys::ONNXTensorElementDataType = sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 }
 
 impl Element for i64 {
@@ -211,7 +215,7 @@ impl<T: Element> Buffer<T> {
     /// Zeroed pages of the operating system: a slot that is never used takes no memory.
     fn host(length: usize) -> Result<Self, Error> {
         let layout = alloc::Layout::array::<T>(length.max(1)).map_err(|_| Self::too_large(length))?;
-        // SAFETY: the layout is not empty. Zero bytes are a valid f32 and a valid i64.
+        // SAFETY: the layout is not empty. Zero bytes are a valid f32, f16 and i64.
         let start =
             NonNull::new(unsafe { alloc::alloc_zeroed(layout) }.cast::<T>()).ok_or_else(|| Self::too_large(length))?;
         Ok(Self {

@@ -132,6 +132,13 @@ fn text_files_of_other_families_are_refused_by_name() {
     let copy = Copy::of("tiny_decoder");
     copy.write("tokenizer.json", b"{}");
     has(&copy.refused(), &["tokenizer.json of tiny_decoder@1"]);
+    let copy = Copy::of("foreign/llama_fp32");
+    let larger = fs::read(fixture("tiny_decoder").join("1/tokenizer.json")).expect("readable");
+    copy.write("tokenizer.json", &larger);
+    has(
+        &copy.refused(),
+        &["it has 334 tokens, the model 144 logits", "they are not of one export"],
+    );
     let copy = Copy::of("tiny_decoder");
     copy.write("chat_template.jinja", b"{% for x in %}");
     has(&copy.refused(), &["chat_template.jinja", "does not compile"]);

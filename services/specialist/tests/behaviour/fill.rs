@@ -128,7 +128,7 @@ fn a_folder_that_could_not_answer_is_refused_before_it_serves() {
     has(
         &files(
             "slots.json",
-            br#"{"values": ["1"], "slots": {}, "fields": [], "references": true}"#,
+            br#"{"values": ["1"], "slots": {}, "fields": [], "references": true, "returns": {}}"#,
         ),
         &["model.onnx", "value", "slots.json makes"],
     );

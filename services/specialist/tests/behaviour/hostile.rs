@@ -3,7 +3,7 @@ use crate::folders::{Copy, has};
 use std::{fs, os::unix::fs::symlink};
 
 /// `bytes` as a length-delimited field.
-fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for mut n in [number << 3 | 2, bytes.len() as u64] {
         while n >= 0x80 {

@@ -10,6 +10,8 @@ mod doors;
 mod encoders;
 mod fill;
 mod folders;
+mod foreign;
+mod foreign_refused;
 mod grammar_templates;
 mod hostile;
 mod http;

@@ -64,11 +64,15 @@ def _fill(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: l
         start, end, logprob = _run(out.first[p][list(places.text)], out.last[p][list(places.text)])
         text = given.text[offsets[places.text[start]][0] : offsets[places.text[end]][1]].strip(EDGES)
         return text or None, float(source[chosen] + logprob)
-    origin = log_softmax(out.origin[p][before])
-    field = log_softmax(out.field[p])
-    at = int(field.argmax())
-    name = given.parameters[p][1] if at == 0 else shape.fields[at - 1]
-    return Reference(given.methods[before[int(origin.argmax())]], name), float(source[chosen] + origin.max() + field.max())
+    pairs = log_softmax(out.origin[p][before])[:, None] + log_softmax(out.field[p])[None]
+    named = [(given.parameters[p][1], *shape.fields)[i] for i in range(pairs.shape[1])]
+    returned = [shape.returns.get(".".join(given.methods[i])) for i in before]
+    may = np.array([[of is None or name in of for name in named] for of in returned])
+    # Where nothing that was called returns such a field, it is as likely to be unknown here as to be wrong.
+    pairs = np.where(may, pairs, -np.inf) if may.any() else pairs
+    pairs = log_softmax(pairs.ravel())
+    call, at = divmod(int(pairs.argmax()), len(named))
+    return Reference(given.methods[before[call]], named[at]), float(source[chosen] + pairs.max())
 
 
 def _run(first: np.ndarray, last: np.ndarray) -> tuple[int, int, float]:

@@ -56,10 +56,11 @@ def shape(folder: Path) -> net.Shape:
 
 def of_json(about: dict[str, Any]) -> net.Shape:
     """A shape as `as_json` wrote it."""
-    return net.Shape(tuple(about["values"]), {slot: tuple(ids) for slot, ids in about["slots"].items()}, tuple(about["fields"]), about["references"])
+    return net.Shape(tuple(about["values"]), {slot: tuple(ids) for slot, ids in about["slots"].items()}, tuple(about["fields"]), about["references"], {name: tuple(of) for name, of in about["returns"].items()})
 
 
 def as_json(shape: net.Shape) -> str:
-    """A shape, one slot a line."""
+    """A shape, one slot or method a line."""
     slots = ",\n".join(f"  {json.dumps(slot)}: {json.dumps(list(ids), separators=(',', ':'))}" for slot, ids in shape.slots.items())
-    return f'{{\n "values": {json.dumps(list(shape.values), ensure_ascii=False)},\n "slots": {{\n{slots}\n }},\n "fields": {json.dumps(list(shape.fields))},\n "references": {json.dumps(shape.references)}\n}}\n'
+    returns = ",\n".join(f"  {json.dumps(name)}: {json.dumps(list(of))}" for name, of in shape.returns.items())
+    return f'{{\n "values": {json.dumps(list(shape.values), ensure_ascii=False)},\n "slots": {{\n{slots}\n }},\n "fields": {json.dumps(list(shape.fields))},\n "references": {json.dumps(shape.references)},\n "returns": {{\n{returns}\n }}\n}}\n'

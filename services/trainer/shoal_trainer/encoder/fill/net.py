@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -20,12 +20,14 @@ UNSAID = 2  # Times from which on a value is known that was at least once meant 
 @dataclass(frozen=True)
 class Shape:
     """What may come out. `values`: texts that are known; `slots`: which of them (by index) a `Service.parameter` may have; `fields`: names of
-    what calls return, the parameter's own name aside; `references`: whether a value may be what an earlier call returned."""
+    what calls return, the parameter's own name aside; `references`: whether a value may be what an earlier call returned; `returns`: fields
+    that a call of a `Service.method` returns, where that is known."""
 
     values: tuple[str, ...]
     slots: dict[str, tuple[int, ...]]
     fields: tuple[str, ...]
     references: bool = True
+    returns: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def known(self, slot: str) -> tuple[int, ...] | None:
         """Values of a slot; of one that was never seen those of its name in other services; None: any."""
@@ -36,9 +38,9 @@ class Shape:
         return tuple(sorted(found)) or None
 
 
-def shape(said: list[tuple[str, str, bool]], fields: list[str]) -> Shape:
-    """From every (slot, value, whether the conversation says it as it is written) of the training rows, and every field referred to: "" where it is
-    of the parameter's own name."""
+def shape(said: list[tuple[str, str, bool]], fields: list[str], returns: dict[str, set[str]] | None = None) -> Shape:
+    """From every (slot, value, whether the conversation says it as it is written) of the training rows, every field referred to ("" where it is
+    of the parameter's own name), and the fields of what methods returned."""
     times, meant = Counter((slot, value) for slot, value, _ in said), Counter((slot, value) for slot, value, as_is in said if not as_is)
     kept: dict[str, list[str]] = defaultdict(list)
     for (slot, value), n in times.items():
@@ -46,7 +48,7 @@ def shape(said: list[tuple[str, str, bool]], fields: list[str]) -> Shape:
             kept[slot].append(value)
     values = sorted({v for of in kept.values() for v in of})
     place = {v: i for i, v in enumerate(values)}
-    return Shape(tuple(values), {slot: tuple(sorted(place[v] for v in of)) for slot, of in sorted(kept.items())}, tuple(sorted(set(fields) - {""})), bool(fields))
+    return Shape(tuple(values), {slot: tuple(sorted(place[v] for v in of)) for slot, of in sorted(kept.items())}, tuple(sorted(set(fields) - {""})), bool(fields), {name: tuple(sorted(of)) for name, of in sorted((returns or {}).items())})
 
 
 class Logits(NamedTuple):

@@ -166,7 +166,11 @@ def shape_of(task: Task, rows: list[Row]) -> net.Shape:
     """What the rows' calls hold."""
     written: dict[str, Counter[str]] = defaultdict(Counter)
     said, fields = [], []
+    returns: dict[str, set[str]] = defaultdict(set)
     for row in rows:
+        for call in row["target"]:
+            if isinstance(call.get("result"), dict):
+                returns[f"{call['service']}.{call['method']}"].update(call["result"])
         given = asked.Asked.of(row["input"], task.fields)
         text = norm(given.text)
         for call in task.calls(row["target"]):
@@ -177,4 +181,4 @@ def shape_of(task: Task, rows: list[Row]) -> net.Shape:
                 else:
                     fields.append("" if value.field == name else value.field)
     most = {key: of.most_common(1)[0][0] for key, of in written.items()}
-    return net.shape([(slot, most[norm(value)], as_is) for slot, value, as_is in said], fields)
+    return net.shape([(slot, most[norm(value)], as_is) for slot, value, as_is in said], fields, returns)

@@ -1,0 +1,68 @@
+//! Rows of one buffer that the graph appends to in place: prefill one row, step all together.
+use super::{
+    Error,
+    kv::{Float, Kv},
+    layout::{Layout, Names},
+    shared_kv::{Placement, SharedKv},
+};
+use crate::engine::Row;
+use ort::session::Session;
+use std::sync::{Arc, atomic::AtomicU64};
+
+/// A graph whose past and present are the same memory.
+pub(super) struct InPlace<T: Float> {
+    kv: SharedKv<T>,
+    layout: Layout,
+    /// The last logits, of a graph whose own are not in single precision.
+    wide: Vec<f32>,
+}
+
+impl<T: Float> InPlace<T> {
+    pub(super) fn new(session: Session, layout: Layout, names: Names, placement: Placement) -> Result<Self, Error> {
+        Ok(Self {
+            kv: SharedKv::new(session, layout, names, placement)?,
+            layout,
+            wide: Vec::new(),
+        })
+    }
+}
+
+impl<T: Float> Kv for InPlace<T> {
+    fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], Error> {
+        let (columns, total) = (tokens.len(), past + tokens.len());
+        let inputs = self.kv.inputs(1, columns, total);
+        for (i, token) in tokens.iter().enumerate() {
+            inputs.ids[i] = i64::from(*token);
+            inputs.positions[i] = (past + i) as i64;
+        }
+        inputs.mask.fill(1);
+        let logits = self.kv.run(slot, 1, columns, total)?;
+        let last = if self.layout.last_only {
+            logits
+        } else {
+            &logits[(columns - 1) * self.layout.vocabulary..]
+        };
+        Ok(T::widen(last, &mut self.wide))
+    }
+
+    fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
+        let total = 1 + rows.iter().map(|r| r.length).max().unwrap_or(0);
+        let inputs = self.kv.inputs(rows.len(), 1, total);
+        inputs.mask.fill(0);
+        for (i, row) in rows.iter().enumerate() {
+            inputs.ids[i] = i64::from(row.token);
+            inputs.positions[i] = row.length as i64;
+            inputs.mask[i * total..=i * total + row.length].fill(1);
+        }
+        let logits = self.kv.run(0, rows.len(), 1, total)?;
+        Ok(T::widen(logits, &mut self.wide))
+    }
+
+    fn copy_row(&mut self, from: usize, to: usize, length: usize) -> Result<(), Error> {
+        self.kv.copy_row(from, to, length)
+    }
+
+    fn inside(&self) -> Arc<AtomicU64> {
+        self.kv.inside()
+    }
+}
