@@ -137,8 +137,9 @@ async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) 
         let talk = (goal.kind == Kind::Talk).then(|| goal.clone());
         let ran = demonstration.one(goal).await?;
         let follows = match &talk {
-            Some(talk) => demonstration.after(talk, &ran.plan, served).await?,
-            None => Vec::new(),
+            // Of a plan that failed there is nothing to say but why.
+            Some(talk) if ran.fault.is_none() => demonstration.after(talk, &ran.plan, served).await?,
+            _ => Vec::new(),
         };
         summary.add(ran);
         follows.into_iter().for_each(|ran| summary.add(ran));
