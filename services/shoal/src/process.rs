@@ -141,6 +141,8 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
     let folder = opened
         .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
+    let specialist = config.budgeted(&specialist);
+    shoal_specialist::confine(&specialist).map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let _telemetry = telemetry::init(name, &config.telemetry)?;
     let library = crate::onnxruntime::locate(&config.onnxruntime).await?;
     // What the library refuses (a provider that is not there, a model that it cannot load) is a matter of configuration too.

@@ -2,6 +2,7 @@
 //! ONNX Runtime or with the provider is told before anybody could connect.
 use crate::{
     folder::Folder,
+    runtime,
     server::{Doors, Inference, Service, router},
     specialist::{LoadError, Specialist},
     versions::{self, Versions},
@@ -17,6 +18,18 @@ use shoal_proto::{
 use std::{io, path::Path};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+/// Puts this process where its budget says: on `cpus`, and with `background` behind all who are not. Before [`load`], so that the threads of
+/// ONNX Runtime are put there too.
+///
+/// # Errors
+/// In words, when the operating system refuses; it is a matter of configuration.
+pub fn confine(config: &config::Specialist) -> Result<(), String> {
+    runtime::confine(&config.cpus, config.background).map_err(|e| {
+        let (cpus, background) = (&config.cpus, config.background);
+        format!("the operating system does not grant cpus = {cpus:?} with background = {background} ({e}): name cores that this process may use, or leave them out")
+    })
+}
 
 /// Loads a checked folder with the ONNX Runtime at `library`, on a thread that may block.
 ///
@@ -48,6 +61,9 @@ pub async fn serve(
         kind = specialist.folder().card.kind.name(),
         provider = specialist.provider().name(),
         slots = config.slots,
+        intra_op_threads = config.intra_op_threads,
+        spin = config.spin,
+        background = config.background,
         "model loaded"
     );
     let process = Process {

@@ -276,6 +276,7 @@ mod tests {
         let options = Options {
             provider: Provider::Cpu,
             intra_op_threads: 1,
+            spin: false,
             gpu_mem_limit_bytes: 0,
         };
         let run = |device: Option<AllocationDevice<'static>>| {
