@@ -14,7 +14,7 @@ mod tally;
 
 use bench::{Bench, figure, peer::Missing, table, wire};
 use clap::Parser as _;
-use cli::{BenchArgs, Cli, Command, PlansArgs, SpecialistArgs, TableArgs};
+use cli::{BenchArgs, Cli, ColocatedArgs, Command, PlansArgs, SpecialistArgs, TableArgs};
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_kit::shutdown;
 use std::process::ExitCode;
@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         // Boxed: tens of kilobytes of what two sides are in the middle of.
         Command::Engine(args) => runtime.block_on(Box::pin(engine(args))),
         Command::Specialist(args) => runtime.block_on(Box::pin(specialist(args))),
+        Command::Colocated(args) => runtime.block_on(Box::pin(colocated(args))),
         Command::Table(args) => written(&args),
     };
     // What an interrupted run leaves in flight is not waited for: the gateway sees its streams end and cancels the plans.
@@ -97,6 +98,13 @@ async fn engine(args: BenchArgs) -> ExitCode {
 async fn specialist(args: SpecialistArgs) -> ExitCode {
     match bench(args.bench, figure::Command::Specialist) {
         Ok(bench) => told(wire::run(&bench, args.shoal.as_deref(), &args.classifier).await),
+        Err(code) => code,
+    }
+}
+
+async fn colocated(args: ColocatedArgs) -> ExitCode {
+    match bench(args.bench(), figure::Command::Colocated) {
+        Ok(bench) => told(bench::colocated::run(&bench, args.shoal.as_deref(), &args.interactive).await),
         Err(code) => code,
     }
 }

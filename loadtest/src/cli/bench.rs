@@ -3,7 +3,7 @@ use crate::bench::figure::Name;
 use clap::{Args, value_parser};
 use std::path::PathBuf;
 
-/// After the help of both.
+/// After the help of all.
 pub(super) const AFTER_BENCH: &str = "\
 The object on standard output, its last line:
   figures    {NAME: {value, low, high, rounds, coverage}}: the median of the rounds' ratios and its interval by order
@@ -17,7 +17,7 @@ Peers are installed once by `loadtest/peers/setup`, which also makes the synthet
 Exit codes: 0 measured; 64 the command line or the model folder is wrong; 69 something is not set up, and the message says which
 command does that; 70 a side gave no answer.";
 
-/// What both benchmarks take.
+/// What `engine` and `specialist` take.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct BenchArgs {
     /// Only these figures, of those that this command measures; several with commas between them [default: all of them]
@@ -49,10 +49,45 @@ pub(crate) struct SpecialistArgs {
     pub(crate) classifier: PathBuf,
 }
 
+/// What `shoal-loadtest colocated` takes.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ColocatedArgs {
+    /// Only these figures, of those that this command measures; several with commas between them [default: all of them]
+    #[arg(long, value_delimiter = ',', value_name = "FIGURE", hide_possible_values = false)]
+    pub(crate) only: Vec<Name>,
+    /// Rounds that count, after one that warms up
+    #[arg(long, default_value_t = 7, value_parser = value_parser!(u16).range(1..=1000), value_name = "N")]
+    pub(crate) rounds: u16,
+    /// ONNX Runtime threads inside an operator of the one specialist that has the machine; six have one each [default: as many as there are cores]
+    #[arg(long, value_parser = value_parser!(u16).range(1..=1024), value_name = "N")]
+    pub(crate) threads: Option<u16>,
+    /// The folder of the decoder that is busy
+    #[arg(long, default_value = "models/compose", value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The folder of the specialist whose callers wait
+    #[arg(long, default_value = "models/tool_call", value_name = "DIR")]
+    pub(crate) interactive: PathBuf,
+    /// The binary whose specialists are started [default: `shoal` beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) shoal: Option<PathBuf>,
+}
+
+impl ColocatedArgs {
+    /// As the other benchmarks'.
+    pub(crate) fn bench(&self) -> BenchArgs {
+        BenchArgs {
+            only: self.only.clone(),
+            rounds: self.rounds,
+            threads: self.threads,
+            model: Some(self.model.clone()),
+        }
+    }
+}
+
 /// What `shoal-loadtest table` takes.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct TableArgs {
-    /// What `engine` and `specialist` printed; of several files with a figure the last counts
+    /// What `engine`, `specialist` and `colocated` printed; of several files with a figure the last counts
     #[arg(required = true, value_name = "FILE")]
     pub(crate) results: Vec<PathBuf>,
     /// Put the table into this page's section for it, instead of printing it
