@@ -19,8 +19,8 @@ use std::{io, path::Path};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// Puts this process where its budget says: on `cpus`, and with `background` behind all who are not. Before [`load`], so that the threads of
-/// ONNX Runtime are put there too.
+/// Puts this process where its budget says: on `cpus`, and with `background` behind all who are not. After [`load`]: every thread that there is
+/// is put there, those of ONNX Runtime too, and those that later versions bring are started by them.
 ///
 /// # Errors
 /// In words, when the operating system refuses; it is a matter of configuration.
