@@ -14,7 +14,7 @@ mod tally;
 
 use bench::{Bench, figure, peer::Missing, table, wire};
 use clap::Parser as _;
-use cli::{BenchArgs, Cli, ColocatedArgs, Command, PlansArgs, SpecialistArgs, TableArgs};
+use cli::{BenchArgs, Cli, ColocatedArgs, Command, GpuArgs, PlansArgs, SpecialistArgs, TableArgs};
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_kit::shutdown;
 use std::process::ExitCode;
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Engine(args) => runtime.block_on(Box::pin(engine(args))),
         Command::Specialist(args) => runtime.block_on(Box::pin(specialist(args))),
         Command::Colocated(args) => runtime.block_on(Box::pin(colocated(args))),
+        Command::Gpu(args) => runtime.block_on(Box::pin(gpu(args))),
         Command::Table(args) => written(&args),
     };
     // What an interrupted run leaves in flight is not waited for: the gateway sees its streams end and cancels the plans.
@@ -105,6 +106,13 @@ async fn specialist(args: SpecialistArgs) -> ExitCode {
 async fn colocated(args: ColocatedArgs) -> ExitCode {
     match bench(args.bench(), figure::Command::Colocated) {
         Ok(bench) => told(bench::colocated::run(&bench, args.shoal.as_deref(), &args.interactive).await),
+        Err(code) => code,
+    }
+}
+
+async fn gpu(args: GpuArgs) -> ExitCode {
+    match bench(args.bench(), figure::Command::Gpu) {
+        Ok(bench) => told(bench::gpu::run(&bench, &args.gpu(), args.shoal.as_deref()).await),
         Err(code) => code,
     }
 }

@@ -160,7 +160,7 @@ struct Answer {
 }
 
 /// Tokens/s of all together over [`WINDOW`], every row of each in use: an answer counts by the part of it that lies in the window.
-async fn tokens_a_second(served: &[Served]) -> Result<f64> {
+pub(super) async fn tokens_a_second(served: &[Served]) -> Result<f64> {
     let from = Instant::now() + RAMP;
     let to = from + WINDOW;
     let all = futures::future::try_join_all(served.iter().map(|one| batch_load(one, to))).await?;

@@ -6,6 +6,7 @@ use super::{
 };
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use shoal_kit::config::Provider;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -42,6 +43,10 @@ pub(crate) struct Specialist<'a> {
     pub(crate) threads: usize,
     /// Behind all who are not.
     pub(crate) background: bool,
+    /// Where it runs.
+    pub(crate) provider: Provider,
+    /// MiB that its CUDA arena may take; 0 is no limit.
+    pub(crate) gpu_mem_limit_mb: u64,
 }
 
 impl<'a> Specialist<'a> {
@@ -51,15 +56,18 @@ impl<'a> Specialist<'a> {
             folder,
             threads,
             background: false,
+            provider: Provider::Cpu,
+            gpu_mem_limit_mb: 0,
         }
     }
 
     fn table(&self, name: &str) -> Result<String> {
         // JSON's strings are TOML's too. Whole: a path in a configuration is from where that lies.
         let folder = serde_json::json!(self.folder.canonicalize()?);
-        let (threads, background) = (self.threads, self.background);
+        let (threads, background, limit) = (self.threads, self.background, self.gpu_mem_limit_mb);
+        let provider = self.provider.name();
         Ok(format!(
-            "\n[specialist.{name}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\nbackground = {background}\n"
+            "\n[specialist.{name}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\nbackground = {background}\nprovider = \"{provider}\"\ngpu_mem_limit_mb = {limit}\n"
         ))
     }
 }
@@ -148,6 +156,11 @@ impl Served {
             grpc,
             _scratch: scratch,
         })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// Resident memory now, in bytes.

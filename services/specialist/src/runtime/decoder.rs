@@ -1,7 +1,7 @@
 //! A decoder over slots: prefill one row, step all rows together.
 use super::{
     Error, Options,
-    layout::{Layout, Names},
+    layout::{Layout, Names, Precision},
     open, open_mover,
     shared_kv::{Placement, SharedKv},
 };
@@ -20,6 +20,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::AtomicU64},
 };
+use tracing::info;
 
 /// Prompt tokens of one run: it bounds the logits of a prefill (512 rows of a 32,000-token vocabulary are 64 MB), and how
 /// long a cancelled prompt keeps on reading. A constant, so that the same prompt is always cut in the same places.
@@ -70,10 +71,16 @@ impl OrtDecoder {
             .as_ref()
             .ok_or_else(|| refuse("a decoder needs genai_config.json".into()))?;
         let session = open(library, model, options)?;
-        let names = names(&session, genai).map_err(refuse)?;
+        let (names, cache) = names(&session, genai).map_err(refuse)?;
         let placement = match device {
             None => Placement::Host,
-            Some(device) => Placement::Device(device, open_mover(library, names.caches.len(), options)?),
+            // The CUDA provider has attention over a KV buffer for half precision alone, and leaves that of an fp32 graph to the CPU's kernel
+            // (onnxruntime 1.31, group_query_attention.cc): on the device its buffer would travel to the host and back in every step.
+            Some(device) if device == AllocationDevice::CUDA && cache == Precision::Single => {
+                info!(model = %model.display(), "fp32 caches stay in host memory: CUDA attends in fp16 alone; export with -p fp16 -e cuda for speed");
+                Placement::Host
+            }
+            Some(device) => Placement::Device(device, open_mover(library, names.caches.len(), cache, options)?),
         };
         let logits = find(session.outputs(), &genai.names.logits).map_err(refuse)?;
         let dims = dims(logits).unwrap_or_default();
@@ -92,12 +99,14 @@ impl OrtDecoder {
             head_size: genai.head_size,
             vocabulary: genai.vocabulary,
             chunk: CHUNK.min(context_tokens),
+            cache,
+            logits: floats(logits).map_err(refuse)?,
             last_only,
         };
         let shape = Shape {
             slots,
             prompt_slots,
-            position_bytes: names.caches.len() * genai.kv_heads * genai.head_size * size_of::<f32>(),
+            position_bytes: names.caches.len() * genai.kv_heads * genai.head_size * cache.bytes(),
             context_tokens,
             vocabulary: genai.vocabulary,
             chunk: layout.chunk,
@@ -177,8 +186,8 @@ impl Decoder for OrtDecoder {
     }
 }
 
-/// Finds every tensor that the loop binds, and refuses types and shapes that it cannot.
-fn names(session: &Session, genai: &Genai) -> Result<Names, String> {
+/// Finds every tensor that the loop binds and what the caches hold, and refuses types and shapes that it cannot bind.
+fn names(session: &Session, genai: &Genai) -> Result<(Names, Precision), String> {
     let (inputs, outputs) = (session.inputs(), session.outputs());
     let named = |name: &str| CString::new(name).map_err(|_| format!("tensor name {name:?} has a NUL"));
     for (name, wanted) in [
@@ -187,7 +196,8 @@ fn names(session: &Session, genai: &Genai) -> Result<Names, String> {
     ] {
         typed(find(inputs, name)?, wanted)?;
     }
-    typed(find(outputs, &genai.names.logits)?, TensorElementType::Float32)?;
+    floats(find(outputs, &genai.names.logits)?)?;
+    let mut precision = None;
     let mut caches = Vec::with_capacity(genai.layers * 2);
     for layer in 0..genai.layers {
         let of = |pattern: &str| pattern.replace("%d", &layer.to_string());
@@ -198,9 +208,14 @@ fn names(session: &Session, genai: &Genai) -> Result<Names, String> {
         for (past, present) in pairs {
             let (past, present) = (of(past), of(present));
             let (input, output) = (find(inputs, &past)?, find(outputs, &present)?);
-            typed(input, TensorElementType::Float32)?;
-            typed(output, TensorElementType::Float32)?;
             for outlet in [input, output] {
+                let found = floats(outlet)?;
+                if *precision.get_or_insert(found) != found {
+                    return Err(format!(
+                        "`{}` is of another precision than the caches before",
+                        outlet.name()
+                    ));
+                }
                 let dims = dims(outlet).unwrap_or_default();
                 let fits = dims.len() == 4 && agrees(dims[1], genai.kv_heads) && agrees(dims[3], genai.head_size);
                 if !fits {
@@ -226,13 +241,14 @@ fn names(session: &Session, genai: &Genai) -> Result<Names, String> {
         let all: Vec<_> = inputs.iter().map(Outlet::name).collect();
         return Err(format!("the graph has inputs that this engine does not know: {all:?}"));
     }
-    Ok(Names {
+    let names = Names {
         ids: named(&genai.names.input_ids)?,
         mask: named(&genai.names.attention_mask)?,
         positions,
         logits: named(&genai.names.logits)?,
         caches,
-    })
+    };
+    Ok((names, precision.ok_or("the graph has no layers")?))
 }
 
 fn agrees(dim: i64, size: usize) -> bool {
@@ -250,9 +266,17 @@ fn typed(outlet: &Outlet, wanted: TensorElementType) -> Result<(), String> {
     match outlet.dtype() {
         ValueType::Tensor { ty, .. } if *ty == wanted => Ok(()),
         other => Err(format!(
-            "`{}` is {other}, this engine binds {wanted}: export with `-p fp32` or `-p int4 -e cpu`, which keep {wanted} there",
+            "`{}` is {other}, this engine binds {wanted}: export with `-p fp32` or `-p int4 -e cpu`, or for CUDA with `-p fp16 -e cuda`",
             outlet.name()
         )),
+    }
+}
+
+/// The precision of a tensor of floats; any other type is refused.
+fn floats(outlet: &Outlet) -> Result<Precision, String> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty, .. } if *ty == TensorElementType::Float16 => Ok(Precision::Half),
+        _ => typed(outlet, TensorElementType::Float32).map(|()| Precision::Single),
     }
 }
 

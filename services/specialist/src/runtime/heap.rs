@@ -2,10 +2,10 @@
 //!
 //! A model is freed in thousands of pieces, from other threads than those that asked for them, and glibc keeps what is free in the
 //! middle of its arenas for later. A process that had switched versions sixty times held 572 MB of a model (4.6 million parameters)
-//! that took 185 MB after a trim.
+//! that took 185 MB after a trim. And a load asks for more than it keeps: the graph before and after each optimisation.
 
 /// Has the allocator return every page that is wholly free. It takes milliseconds, during which other threads may wait for it: to be
-/// called when a model has gone, on a thread that may block.
+/// called when a model has come or gone, on a thread that may block.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn trim() {
     // SAFETY: malloc_trim takes a number and no pointer, touches only pages that the allocator knows to be free, takes the

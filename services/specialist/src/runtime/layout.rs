@@ -1,6 +1,25 @@
 //! Sizes and names of what a decoder binds.
 use std::ffi::CString;
 
+/// Precision of a tensor of floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// f32.
+    Single,
+    /// f16.
+    Half,
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Single => 4,
+            Self::Half => 2,
+        }
+    }
+}
+
 /// Sizes of the buffer, in elements, rows or positions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
@@ -16,6 +35,10 @@ pub(super) struct Layout {
     pub vocabulary: usize,
     /// Tokens of one prefill at most.
     pub chunk: usize,
+    /// What the caches hold.
+    pub cache: Precision,
+    /// What the logits are.
+    pub logits: Precision,
     /// The graph gives logits of the last position only.
     pub last_only: bool,
 }

@@ -1,9 +1,11 @@
 //! ONNX Runtime: the only module that names `ort`.
 //!
-//! [`open`] loads the library and a checked model; [`decoder`] runs a decoder over the shared KV buffer ([`shared_kv`] holds
+//! [`open`] loads the library and a checked model; [`decoder`] runs a decoder over the shared KV buffer ([`shared_kv`] and [`buffer`] hold
 //! the unsafe code of decoding, [`mover`] a graph that it needs on a device); [`encoder`] runs one batch of an encoder; [`heap`] gives
 //! back the memory of models that have gone; [`cores`] says where the process's threads run, and after whom.
 
+#[expect(unsafe_code, reason = "memory that both sides hold, as shared_kv's docs argue")]
+mod buffer;
 #[expect(unsafe_code, reason = "the scheduler's calls have no safe face")]
 mod cores;
 mod decoder;
@@ -23,6 +25,7 @@ pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{OrtEncoder, Output};
 pub(crate) use heap::trim;
 
+use layout::Precision;
 use ort::{
     environment::Environment,
     ep::{self, ArenaExtendStrategy, ExecutionProvider as _},
@@ -152,7 +155,10 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
                 });
             }
         }
-        let mut cuda = ep::CUDA::default().with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
+        // TF32 would round fp32 to ten bits of mantissa in every product: other logits than the CPU's, and other greedy tokens.
+        let mut cuda = ep::CUDA::default()
+            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+            .with_tf32(false);
         if options.gpu_mem_limit_bytes > 0 {
             cuda = cuda.with_memory_limit(options.gpu_mem_limit_bytes);
         }
@@ -166,6 +172,6 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
 }
 
 /// The session that moves rows of `caches` caches in device memory.
-fn open_mover(library: &Path, caches: usize, options: &Options) -> Result<Session, Error> {
-    Ok(builder(library, options)?.commit_from_memory(&mover::model(caches))?)
+fn open_mover(library: &Path, caches: usize, precision: Precision, options: &Options) -> Result<Session, Error> {
+    Ok(builder(library, options)?.commit_from_memory(&mover::model(caches, precision))?)
 }

@@ -2,6 +2,7 @@
 //! buffer in device memory, which Rust cannot touch, with nothing but ONNX Runtime.
 //!
 //! Written out in protobuf's wire format; field numbers are those of onnx.proto3.
+use super::layout::Precision;
 use std::ffi::CString;
 
 /// Names of copy `i`'s input and output.
@@ -10,26 +11,30 @@ pub(super) fn names(i: usize) -> (CString, CString) {
     (name('x'), name('y'))
 }
 
-/// The ONNX file of `copies` copies of one-dimensional f32 tensors.
-pub(super) fn model(copies: usize) -> Vec<u8> {
+/// The ONNX file of `copies` copies of one-dimensional tensors.
+pub(super) fn model(copies: usize, precision: Precision) -> Vec<u8> {
     let mut graph = field(2, b"mover");
     for i in 0..copies {
         let (x, y) = names(i);
         let node = [field(1, x.as_bytes()), field(2, y.as_bytes()), field(4, b"Identity")].concat();
         graph.extend(field(1, &node));
-        graph.extend(field(11, &value_info(x.as_bytes())));
-        graph.extend(field(12, &value_info(y.as_bytes())));
+        graph.extend(field(11, &value_info(x.as_bytes(), precision)));
+        graph.extend(field(12, &value_info(y.as_bytes(), precision)));
     }
     // ir_version 8, opset 13: old enough for every ONNX Runtime that is accepted.
     let opset = [8 << 3 | 2, 2, 2 << 3, 13];
     [vec![1 << 3, 8], field(7, &graph), opset.to_vec()].concat()
 }
 
-/// ValueInfoProto of a f32 tensor of shape `[n]`.
-fn value_info(name: &[u8]) -> Vec<u8> {
-    const FLOAT: [u8; 2] = [1 << 3, 1];
+/// ValueInfoProto of a tensor of shape `[n]`.
+fn value_info(name: &[u8], precision: Precision) -> Vec<u8> {
+    // TensorProto's FLOAT and FLOAT16.
+    let elements = match precision {
+        Precision::Single => 1,
+        Precision::Half => 10,
+    };
     let shape = field(2, &field(1, &field(2, b"n")));
-    let tensor = [FLOAT.to_vec(), shape].concat();
+    let tensor = [vec![1 << 3, elements], shape].concat();
     [field(1, name), field(2, &field(1, &tensor))].concat()
 }
 

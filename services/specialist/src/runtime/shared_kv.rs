@@ -1,8 +1,8 @@
-//! Rows of one KV buffer, bound as past and present at once. All unsafe code of the crate is in this file.
+//! Rows of one KV buffer, bound as past and present at once. The memory itself is [`super::buffer`]'s.
 //!
 //! Why the C API: GroupQueryAttention appends in place when `past_key_values.N.key` and `present.N.key` are the same memory.
 //! `ort` clones a borrowed tensor that is bound as input and refuses one as output, so a view of some rows of the buffer
-//! cannot be bound through it. The calls used here: CreateTensorWithDataAsOrtValue, CreateIoBinding, BindInput, BindOutput,
+//! cannot be bound through it. The calls used: CreateTensorWithDataAsOrtValue, CreateIoBinding, BindInput, BindOutput,
 //! RunWithBinding, and the releases.
 //!
 //! # Invariants
@@ -16,22 +16,20 @@
 //! 4. Fields are declared bindings first, then buffers, then sessions: they are dropped before what they point to.
 use super::{
     Error,
+    buffer::{Buffer, Floats, Value, check},
     layout::{Inputs, Layout, Names},
     mover,
 };
 use ort::{
     AsPointer as _,
-    memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType},
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
     session::{NoSelectedOutputs, RunOptions, Session},
     sys,
 };
 use std::{
-    alloc,
     collections::HashMap,
-    ffi::{CString, c_void},
-    ops::Range,
+    ffi::CString,
     ptr::{self, NonNull},
-    slice,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -51,11 +49,13 @@ pub(super) enum Placement {
 pub(super) struct SharedKv {
     // Invariant 4: this order.
     bindings: HashMap<(usize, usize), Binding>,
-    caches: Vec<Buffer<f32>>,
+    caches: Vec<Floats>,
     ids: Buffer<i64>,
     mask: Buffer<i64>,
     positions: Buffer<i64>,
-    logits: Buffer<f32>,
+    logits: Floats,
+    /// The logits as the engine reads them, of a graph that gives them in half precision.
+    wide: Vec<f32>,
     mover: Option<Session>,
     session: Session,
     options: RunOptions<NoSelectedOutputs>,
@@ -78,8 +78,8 @@ impl SharedKv {
             ),
         };
         let cache = |_: &(CString, CString)| match &device {
-            None => Buffer::host(elements),
-            Some(memory) => Buffer::device(elements, &session, memory),
+            None => Floats::host(layout.cache, elements),
+            Some(memory) => Floats::device(layout.cache, elements, &session, memory),
         };
         Ok(Self {
             bindings: HashMap::new(),
@@ -87,7 +87,8 @@ impl SharedKv {
             ids: Buffer::host(widest)?,
             mask: Buffer::host(layout.rows * layout.positions)?,
             positions: Buffer::host(widest)?,
-            logits: Buffer::host(logits)?,
+            logits: Floats::host(layout.logits, logits)?,
+            wide: Vec::new(),
             options: RunOptions::new()?,
             mover,
             session,
@@ -134,7 +135,7 @@ impl SharedKv {
         binding.run(&mut self.session, &self.options)?;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.inside.fetch_add(nanos, Ordering::Relaxed);
-        Ok(&self.logits.slice()[..length])
+        Ok(self.logits.read(length, &mut self.wide))
     }
 
     /// Copies the first `length` positions of row `from` over row `to`, in every cache.
@@ -145,7 +146,7 @@ impl SharedKv {
             for cache in &mut self.caches {
                 for h in 0..self.layout.kv_heads {
                     let source = from * stride + h * head;
-                    cache.slice().copy_within(source..source + used, to * stride + h * head);
+                    cache.copy_within(source..source + used, to * stride + h * head);
                 }
             }
             return Ok(());
@@ -171,134 +172,6 @@ impl SharedKv {
             binding.output(present, &rows)?;
         }
         Ok(binding)
-    }
-}
-
-/// Numbers that a tensor here is made of.
-trait Element {
-    const TYPE: sys::ONNXTensorElementDataType;
-}
-
-impl Element for f32 {
-    const TYPE: sys::ONNXTensorElementDataType = sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-}
-
-impl Element for i64 {
-    const TYPE: sys::ONNXTensorElementDataType = sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-}
-
-/// Memory at an address that does not change, of `length` elements; never empty.
-struct Buffer<T> {
-    start: NonNull<T>,
-    length: usize,
-    memory: MemoryInfo<'static>,
-    /// Of device memory: who gave it. `None`: Rust's allocator did.
-    allocator: Option<Allocator>,
-}
-
-// SAFETY: the memory belongs to this value alone and has no tie to a thread; an ONNX Runtime allocator may be used from any
-// one thread at a time (it is Send itself).
-unsafe impl<T: Element> Send for Buffer<T> {}
-
-impl<T: Element> Buffer<T> {
-    fn too_large(elements: usize) -> Error {
-        let mib = elements.saturating_mul(size_of::<T>()) >> 20;
-        Error::Run(format!(
-            "{mib} MiB of memory are not to be had for one buffer: lower `slots`, or [limits] context_tokens"
-        ))
-    }
-
-    /// Zeroed pages of the operating system: a slot that is never used takes no memory.
-    fn host(length: usize) -> Result<Self, Error> {
-        let layout = alloc::Layout::array::<T>(length.max(1)).map_err(|_| Self::too_large(length))?;
-        // SAFETY: the layout is not empty. Zero bytes are a valid f32 and a valid i64.
-        let start =
-            NonNull::new(unsafe { alloc::alloc_zeroed(layout) }.cast::<T>()).ok_or_else(|| Self::too_large(length))?;
-        Ok(Self {
-            start,
-            length: length.max(1),
-            memory: MemoryInfo::default(),
-            allocator: None,
-        })
-    }
-
-    fn device(length: usize, session: &Session, memory: &MemoryInfo<'_>) -> Result<Self, Error> {
-        let bytes = length
-            .checked_mul(size_of::<T>())
-            .ok_or_else(|| Self::too_large(length))?;
-        let allocator = Allocator::new(session, memory.to_owned())?;
-        let start = allocator.alloc::<u8>(bytes)?.into_raw().cast::<T>();
-        let start = NonNull::new(start).ok_or_else(|| Self::too_large(length))?;
-        Ok(Self {
-            start,
-            length,
-            memory: memory.to_owned(),
-            allocator: Some(allocator),
-        })
-    }
-
-    /// The content of a host buffer.
-    fn slice(&mut self) -> &mut [T] {
-        assert!(self.allocator.is_none(), "device memory is not Rust's to read");
-        // SAFETY: allocated and initialised for `length` elements; `&mut self` lets nobody else in (invariant 3).
-        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
-    }
-
-    /// A tensor over some of the elements, which ONNX Runtime may read and write in any run of a binding that holds it.
-    fn view(&self, range: Range<usize>, shape: &[usize]) -> Result<Value, Error> {
-        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        if range.start > range.end || range.end > self.length || elements != Some(range.len()) {
-            return Err(Error::Run(format!(
-                "a view of {range:?} of {} elements cannot have shape {shape:?}",
-                self.length
-            )));
-        }
-        let dims: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
-        let mut value = ptr::null_mut();
-        // SAFETY: the range lies in the buffer (checked above), so address and byte count are of one allocation, aligned for
-        // T; `dims` has `dims.len()` numbers, whose product is the range's length; `memory` is a live description of where
-        // the buffer lies; `value` is a place for one pointer.
-        let status = unsafe {
-            (ort::api().CreateTensorWithDataAsOrtValue)(
-                self.memory.ptr(),
-                self.start.as_ptr().add(range.start).cast::<c_void>(),
-                range.len() * size_of::<T>(),
-                dims.as_ptr(),
-                dims.len(),
-                T::TYPE,
-                &mut value,
-            )
-        };
-        check(status)?;
-        NonNull::new(value)
-            .map(Value)
-            .ok_or_else(|| Error::Run("no tensor came back".into()))
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        // SAFETY: freed once, here, by whoever allocated it, with the layout it was allocated with; no binding is left that
-        // could use it (invariant 4).
-        unsafe {
-            match &self.allocator {
-                Some(allocator) => allocator.free(self.start.as_ptr()),
-                None => {
-                    let layout = alloc::Layout::array::<T>(self.length).expect("as allocated");
-                    alloc::dealloc(self.start.as_ptr().cast::<u8>(), layout);
-                }
-            }
-        }
-    }
-}
-
-/// An OrtValue of ours. A binding keeps its own reference, so this one may go right after it was bound.
-struct Value(NonNull<sys::OrtValue>);
-
-impl Drop for Value {
-    fn drop(&mut self) {
-        // SAFETY: created by CreateTensorWithDataAsOrtValue, released once, here. It does not own the data.
-        unsafe { (ort::api().ReleaseValue)(self.0.as_ptr()) }
     }
 }
 
@@ -344,9 +217,4 @@ impl Drop for Binding {
         // SAFETY: created by CreateIoBinding, released once, here, before session and buffers (invariant 4).
         unsafe { (ort::api().ReleaseIoBinding)(self.0.as_ptr()) }
     }
-}
-
-fn check(status: sys::OrtStatusPtr) -> Result<(), Error> {
-    // SAFETY: a status fresh from a call of this library, handed over once.
-    unsafe { ort::Error::result_from_status(status) }.map_err(Error::from)
 }
