@@ -132,10 +132,13 @@ async fn batches(bench: &Bench, gpu: &Gpu, folder: &Path, report: &mut Report) -
             report.detail(&format!("{name}, 64 rows over one"), rates[2] / rates[0]);
         }
     }
-    report.check(
-        &format!("{name}: 64 rows at least 10 times one"),
-        median(&ratios) >= 10.0,
-    );
+    // On a CPU rows pay for each other's arithmetic, and the bar says nothing.
+    if gpu.provider == Provider::Cuda {
+        report.check(
+            &format!("{name}: 64 rows at least 10 times one"),
+            median(&ratios) >= 10.0,
+        );
+    }
     // The first named is the figure; the others are details.
     if gpu.provider == Provider::Cuda && gpu.real.first().is_some_and(|first| first == folder) {
         ratios

@@ -111,7 +111,7 @@ mod tests {
             away.folder = None;
         }
         assert_eq!(budget(&mesh, 16, "s0"), (8, Some(true)));
-        assert_eq!(mesh.with_budgets().specialist["s0"].spin.is_some(), true);
+        assert!(mesh.with_budgets().specialist["s0"].spin.is_some());
     }
 
     #[test]
