@@ -20,8 +20,8 @@ const SWAPS: u32 = 50;
 /// One swap, on a machine that does something else besides: a second until it is looked for, and the load.
 const SWAP: Duration = Duration::from_secs(60);
 
-/// Between two requests of the load: light, some tens a second.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two requests of the load: light, some ten a second.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The share by which resident memory may differ.
 const SHARE: f64 = 0.10;
