@@ -2,14 +2,17 @@
 //!
 //! Reading order: [`figure`] is what is measured and what it must be; [`workload`] what is decoded, [`stats`] what rounds come to, [`report`] the
 //! object and [`table`] the page made of it (all pure); [`peer`] is another engine in its own process, [`inside`] ours in this one and [`process`] ours in
-//! one of its own; [`engine`] and [`wire`] are the two commands; [`machine`] says where it all was.
+//! one of its own; [`engine`], [`wire`], [`colocated`] and [`gpu`] are the commands, of which the last holds a GPU against its [`roofline`]; [`machine`] says where it all was.
+pub(crate) mod colocated;
 pub(crate) mod engine;
 pub(crate) mod figure;
+pub(crate) mod gpu;
 mod inside;
 mod machine;
 pub(crate) mod peer;
 mod process;
 mod report;
+mod roofline;
 mod stats;
 pub(crate) mod table;
 pub(crate) mod wire;

@@ -1,7 +1,7 @@
 //! The command line.
 mod bench;
 
-pub(crate) use bench::{BenchArgs, SpecialistArgs, TableArgs};
+pub(crate) use bench::{BenchArgs, ColocatedArgs, GpuArgs, SpecialistArgs, TableArgs};
 
 use crate::{
     load,
@@ -68,7 +68,17 @@ pub(crate) enum Command {
     /// Starts the specialist itself, on free ports of the loopback, and ends it.
     #[command(after_help = bench::AFTER_BENCH)]
     Specialist(SpecialistArgs),
-    /// Make the table of loadtest/README.md from what the two printed
+    /// Measure specialists that share this machine: idle, all busy, and one that somebody waits for beside one that is not in a hurry
+    ///
+    /// Starts them itself, on shipped models, each told of the others as `shoal up` does. Needs no peers.
+    #[command(after_help = bench::AFTER_BENCH)]
+    Colocated(ColocatedArgs),
+    /// Measure decoders on an NVIDIA GPU: greedy tokens beside the CPU's, 1, 16 and 64 rows against memory bandwidth, three at once
+    ///
+    /// deploy/gpu-check builds, carries and runs all that it needs on a machine without a network.
+    #[command(after_help = bench::AFTER_BENCH)]
+    Gpu(GpuArgs),
+    /// Make the table of loadtest/README.md from what those printed
     ///
     /// Without --write the table goes to standard output.
     Table(TableArgs),

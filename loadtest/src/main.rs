@@ -14,7 +14,7 @@ mod tally;
 
 use bench::{Bench, figure, peer::Missing, table, wire};
 use clap::Parser as _;
-use cli::{BenchArgs, Cli, Command, PlansArgs, SpecialistArgs, TableArgs};
+use cli::{BenchArgs, Cli, ColocatedArgs, Command, GpuArgs, PlansArgs, SpecialistArgs, TableArgs};
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_kit::shutdown;
 use std::process::ExitCode;
@@ -53,6 +53,8 @@ fn main() -> ExitCode {
         // Boxed: tens of kilobytes of what two sides are in the middle of.
         Command::Engine(args) => runtime.block_on(Box::pin(engine(args))),
         Command::Specialist(args) => runtime.block_on(Box::pin(specialist(args))),
+        Command::Colocated(args) => runtime.block_on(Box::pin(colocated(args))),
+        Command::Gpu(args) => runtime.block_on(Box::pin(gpu(args))),
         Command::Table(args) => written(&args),
     };
     // What an interrupted run leaves in flight is not waited for: the gateway sees its streams end and cancels the plans.
@@ -97,6 +99,20 @@ async fn engine(args: BenchArgs) -> ExitCode {
 async fn specialist(args: SpecialistArgs) -> ExitCode {
     match bench(args.bench, figure::Command::Specialist) {
         Ok(bench) => told(wire::run(&bench, args.shoal.as_deref(), &args.classifier).await),
+        Err(code) => code,
+    }
+}
+
+async fn colocated(args: ColocatedArgs) -> ExitCode {
+    match bench(args.bench(), figure::Command::Colocated) {
+        Ok(bench) => told(bench::colocated::run(&bench, args.shoal.as_deref(), &args.interactive).await),
+        Err(code) => code,
+    }
+}
+
+async fn gpu(args: GpuArgs) -> ExitCode {
+    match bench(args.bench(), figure::Command::Gpu) {
+        Ok(bench) => told(bench::gpu::run(&bench, &args.gpu(), args.shoal.as_deref()).await),
         Err(code) => code,
     }
 }

@@ -8,6 +8,22 @@ pub(crate) enum Command {
     Engine,
     /// `shoal-loadtest specialist`.
     Specialist,
+    /// `shoal-loadtest colocated`.
+    Colocated,
+    /// `shoal-loadtest gpu`.
+    Gpu,
+}
+
+impl Command {
+    /// As it is typed.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Specialist => "specialist",
+            Self::Colocated => "colocated",
+            Self::Gpu => "gpu",
+        }
+    }
 }
 
 /// What a figure counts.
@@ -50,6 +66,18 @@ pub(crate) enum Name {
     ClassifyVsMlserver,
     /// Memory of a specialist at rest, beyond its weights
     RssBeyondWeightsMb,
+    /// Processor time of six specialists that nobody asks anything, as a share of one core
+    #[value(name = "idle6_cpu")]
+    Idle6Cpu,
+    /// Six busy specialists of one thread, tokens/s together, against one that has the machine
+    #[value(name = "busy6_vs_one")]
+    Busy6VsOne,
+    /// p99 of requests to one specialist beside one that decodes in the background, against the same alone
+    #[value(name = "interactive_p99_beside_batch")]
+    InteractiveP99BesideBatch,
+    /// On a GPU: 64 rows of a decoder of half a billion parameters against one, tokens/s
+    #[value(name = "gpu_batch64_vs_1")]
+    GpuBatch64Vs1,
 }
 
 /// What is asked of a figure.
@@ -95,7 +123,7 @@ const fn figure(name: Name, command: Command, unit: Unit, bar: f64, stretch: f64
 }
 
 /// All of them, in the order of the table.
-pub(crate) const FIGURES: [Figure; 10] = [
+pub(crate) const FIGURES: [Figure; 14] = [
     figure(Name::SingleVsGenai, Command::Engine, Unit::Ratio, 0.97, 1.10),
     figure(Name::Skewed16VsGenaiStatic, Command::Engine, Unit::Ratio, 1.8, 2.2),
     figure(Name::Skewed16VsGenaiEngine, Command::Engine, Unit::Ratio, 1.0, 1.3),
@@ -112,6 +140,16 @@ pub(crate) const FIGURES: [Figure; 10] = [
         60.0,
         40.0,
     ),
+    figure(Name::Idle6Cpu, Command::Colocated, Unit::Share, 0.02, 0.01),
+    figure(Name::Busy6VsOne, Command::Colocated, Unit::Ratio, 0.90, 1.0),
+    figure(
+        Name::InteractiveP99BesideBatch,
+        Command::Colocated,
+        Unit::Ratio,
+        1.20,
+        1.05,
+    ),
+    figure(Name::GpuBatch64Vs1, Command::Gpu, Unit::Ratio, 10.0, 30.0),
 ];
 
 impl Figure {
@@ -143,22 +181,17 @@ impl Figure {
 /// The figures that a command is to measure: those that `only` names, or all of its own.
 ///
 /// # Errors
-/// A name that is the other command's.
+/// A name that is another command's, which it names.
 pub(crate) fn selected(command: Command, only: &[Name]) -> Result<Vec<Name>, String> {
     let own: Vec<Name> = FIGURES
         .iter()
         .filter(|f| f.command == command)
         .map(|f| f.name)
         .collect();
-    if let Some(other) = only.iter().find(|name| !own.contains(name)) {
-        let other_command = match command {
-            Command::Engine => "specialist",
-            Command::Specialist => "engine",
-        };
-        return Err(format!(
-            "{} is measured by `shoal-loadtest {other_command}`",
-            other.key()
-        ));
+    let others = |name: &Name| FIGURES.iter().find(|f| f.name == *name && f.command != command);
+    if let Some(other) = only.iter().find_map(others) {
+        let (key, measures) = (other.name.key(), other.command.name());
+        return Err(format!("{key} is measured by `shoal-loadtest {measures}`"));
     }
     Ok(own
         .into_iter()
@@ -186,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_bar_is_reached_from_the_side_where_its_stretch_lies() {
-        let [ratio, .., memory] = FIGURES;
+        let [ratio, .., memory, _, _, _, _] = FIGURES;
         assert!(ratio.more_is_better() && ratio.reaches(0.97, ratio.bar) && !ratio.reaches(0.96, ratio.bar));
         assert!(!memory.more_is_better() && memory.reaches(60.0, memory.bar) && !memory.reaches(61.0, memory.bar));
         assert_eq!(FIGURES[4].written(0.05), "5.0 %");
@@ -198,5 +231,7 @@ mod tests {
         let one = selected(Command::Specialist, &[Name::RssBeyondWeightsMb]);
         assert_eq!(one, Ok(vec![Name::RssBeyondWeightsMb]));
         assert!(selected(Command::Engine, &[Name::RssBeyondWeightsMb]).is_err_and(|e| e.contains("specialist")));
+        assert_eq!(selected(Command::Colocated, &[]).map(|s| s.len()), Ok(3));
+        assert!(selected(Command::Engine, &[Name::Idle6Cpu]).is_err_and(|e| e.contains("colocated")));
     }
 }

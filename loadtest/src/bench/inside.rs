@@ -48,11 +48,19 @@ impl Inside {
     /// # Errors
     /// What is wrong with it, or that it is no decoder.
     pub(crate) async fn load(folder: &Path, threads: usize) -> Result<Self> {
+        Self::load_with(folder, &settings(threads)).await
+    }
+
+    /// The same with other settings: another provider, more slots.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) async fn load_with(folder: &Path, settings: &config::Specialist) -> Result<Self> {
         let library = shoal_kit::task::blocking("onnx runtime", || {
             onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {})
         })
         .await??;
-        let specialist = shoal_specialist::load(Folder::open(folder)?, &settings(threads), &library.path).await?;
+        let specialist = shoal_specialist::load(Folder::open(folder)?, settings, &library.path).await?;
         let inside = Self { specialist };
         inside.engine()?;
         Ok(inside)

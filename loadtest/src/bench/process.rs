@@ -6,6 +6,7 @@ use super::{
 };
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use shoal_kit::config::Provider;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -33,6 +34,44 @@ pub(crate) struct Served {
     _scratch: TempDir,
 }
 
+/// What a process is to serve, and under which budget.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Specialist<'a> {
+    /// The model's folder.
+    pub(crate) folder: &'a Path,
+    /// Threads inside an operator.
+    pub(crate) threads: usize,
+    /// Behind all who are not.
+    pub(crate) background: bool,
+    /// Where it runs.
+    pub(crate) provider: Provider,
+    /// MiB that its CUDA arena may take; 0 is no limit.
+    pub(crate) gpu_mem_limit_mb: u64,
+}
+
+impl<'a> Specialist<'a> {
+    /// As others are, with so many threads inside an operator.
+    pub(crate) fn of(folder: &'a Path, threads: usize) -> Self {
+        Self {
+            folder,
+            threads,
+            background: false,
+            provider: Provider::Cpu,
+            gpu_mem_limit_mb: 0,
+        }
+    }
+
+    fn table(&self, name: &str) -> Result<String> {
+        // JSON's strings are TOML's too. Whole: a path in a configuration is from where that lies.
+        let folder = serde_json::json!(self.folder.canonicalize()?);
+        let (threads, background, limit) = (self.threads, self.background, self.gpu_mem_limit_mb);
+        let provider = self.provider.name();
+        Ok(format!(
+            "\n[specialist.{name}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\nbackground = {background}\nprovider = \"{provider}\"\ngpu_mem_limit_mb = {limit}\n"
+        ))
+    }
+}
+
 /// The binary that is measured: the one named, or the one beside this program.
 ///
 /// # Errors
@@ -53,23 +92,37 @@ pub(crate) fn binary(named: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Served {
-    /// Starts it on free ports of the loopback and waits until it has loaded.
+    /// Starts one on free ports of the loopback and waits until it has loaded.
     ///
     /// # Errors
     /// When it ends, or does not say where it is.
     pub(crate) async fn start(shoal: &Path, folder: &Path, threads: usize) -> Result<Self> {
+        let mut all = Self::several(shoal, &[Specialist::of(folder, threads)]).await?;
+        all.pop().context("one was started")
+    }
+
+    /// Starts all of them, each told of the others, as `shoal up` tells them.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) async fn several(shoal: &Path, specialists: &[Specialist<'_>]) -> Result<Vec<Self>> {
+        let name = |i: usize| format!("bench{i}");
+        let mut settings = String::from("[telemetry]\nlog = \"warn\"\n");
+        for (i, specialist) in specialists.iter().enumerate() {
+            settings += &specialist.table(&name(i))?;
+        }
+        let all = (0..specialists.len()).map(|i| Self::one(shoal, name(i), &settings));
+        futures::future::try_join_all(all).await
+    }
+
+    async fn one(shoal: &Path, name: String, settings: &str) -> Result<Self> {
         let scratch = tempfile::tempdir()?;
         let (announced, config) = (scratch.path().join("announced.json"), scratch.path().join("mesh.toml"));
-        // JSON's strings are TOML's too. Whole: a path in a configuration is from where that lies.
-        let folder = serde_json::json!(folder.canonicalize()?);
-        let settings = format!(
-            "[telemetry]\nlog = \"warn\"\n\n[specialist.{NAME}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\n"
-        );
         fs::write(&config, settings)?;
         let mut child = Command::new(shoal)
             .args([
                 "specialist",
-                NAME,
+                name.as_str(),
                 "--listen",
                 "127.0.0.1:0",
                 "--http-listen",
@@ -105,6 +158,11 @@ impl Served {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Resident memory now, in bytes.
     ///
     /// # Errors
@@ -115,10 +173,27 @@ impl Served {
         let kilobytes = field(&status, "VmRSS").as_deref().and_then(kilobytes);
         Ok(kilobytes.context("the specialist has no VmRSS")? * 1024)
     }
+
+    /// Processor time that the process used so far, in seconds: of all its threads, those that have ended included.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let pid = self.child.id().context("the specialist has ended")?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        cpu_seconds(&stat).context("/proc/PID/stat is not as it was")
+    }
 }
 
-/// What the specialist is called.
-const NAME: &str = "bench";
+/// Units of /proc/PID/stat's times a second: USER_HZ, which Linux holds at 100 on every architecture that ONNX Runtime is published for.
+const TICKS: f64 = 100.0;
+
+/// utime and stime of a /proc/PID/stat: the 14th and the 15th field, of which the second, the name in parentheses, may have spaces.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11).map(str::parse::<f64>);
+    Some((fields.next()?.ok()? + fields.next()?.ok()?) / TICKS)
+}
 
 /// Of an announcement, where gRPC is.
 fn address(text: &str) -> Option<String> {
@@ -136,6 +211,13 @@ mod tests {
         assert_eq!(address(whole).as_deref(), Some("http://127.0.0.1:4000"));
         assert_eq!(address(&whole[..20]), None);
         assert_eq!(address("{}"), None);
+    }
+
+    #[test]
+    fn processor_time_is_read_behind_a_name_with_spaces() {
+        let stat = "7 (shoal (a b) c) S 1 7 7 0 -1 4194304 900 0 3 0 250 50 0 0 20 0 9 0 12345 1000 200";
+        assert_eq!(cpu_seconds(stat), Some(3.0));
+        assert_eq!(cpu_seconds("7 (shoal) S 1"), None);
     }
 
     #[test]

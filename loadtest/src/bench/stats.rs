@@ -58,6 +58,20 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.is_empty() { 0.0 } else { middle(&sorted) }
 }
 
+/// The smallest of some values that at least a part `q` of them, 0 to 1, does not exceed; 0 without any.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "values are few, and q is no more than 1"
+)]
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
+}
+
 /// Six digits after the point: more are noise in every unit that is used here.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
@@ -121,6 +135,14 @@ mod tests {
         assert_eq!(Summary::of(&[]), None);
         assert_eq!(Summary::of(&[1.0, f64::NAN]), None);
         assert_eq!(median(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=300).rev().map(f64::from).collect();
+        assert_eq!((quantile(&values, 0.99), quantile(&values, 0.5)), (297.0, 150.0));
+        assert_eq!((quantile(&values, 0.0), quantile(&values, 1.0)), (1.0, 300.0));
+        assert_eq!(quantile(&[], 0.99), 0.0);
     }
 
     proptest! {

@@ -8,8 +8,13 @@ use std::{
     time::Duration,
 };
 
+mod budget;
 mod load;
+mod specialist;
+
+pub use budget::Machine;
 pub use load::{Error, FILE, Loaded, Origin};
+pub use specialist::{Provider, Specialist};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -25,6 +30,8 @@ pub struct MeshConfig {
     pub telemetry: Telemetry,
     /// Where ONNX Runtime is.
     pub onnxruntime: OnnxRuntime,
+    /// What the specialists of this machine share.
+    pub machine: Machine,
     /// Specialists by name: targets that a task's chain may name.
     pub specialist: BTreeMap<String, Specialist>,
     /// OpenAI-compatible endpoints by name: targets too.
@@ -222,95 +229,6 @@ pub struct OnnxRuntime {
     pub path: Option<PathBuf>,
     /// Where a fetched library is kept. Default: the user's cache folder.
     pub cache: Option<PathBuf>,
-}
-
-/// What executes a model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// ONNX Runtime's CPU provider.
-    #[default]
-    Cpu,
-    /// ONNX Runtime's CUDA provider; refused at start where it is not there.
-    Cuda,
-}
-
-impl Provider {
-    /// "cpu" or "cuda".
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-        }
-    }
-}
-
-/// One specialist: a model folder served by this machine, or a service served elsewhere, or both.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Specialist {
-    /// The model folder; without it `shoal up` starts no process for it.
-    pub folder: Option<PathBuf>,
-    /// gRPC address of the process. Default 127.0.0.1:0 (any free port).
-    pub listen: SocketAddr,
-    /// HTTP address (OpenAI-compatible door, metrics, health). Default 127.0.0.1:0.
-    pub http_listen: SocketAddr,
-    /// Where the gateway calls it: http://host:port each. A host name stands for all its addresses. Default http://`listen`.
-    pub endpoints: Vec<String>,
-    /// Tasks that it serves. Default: what its Describe says.
-    pub tasks: Vec<String>,
-    /// "cpu" (default) or "cuda".
-    pub provider: Provider,
-    /// Sequences that decode together. Default 16.
-    pub slots: usize,
-    /// Rows of KV memory beside `slots` in which prompts are read and then stay, the least recently used making room, so that a prompt
-    /// which begins as one of them does copies that part instead of reading it. Each takes what a slot takes; as many prompts, of different
-    /// urgency, can be under way at once. 0 keeps nothing, in one row that prompts are read in. Default 4.
-    pub prefix_slots: usize,
-    /// ONNX Runtime threads inside one operator. Default 1: co-located specialists share the cores.
-    pub intra_op_threads: usize,
-    /// Prompt tokens waiting for a slot at most; more are RESOURCE_EXHAUSTED. Default 65536.
-    pub queue_tokens: usize,
-    /// CUDA memory cap in MiB; 0 is none. Default 0.
-    pub gpu_mem_limit_mb: u64,
-    /// Calls that the gateway has open to it at once, over all endpoints; more wait. Default 64.
-    pub max_in_flight: usize,
-    /// How long calls may take to end on shutdown. Default 5s.
-    #[serde(with = "humantime_serde")]
-    pub drain: Duration,
-}
-
-impl Default for Specialist {
-    fn default() -> Self {
-        Self {
-            folder: None,
-            listen: loopback(0),
-            http_listen: loopback(0),
-            endpoints: Vec::new(),
-            tasks: Vec::new(),
-            provider: Provider::Cpu,
-            slots: 16,
-            prefix_slots: 4,
-            intra_op_threads: 1,
-            queue_tokens: 65_536,
-            gpu_mem_limit_mb: 0,
-            max_in_flight: 64,
-            drain: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Specialist {
-    /// Where the gateway calls it.
-    #[must_use]
-    pub fn called_at(&self) -> Vec<String> {
-        if self.endpoints.is_empty() {
-            vec![format!("http://{}", self.listen)]
-        } else {
-            self.endpoints.clone()
-        }
-    }
 }
 
 /// An OpenAI-compatible endpoint: the large-model tier.

@@ -65,8 +65,10 @@ fn effective(loaded: &Loaded) -> Result<Vec<(String, Value, String)>> {
     defaults.endpoint = names.endpoint.keys().map(|k| (k.clone(), Default::default())).collect();
     defaults.tools = names.tools.keys().map(|k| (k.clone(), Default::default())).collect();
     defaults.task = names.task.keys().map(|k| (k.clone(), Default::default())).collect();
-    let (mut values, mut built_in) = (Vec::new(), Vec::new());
-    leaves("", &tree(&loaded.config)?, &mut values);
+    let (mut values, mut written, mut built_in) = (Vec::new(), Vec::new(), Vec::new());
+    // What the file leaves open is shown as the processes will have it.
+    leaves("", &tree(&loaded.config.with_budgets())?, &mut values);
+    leaves("", &tree(&loaded.config)?, &mut written);
     leaves("", &tree(&defaults)?, &mut built_in);
     let built_in: BTreeMap<String, Value> = built_in.into_iter().collect();
     let origin = |key: &str, value: &Value| match loaded.origins.get(key) {
@@ -77,8 +79,16 @@ fn effective(loaded: &Loaded) -> Result<Vec<(String, Value, String)>> {
     };
     Ok(values
         .into_iter()
-        .map(|(k, v)| (origin(&k, &v).to_string(), k, v))
-        .map(|(o, k, v)| (k, v, o))
+        .zip(written)
+        .map(|((key, value), (_, said))| {
+            let from = origin(&key, &said).to_string();
+            let from = if value == said {
+                from
+            } else {
+                format!("{from}, by the budget of [machine]")
+            };
+            (key, value, from)
+        })
         .collect())
 }
 
@@ -109,6 +119,7 @@ fn doubts(config: &MeshConfig) -> Vec<String> {
             ));
         }
     }
+    doubts.extend(overbooked(config));
     let mut taken: BTreeMap<_, String> = BTreeMap::new();
     for process in crate::supervise::processes(config) {
         for (door, address) in [
@@ -125,6 +136,31 @@ fn doubts(config: &MeshConfig) -> Vec<String> {
                 ));
             }
         }
+    }
+    doubts
+}
+
+/// Threads that would only wait for each other.
+fn overbooked(config: &MeshConfig) -> Vec<String> {
+    let (mut doubts, cores) = (Vec::new(), config.machine.cores());
+    let budgets = config.with_budgets().specialist;
+    let here = || budgets.iter().filter(|(_, s)| s.folder.is_some());
+    for (name, specialist) in here().filter(|(_, s)| s.intra_op_threads > cores) {
+        doubts.push(format!(
+            "[specialist.{name}] intra_op_threads = {} on {cores} cores; they would wait for each other, and be slower than {cores}",
+            specialist.intra_op_threads
+        ));
+    }
+    let all: usize = here().map(|(_, s)| s.intra_op_threads).sum();
+    let awake: Vec<&str> = here()
+        .filter(|(_, s)| s.spin == Some(true))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if all > cores && !awake.is_empty() {
+        let awake = awake.join(", ");
+        doubts.push(format!(
+            "the specialists have {all} threads on {cores} cores, and those of {awake} wait awake (spin = true); the others pay for that"
+        ));
     }
     doubts
 }
@@ -172,6 +208,34 @@ mod tests {
             doubts
                 .iter()
                 .any(|d| d.contains("feedback listen") && d.contains("gateway listen")),
+            "{doubts:?}"
+        );
+    }
+
+    #[test]
+    fn a_budget_that_is_left_open_is_shown_settled_and_one_that_overbooks_is_doubted() {
+        let text = "[machine]\ncores = 4\n[specialist.a]\nfolder = \"models/a\"\nintra_op_threads = 0\n[specialist.b]\nfolder = \"models/b\"\n";
+        let rows = effective(&loaded(text, &[])).expect("rows");
+        let row = |key: &str| {
+            rows.iter()
+                .find(|(k, ..)| k == key)
+                .map(|(_, v, o)| (shown(v), o.clone()))
+                .expect(key)
+        };
+        assert_eq!(
+            row("specialist.a.intra_op_threads"),
+            ("2".into(), "mesh.toml:5, by the budget of [machine]".into())
+        );
+        assert_eq!(
+            row("specialist.a.spin"),
+            ("true".into(), "default, by the budget of [machine]".into())
+        );
+        assert_eq!(row("specialist.b.spin").0, "false");
+        assert!(overbooked(&loaded(text, &[]).config).is_empty());
+        let text = text.replace("threads = 0", "threads = 8\nspin = true");
+        let doubts = overbooked(&loaded(&text, &[]).config);
+        assert!(
+            doubts.len() == 2 && doubts[0].contains("8 on 4 cores") && doubts[1].contains("those of a wait awake"),
             "{doubts:?}"
         );
     }

@@ -141,11 +141,14 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
     let folder = opened
         .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
+    let specialist = config.budgeted(&specialist);
     let _telemetry = telemetry::init(name, &config.telemetry)?;
     let library = crate::onnxruntime::locate(&config.onnxruntime).await?;
     // What the library refuses (a provider that is not there, a model that it cannot load) is a matter of configuration too.
     let loaded = shoal_specialist::load(folder, &specialist, &library.path).await;
     let loaded = loaded.map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
+    // Behind others only now: a load that waits for what busy neighbours leave might never end.
+    shoal_specialist::confine(&specialist).map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let bound = open(name, specialist.listen, specialist.http_listen, &args.process).await?;
     let shutdown = shutdown::signal(args.process.exit_with_parent);
     // Boxed, as the gateway's.

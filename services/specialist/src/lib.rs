@@ -29,5 +29,5 @@ pub mod vocabulary;
 mod workshop;
 
 pub use error::Error;
-pub use process::{load, serve};
+pub use process::{confine, load, serve};
 pub use runtime::Error as RuntimeError;

@@ -159,12 +159,15 @@ struct Said {
     outputs: Vec<Output>,
 }
 
+/// Of a row: the tokens of methods and of parameters, and the method of each parameter.
+type Names<'a> = (&'a [usize], &'a [usize], &'a [usize]);
+
 impl Fills {
-    /// Runs a batch of which each row has tokens of methods and of parameters, and the method of each parameter.
-    fn logits(&mut self, batch: Padded, rows: &[(&[usize], &[usize], &[usize])]) -> Result<Said, String> {
-        let most = |of: fn(&(&[usize], &[usize], &[usize])) -> usize| rows.iter().map(of).max().unwrap_or(1).max(1);
+    /// Runs a batch.
+    fn logits(&mut self, batch: Padded, rows: &[Names<'_>]) -> Result<Said, String> {
+        let most = |of: fn(&Names<'_>) -> usize| rows.iter().map(of).max().unwrap_or(1).max(1);
         let (methods, parameters) = (most(|r| r.0.len()), most(|r| r.1.len()));
-        let beside = |name, width: usize, of: fn(&(&[usize], &[usize], &[usize])) -> Vec<i64>| -> Beside {
+        let beside = |name, width: usize, of: fn(&Names<'_>) -> Vec<i64>| -> Beside {
             let padded = |row| of(row).into_iter().chain(std::iter::repeat(0)).take(width);
             (name, width, rows.iter().flat_map(padded).collect())
         };

@@ -23,6 +23,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::AtomicU64},
 };
+use tracing::info;
 
 /// Prompt tokens of one run: it bounds the logits of a prefill (512 rows of a 32,000-token vocabulary are 64 MB), and how
 /// long a cancelled prompt keeps on reading. A constant, so that the same prompt is always cut in the same places.
@@ -102,6 +103,12 @@ impl OrtDecoder {
                 let names = names(&session, exported).map_err(refuse)?;
                 let placement = match device {
                     None => Placement::Host,
+                    // The CUDA provider has attention over a KV buffer for half precision alone, and leaves that of an fp32 graph to the CPU's
+                    // kernel (onnxruntime 1.31, group_query_attention.cc): on the device its buffer would travel to the host and back in every step.
+                    Some(device) if device == AllocationDevice::CUDA && number == Number::Single => {
+                        info!(model = %model.display(), "fp32 caches stay in host memory: CUDA attends in fp16 alone; export with -p fp16 -e cuda for speed");
+                        Placement::Host
+                    }
                     Some(device) => {
                         let mover = open_mover(library, names.caches.len(), number, options)?;
                         Placement::Device(device, mover)
@@ -235,6 +242,7 @@ mod tests {
         let options = Options {
             provider: Provider::Cpu,
             intra_op_threads: 1,
+            spin: false,
             gpu_mem_limit_bytes: 0,
         };
         let run = |device: Option<AllocationDevice<'static>>| {

@@ -2,16 +2,33 @@
 //!
 //! A model is freed in thousands of pieces, from other threads than those that asked for them, and glibc keeps what is free in the
 //! middle of its arenas for later. A process that had switched versions sixty times held 572 MB of a model (4.6 million parameters)
-//! that took 185 MB after a trim.
+//! that took 185 MB after a trim. And a load asks for more than it keeps: the graph before and after each optimisation.
 
 /// Has the allocator return every page that is wholly free. It takes milliseconds, during which other threads may wait for it: to be
-/// called when a model has gone, on a thread that may block.
+/// called when a model has come or gone, on a thread that may block.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn trim() {
     // SAFETY: malloc_trim takes a number and no pointer, touches only pages that the allocator knows to be free, takes the
     // allocator's own locks, and may be called on any thread at any time (malloc_trim(3): MT-Safe). 0 keeps no page in reserve.
     let _ = unsafe { libc::malloc_trim(0) };
 }
+
+/// Blocks from this size on are asked of the operating system one by one, and go back when they are freed: weights, caches, the graph while it
+/// is read. glibc begins so at 128 KiB, and with each such block that is freed it keeps larger ones in its arenas, so that after a few versions
+/// none comes back; a threshold that is set stays.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const OWN_PAGES: i32 = 1 << 20;
+
+/// To be called before the first model is loaded; again does nothing more.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn settle() {
+    // SAFETY: mallopt takes two numbers and no pointer, and may be called at any time (mallopt(3)).
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES) };
+}
+
+/// Other allocators have no such setting, or need none.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn settle() {}
 
 /// Other allocators have no such call, or need none.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -2,9 +2,12 @@
 //!
 //! [`open`] loads the library and a checked model; [`decoder`] decodes over one of two kinds of [`kv`]: [`in_place`], whose graph appends to a
 //! shared buffer ([`shared_kv`] holds the unsafe code of decoding, [`mover`] a graph that it needs on a device), and [`apart`], whose graph
-//! takes a past and gives a present; [`encoder`] runs one batch of an encoder; [`heap`] gives back the memory of models that have gone.
+//! takes a past and gives a present; [`encoder`] runs one batch of an encoder; [`heap`] gives back the memory of models that have gone;
+//! [`cores`] says where the process's threads run, and after whom.
 
 mod apart;
+#[expect(unsafe_code, reason = "the scheduler's calls have no safe face")]
+mod cores;
 mod decoder;
 mod encoder;
 #[expect(unsafe_code, reason = "the allocator's trim has no safe face")]
@@ -19,9 +22,10 @@ mod mover;
 )]
 mod shared_kv;
 
+pub(crate) use cores::confine;
 pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{Beside, OrtEncoder, Output};
-pub(crate) use heap::trim;
+pub(crate) use heap::{settle, trim};
 
 use crate::folder::exported::Number;
 use ort::{
@@ -81,6 +85,8 @@ pub(crate) struct Options {
     pub provider: Provider,
     /// Threads inside one operator. The library's own default is every core, in every process.
     pub intra_op_threads: usize,
+    /// Whether those wait for each other awake within a run.
+    pub spin: bool,
     /// Bytes that the CUDA arena may take; 0 leaves it to the library.
     pub gpu_mem_limit_bytes: usize,
 }
@@ -132,7 +138,7 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
         .with_inter_threads(1)?
         // Within a run a pool that sleeps between operators is late for each of them. Between two steps nothing is to be done: a pool that
         // spins on would take the cores of the process next door.
-        .with_intra_op_spinning(options.intra_op_threads > 1)?
+        .with_intra_op_spinning(options.spin)?
         .with_config_entry("session.force_spinning_stop", "1")?
         .with_inter_op_spinning(false)?
         // Every step has other shapes: patterns would be learned and never reused.
@@ -151,7 +157,10 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
                 });
             }
         }
-        let mut cuda = ep::CUDA::default().with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
+        // TF32 would round fp32 to ten bits of mantissa in every product: other logits than the CPU's, and other greedy tokens.
+        let mut cuda = ep::CUDA::default()
+            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+            .with_tf32(false);
         if options.gpu_mem_limit_bytes > 0 {
             cuda = cuda.with_memory_limit(options.gpu_mem_limit_bytes);
         }

@@ -1,6 +1,9 @@
 //! Whether the values of a configuration fit together. Pure.
-use crate::config::{Gateway, MeshConfig};
+use crate::config::{Gateway, MeshConfig, Specialist};
 use std::collections::BTreeSet;
+
+/// Cores of a machine at most: as many as Linux's fixed-size set of cores has room for (CPU_SETSIZE).
+const CPUS: usize = 1024;
 
 /// What types cannot say: the key that does not fit, and why.
 pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
@@ -68,12 +71,13 @@ pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
         if specialist.prefix_slots > 64 {
             return Err((key("prefix_slots"), "must be 0 to 64".into()));
         }
-        if specialist.intra_op_threads == 0 || specialist.max_in_flight == 0 || specialist.queue_tokens == 0 {
+        if specialist.max_in_flight == 0 || specialist.queue_tokens == 0 {
             return Err((
-                key("intra_op_threads"),
-                "intra_op_threads, max_in_flight and queue_tokens must be at least 1".into(),
+                key("max_in_flight"),
+                "max_in_flight and queue_tokens must be at least 1".into(),
             ));
         }
+        threads(specialist).map_err(|(field, said)| (key(field), said))?;
         if let Some(bad) = specialist.endpoints.iter().find(|e| !is_url(e)) {
             return Err((key("endpoints"), format!("`{bad}` is not http://host:port")));
         }
@@ -120,6 +124,28 @@ pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
         return Err((
             "gateway.feedback".into(),
             "must be http://host:port, or empty to keep no outcomes".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// What a specialist may take of the machine: the field that does not fit, and why.
+fn threads(specialist: &Specialist) -> Result<(), (&'static str, String)> {
+    let (threads, cpus) = (specialist.intra_op_threads, &specialist.cpus);
+    if threads > 1024 {
+        return Err(("intra_op_threads", "must be 0 to 1024".into()));
+    }
+    if let Some(cpu) = cpus.iter().find(|cpu| **cpu >= CPUS) {
+        return Err((
+            "cpus",
+            format!("{cpu} is no core: they are numbered from 0 to {}", CPUS - 1),
+        ));
+    }
+    let cores = cpus.iter().collect::<BTreeSet<_>>().len();
+    if cores > 0 && threads > cores {
+        return Err((
+            "intra_op_threads",
+            format!("{threads} threads on the {cores} cores of `cpus` would wait for each other"),
         ));
     }
     Ok(())

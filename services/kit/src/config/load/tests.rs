@@ -43,6 +43,15 @@ fn values_out_of_range_are_refused_by_key() {
         ("[gateway]\ndefault_deadline = \"1h\"\n", "gateway.default_deadline"),
         ("[specialist.a]\nfolder = \"m\"\nslots = 0\n", "specialist.a.slots"),
         ("[specialist.a]\n", "specialist.a.folder"),
+        ("[specialist.a]\nfolder = \"m\"\ncpus = [1024]\n", "specialist.a.cpus"),
+        (
+            "[specialist.a]\nfolder = \"m\"\ncpus = [1, 1]\nintra_op_threads = 2\n",
+            "specialist.a.intra_op_threads",
+        ),
+        (
+            "[specialist.a]\nfolder = \"m\"\nqueue_tokens = 0\n",
+            "specialist.a.max_in_flight",
+        ),
         (
             "[specialist.a]\nendpoints = [\"localhost\"]\n",
             "specialist.a.endpoints",
