@@ -256,10 +256,11 @@ async fn a_replica_that_has_become_slow_is_hedged_and_the_decision_says_so() {
         let ran = world.run(request(nodes(1))).await;
         assert_eq!(ran.state(), State::Succeeded);
         let (_, _, reason) = ran.decisions("n0").remove(0);
-        if reason.contains("hedged") {
+        // On a busy machine the other one may be hedged too, and answer all the same.
+        if reason.contains("too slow") {
             break reason;
         }
     };
-    assert!(reason.contains("127.0.0.1") && reason.contains("too slow"), "{reason}");
+    assert!(reason.contains("hedged") && reason.contains("127.0.0.1"), "{reason}");
     until("the slow one is let go", || first.notes.live() == 0).await;
 }

@@ -95,7 +95,7 @@ pub(crate) struct GpuArgs {
     #[arg(long, value_name = "GB/S")]
     pub(crate) bandwidth: f64,
     /// The folder of a shipped decoder, which is run in fp32
-    #[arg(long, default_value = "models/planner", value_name = "DIR")]
+    #[arg(long, default_value = "models/compose", value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// The folder of a decoder of a real shape, exported with -p fp16 -e cuda; may be given several times, the first is the figure
     #[arg(long, value_name = "DIR")]
