@@ -10,7 +10,7 @@ pub(crate) struct Card {
     wire: v1::DescribeResponse,
     /// "name@version".
     pub(crate) identity: String,
-    /// "generate", "classify", "embed" or "tag".
+    /// "generate", "classify", "embed", "tag" or "fill".
     pub(crate) kind: String,
     pub(crate) tasks: HashMap<String, TaskCard>,
     pub(crate) max_new_tokens: u32,
