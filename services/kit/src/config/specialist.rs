@@ -47,7 +47,7 @@ pub struct Specialist {
     /// which begins as one of them does copies that part instead of reading it. Each takes what a slot takes; as many prompts, of different
     /// urgency, can be under way at once. 0 keeps nothing, in one row that prompts are read in. Default 4.
     pub prefix_slots: usize,
-    /// ONNX Runtime threads inside one operator, 1 to 1024; 0 is this specialist's share of the machine's cores (those of [machine] over the
+    /// ONNX Runtime threads inside one operator, 1 to 1024; 0 is this specialist's share of the machine's cores (those of `[machine]` over the
     /// specialists that have a folder, at least 1). Default 1: co-located specialists share the cores.
     pub intra_op_threads: usize,
     /// Whether threads inside an operator wait for each other awake. Default: if there are several, and the machine has a core for each thread

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 /// longer would hold up the start for seconds.
 const PROVEN_TOKENS: usize = 1024;
 
-/// Tokens of one run of several calls, padding included: as many as a tagger's, for the same reason ([`crate::one_run`]).
+/// Tokens of one run of several calls, padding included: as many as a tagger's, for the same reason (`one_run`).
 const RUN_TOKENS: usize = 512;
 
 /// The texts of one call, and who waits for them.

@@ -1,7 +1,7 @@
 //! Fillers: a conversation to calls of the methods that the request names, in one run of an encoder, and those to an answer by the
 //! folder's own template. Schema-guided, as dialogue state trackers are (Rastogi et al., arXiv 1909.05855).
 //!
-//! [`Conversation`] reads a request (`asked`: methods and turns as one text; `read`: the tokens, and which stand for what); `decode`
+//! `Conversation` reads a request (`asked`: methods and turns as one text; `read`: the tokens, and which stand for what); `decode`
 //! makes calls of the logits, with what [`slots`] knows; [`answer`] puts them into words. Queue and runs are `one_run`'s. A method or a
 //! parameter that the request does not name cannot come out, and a reference reaches only an earlier call.
 

@@ -1,7 +1,7 @@
 //! Taggers: a text to a class and spans in one run of an encoder, and those to an answer by the folder's own template.
 //!
-//! [`Spans`] reads a request (`asked`: its text, or an object's fields; `read`: the tokens, where they stand); [`path`] finds the
-//! likeliest class and spans that go together; [`answer`] puts them into words. Queue and runs are [`crate::one_run`]'s. Confidence is
+//! `Spans` reads a request (`asked`: its text, or an object's fields; `read`: the tokens, where they stand); [`path`] finds the
+//! likeliest class and spans that go together; [`answer`] puts them into words. Queue and runs are `one_run`'s. Confidence is
 //! of the class and of each token's tag.
 
 pub mod answer;
