@@ -1,7 +1,7 @@
 //! What of a prompt is read: the methods that there are, and a conversation, as one text. Pure.
 use crate::{error::Error, folder::manifest::FillInput};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Before each turn: whose it is.
 const USER: &str = ">";
@@ -41,6 +41,14 @@ impl Asked {
                     "give {service: {method: [parameter, ...]}} with at least one method",
                 )
             })?;
+        for names in methods.values().flat_map(BTreeMap::values) {
+            let mut seen = HashSet::new();
+            if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
+                // An answer would have the argument twice, which no reader takes.
+                let told = format!("a method names its parameter `{name}` twice");
+                return Err(fault(&fields.methods, &told));
+            }
+        }
         let turns = object.remove(&fields.turns);
         let turns = turns
             .as_ref()
@@ -180,6 +188,7 @@ mod tests {
             ("methods", json!({"A": {}})),
             ("methods", json!({"A": {"B": [1]}})),
             ("methods", json!(null)),
+            ("methods", json!({"A": {"B": ["x", "y", "x"]}})),
             ("turns", json!([])),
             ("turns", json!([1])),
             ("turns", json!([{"speaker": "dog", "text": "x"}])),
