@@ -78,6 +78,12 @@ pub(crate) enum Command {
     /// deploy/gpu-check builds, carries and runs all that it needs on a machine without a network.
     #[command(after_help = bench::AFTER_BENCH)]
     Gpu(GpuArgs),
+    /// Keep every row of a specialist in use for a minute, behind all other processes; `colocated` starts it
+    #[command(hide = true)]
+    Occupy {
+        /// Where the specialist is, http://host:port
+        grpc: String,
+    },
     /// Make the table of loadtest/README.md from what those printed
     ///
     /// Without --write the table goes to standard output.

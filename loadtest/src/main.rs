@@ -55,6 +55,10 @@ fn main() -> ExitCode {
         Command::Specialist(args) => runtime.block_on(Box::pin(specialist(args))),
         Command::Colocated(args) => runtime.block_on(Box::pin(colocated(args))),
         Command::Gpu(args) => runtime.block_on(Box::pin(gpu(args))),
+        Command::Occupy { grpc } => match runtime.block_on(bench::busy::run(&grpc)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => say(INTERNAL, &error),
+        },
         Command::Table(args) => written(&args),
     };
     // What an interrupted run leaves in flight is not waited for: the gateway sees its streams end and cancels the plans.

@@ -89,7 +89,7 @@ impl Specialist {
         self.child.id().context("the specialist has ended")
     }
 
-    /// A number of /proc/PID/status: "VmRSS" (KiB), "Threads".
+    /// A number of /proc/PID/status: "VmRSS" (KiB).
     ///
     /// # Errors
     /// When it has ended, or there is no such line.
@@ -98,6 +98,20 @@ impl Specialist {
         let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
         let number = line.context("no such line")?.trim().trim_end_matches("kB").trim();
         Ok(number.parse()?)
+    }
+
+    /// How many threads of a name it has: "engine" is one a version that is loaded.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn threads(&self, name: &str) -> Result<usize> {
+        let mut found = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()?))? {
+            // One that has ended meanwhile has no name any more.
+            let comm = fs::read_to_string(thread?.path().join("comm")).unwrap_or_default();
+            found += usize::from(comm.trim_end() == name);
+        }
+        Ok(found)
     }
 
     /// Processor time of the process so far, in hundredths of a second: of all its threads, those that have ended included.

@@ -1,24 +1,23 @@
 //! `shoal-loadtest colocated`: specialists that share one machine, each a process of its own, under budgets that know of the others.
 use super::{
     Bench,
+    busy::{Answer, Occupied, TOKENS, batch_load, generate},
     figure::Name,
     in_turn,
     process::{Served, Specialist, binary},
     report::Report,
     stats::quantile,
-    workload::{ROWS, text},
 };
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::{Value, json};
 use shoal_kit::channel;
-use shoal_proto::v1::{self, generate_response::Event, specialist_service_client::SpecialistServiceClient};
+use shoal_proto::v1::specialist_service_client::SpecialistServiceClient;
 use shoal_specialist::folder::Folder;
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
-use tonic::transport::Channel;
 
 /// Specialists on the machine.
 const SPECIALISTS: usize = 6;
@@ -35,14 +34,8 @@ const WINDOW: Duration = Duration::from_secs(3);
 /// Until every row is in use.
 const RAMP: Duration = Duration::from_millis(500);
 
-/// Tokens of a busy specialist's answers at most.
-const TOKENS: u32 = 64;
-
 /// Interactive requests a round and side: of 300 the p99 is the third slowest.
 const REQUESTS: usize = 300;
-
-/// One answer, on a machine where six are busy.
-const CALL: Duration = Duration::from_secs(60);
 
 /// The object that models/tool_call reads.
 const UTTERANCE: &str = "play some jazz and then book a table for two";
@@ -127,17 +120,11 @@ async fn beside_batch(shoal: &Path, model: &Path, interactive: &Path, round: usi
     // Once each, so that no side pays for what is done once.
     latencies(asked, REQUESTS / 10).await?;
     let loaded = async {
-        let load = batch_load(batch, Instant::now() + CALL);
-        tokio::pin!(load);
-        let asked = async {
-            sleep(RAMP).await;
-            latencies(asked, REQUESTS).await
-        };
-        // Whichever ends first: the load goes on for longer than the requests take.
-        tokio::select! {
-            found = asked => found,
-            ended = &mut load => Err(anyhow!("the batch load ended before the requests: {ended:?}")),
-        }
+        let mut load = Occupied::start(&batch.grpc)?;
+        sleep(RAMP).await;
+        let found = latencies(asked, REQUESTS).await?;
+        load.still_running()?;
+        anyhow::Ok(found)
     };
     let (beside, alone) = in_turn(round, loaded, latencies(asked, REQUESTS)).await?;
     report.figure(
@@ -151,19 +138,11 @@ async fn beside_batch(shoal: &Path, model: &Path, interactive: &Path, round: usi
     Ok(())
 }
 
-/// One answer: when, and how many tokens.
-#[derive(Debug)]
-struct Answer {
-    began: Instant,
-    ended: Instant,
-    tokens: u64,
-}
-
 /// Tokens/s of all together over [`WINDOW`], every row of each in use: an answer counts by the part of it that lies in the window.
 pub(super) async fn tokens_a_second(served: &[Served]) -> Result<f64> {
     let from = Instant::now() + RAMP;
     let to = from + WINDOW;
-    let all = futures::future::try_join_all(served.iter().map(|one| batch_load(one, to))).await?;
+    let all = futures::future::try_join_all(served.iter().map(|one| batch_load(&one.grpc, to))).await?;
     let counted: f64 = all.iter().flatten().map(|answer| within(answer, from, to)).sum();
     Ok(counted / WINDOW.as_secs_f64())
 }
@@ -180,26 +159,6 @@ fn within(answer: &Answer, from: Instant, to: Instant) -> f64 {
     answer.tokens as f64 * inside / whole.max(f64::EPSILON)
 }
 
-/// Keeps every row of a specialist in use until `end`; gives all answers, of which the last end after it.
-async fn batch_load(served: &Served, end: Instant) -> Result<Vec<Answer>> {
-    let client = SpecialistServiceClient::new(channel::connect_lazy(&served.grpc)?);
-    let caller = |caller: usize| {
-        let client = client.clone();
-        async move {
-            let mut answers = Vec::new();
-            while Instant::now() < end {
-                let began = Instant::now();
-                let tokens = generate(client.clone(), text(caller + answers.len() * ROWS), TOKENS).await?;
-                let ended = Instant::now();
-                answers.push(Answer { began, ended, tokens });
-            }
-            anyhow::Ok(answers)
-        }
-    };
-    let all = futures::future::try_join_all((0..ROWS).map(caller)).await?;
-    Ok(all.into_iter().flatten().collect())
-}
-
 /// Seconds that each of so many requests took, one after the other.
 async fn latencies(served: &Served, requests: usize) -> Result<Vec<f64>> {
     let client = SpecialistServiceClient::new(channel::connect_lazy(&served.grpc)?);
@@ -210,36 +169,6 @@ async fn latencies(served: &Served, requests: usize) -> Result<Vec<f64>> {
         all.push(started.elapsed().as_secs_f64());
     }
     Ok(all)
-}
-
-/// Tokens of one answer.
-async fn generate(mut client: SpecialistServiceClient<Channel>, text: String, max_tokens: u32) -> Result<u64> {
-    let request = v1::GenerateRequest {
-        prompt: Some(v1::Prompt {
-            content: Some(v1::prompt::Content::Text(text)),
-        }),
-        sampling: Some(v1::Sampling {
-            max_tokens: Some(max_tokens),
-            ..Default::default()
-        }),
-        // A shipped decoder's form is made from an object of its task; what is measured here are tokens. A tagger has its own all the same.
-        constraint: Some(v1::Constraint {
-            form: Some(v1::constraint::Form::None(true)),
-        }),
-        ..Default::default()
-    };
-    let call = async {
-        let mut events = client.generate(request).await?.into_inner();
-        while let Some(event) = events.message().await? {
-            if let Some(Event::Done(done)) = event.event {
-                return Ok(done.usage.context("an answer says what it used")?.output_tokens);
-            }
-        }
-        Err(anyhow!("an answer has an end"))
-    };
-    tokio::time::timeout(CALL, call)
-        .await
-        .map_err(|_| anyhow!("no answer within {CALL:?}"))?
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub fn main_entry() -> ExitCode {
             };
         }
     };
+    if matches!(cli.command, cli::Command::Specialist(_)) {
+        shoal_specialist::settle();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -42,6 +42,7 @@ pub async fn load(folder: Folder, config: &config::Specialist, library: &Path) -
         let loaded = Specialist::of(folder, &config, &library);
         // What reading, parsing and optimising a graph took and freed: 45 MB of an int8 encoder of 12 MB, and its process keeps it for nothing.
         runtime::trim();
+        runtime::gather();
         loaded
     };
     shoal_kit::task::blocking("load", load)

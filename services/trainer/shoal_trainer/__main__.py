@@ -3,6 +3,7 @@
     python -m shoal_trainer train --task tool_call --data DIR --from scratch --out models/tool_call
     python -m shoal_trainer train --task plan,episode --data DIR --from CHECKPOINT --out models/planner
     python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
+    python -m shoal_trainer average A.work B.work C.work --out AVERAGE
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
     python -m shoal_trainer rescore --data DIR models/tool_call/1
@@ -23,6 +24,7 @@ import tomli_w
 
 from . import batches, calibrate, data, evaluate, lineage, model, parity, retrain, rules, table, tasks
 from .encoder import loop as loop_of_encoders
+from .encoder import average as soup
 from .encoder import net
 from .encoder import publish as publish_encoder
 from .encoder.fill.study import shape_of
@@ -167,6 +169,11 @@ def _publish(args: argparse.Namespace, weights: Path) -> None:
     print(json.dumps(publish.publish(version, weights, wanted, dev)))
 
 
+def averaged(args: argparse.Namespace) -> None:
+    """The mean of encoders' checkpoints that were trained on from one, with other seeds."""
+    soup.average(args.folders, args.out)
+
+
 def evaluated(args: argparse.Namespace) -> None:
     """Scores of an exported folder on dev."""
     wanted, _, dev, _ = _read(args)
@@ -274,6 +281,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
     p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*OF_DECODERS, *OF_ENCODERS)})
+    a = commands.add_parser("average", help=(averaged.__doc__ or "").splitlines()[0])
+    a.add_argument("folders", type=Path, nargs="+", help="checkpoints: the .work folders of runs with --no-export")
+    a.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
+    a.set_defaults(run=averaged)
     r = commands.add_parser("rescore", help=(rescored.__doc__ or "").splitlines()[0])
     r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")

@@ -131,6 +131,26 @@ def test_a_tagger_is_trained_exported_in_int8_and_trained_on_from_what_is_shippe
     assert second["scores"]["tool_call"]["argument_f1"] >= card["scores"]["tool_call"]["argument_f1"], "it went on, and did not start again"
 
 
+def test_an_average_is_the_mean_of_the_weights_and_comes_from_all_their_runs(folder: Path, tmp_path: Path) -> None:
+    def trained(name: str, *more: str) -> Path:
+        done = run("train", "--task", "tool_call", "--data", folder, "--out", tmp_path / name, "--epochs", "1", "--no-export", *more)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return tmp_path / f"{name}.work"
+
+    first = trained("first", "--from", "minilm", *SMALL)
+    branches = [trained(f"branch{seed}", "--from", str(first), "--seed", seed, "--looks", "0") for seed in ("1", "2")]
+    done = run("average", *branches, "--out", tmp_path / "mean")
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two, mean = (net.load(path)[0].state_dict() for path in (*branches, tmp_path / "mean"))
+    assert any((one[k] != two[k]).any() for k in one), "other seeds, other weights"
+    assert all(np.allclose(mean[k], (one[k] + two[k]) / 2, atol=1e-6) for k in one)
+    assert [r.get("seed") for r in json.loads((tmp_path / "mean" / "training.json").read_text())["runs"]] == [1, 1, 2]
+    other = tmp_path / "other"
+    done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", other, "--epochs", "1", "--no-export", *SMALL)
+    done = run("average", first, f"{other}.work", "--out", tmp_path / "none")
+    assert done.returncode == 65 and "not of one kind" in done.stderr
+
+
 def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path, tmp_path: Path) -> None:
     done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", tmp_path / "route", "--epochs", "2", *SMALL, "--parity", "0.9")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -16,6 +16,19 @@ pub struct Shape {
     pub vocabulary: usize,
     /// Prompt tokens of one prefill at most.
     pub chunk: usize,
+    /// Which prompts one prefill may read together.
+    pub together: Together,
+}
+
+/// Which prompts, all of them without a past, one run may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Together {
+    /// One.
+    Never,
+    /// Prompts of equal length: the graph gives the logits of its last column, which would be a shorter prompt's padding.
+    Equal,
+    /// Any.
+    Padded,
 }
 
 /// One live row of a decode step.
@@ -30,7 +43,7 @@ pub struct Row {
 /// A model that decodes over slots. Row `i` of every call is slot `i`.
 pub trait Decoder: Send + 'static {
     /// What can go wrong. After an error the content of the slots that the call was to write is undefined, that of no other:
-    /// [`Self::prefill`]'s slot, [`Self::step`]'s rows, the slot that [`Self::copy_row`] copies to.
+    /// [`Self::prefill`]'s slot, [`Self::prefill_together`]'s, [`Self::step`]'s rows, the slot that [`Self::copy_row`] copies to.
     type Error: fmt::Display;
 
     /// Its sizes.
@@ -42,6 +55,13 @@ pub trait Decoder: Send + 'static {
     /// # Errors
     /// When the runtime fails.
     fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], Self::Error>;
+
+    /// Reads whole prompts into the slots from `first` on, one each, as [`Shape::together`] allows and within [`Shape::chunk`], padding
+    /// counted; gives the last token's logits of each, `[prompts.len(), vocabulary]`.
+    ///
+    /// # Errors
+    /// When the runtime fails.
+    fn prefill_together(&mut self, first: usize, prompts: &[&[u32]]) -> Result<&[f32], Self::Error>;
 
     /// Reads one token into each of the first `rows.len()` slots; gives `[rows, vocabulary]`.
     ///

@@ -11,7 +11,7 @@
 //! A sequence owns a slot, a row of the buffer. Its prompt is read in a prompt slot, one of the rows behind, and copied to where it
 //! decodes: live rows are always the first ones, and when one ends, the last live row is copied into its place ([`slots`]). What a
 //! model must do is `decoder`; what a caller says and hears is `call`; what waits and who is next is [`queue`]; who is let in and how far a
-//! prompt is read between two steps is [`schedule`]; what of it need not be read is [`prefix`]; what one row does with its logits is `sequence`, within `live`; the loop is `owner`
+//! prompt is read between two steps is [`schedule`]; what of it need not be read is [`prefix`], and which are read in one run `together`; what one row does with its logits is `sequence`, within `live`; the loop is `owner`
 //! with `reading`, and `shared` what it and the handle share. Queue, schedule, prefixes and slots are plain data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
@@ -27,9 +27,10 @@ pub mod schedule;
 mod sequence;
 mod shared;
 pub mod slots;
+mod together;
 
 pub use call::{Done, Event, Request, Ticket, Timings};
-pub use decoder::{Decoder, Row, Shape};
+pub use decoder::{Decoder, Row, Shape, Together};
 pub use sequence::Finish;
 pub(crate) use shared::{End, Shared, Waits};
 

@@ -75,6 +75,12 @@ impl Prefixes {
         })
     }
 
+    /// Whether something of the prompt's beginning is there.
+    #[must_use]
+    pub fn has(&self, prompt: &[u32]) -> bool {
+        self.longest(prompt).is_some()
+    }
+
     /// Which slot has most of the prompt's beginning, and how much. The last token is always read: its logits are what decoding begins with.
     fn longest(&self, prompt: &[u32]) -> Option<(usize, usize)> {
         let alike = |slot: &Slot| {

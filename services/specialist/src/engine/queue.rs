@@ -178,6 +178,12 @@ impl<T> Queue<T> {
         removed
     }
 
+    /// How many of a class are so.
+    pub fn count(&self, class: Class, so: impl Fn(&T) -> bool) -> usize {
+        let waiting = &self.classes[class as usize].waiting;
+        waiting.iter().filter(|waiting| so(&waiting.item)).count()
+    }
+
     /// Requests waiting.
     #[must_use]
     pub fn len(&self) -> usize {

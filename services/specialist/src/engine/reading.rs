@@ -4,8 +4,9 @@ use super::{
     live::{Fate, Live, advance, finish},
     owner::Owner,
     prefix::Place,
-    schedule::Piece,
+    schedule::{Budget, Piece},
     sequence::Sequence,
+    together::Next,
 };
 use crate::{constrain::Bounds, error::Error};
 use shoal_kit::telemetry::names::PROVIDER;
@@ -26,13 +27,26 @@ pub(super) struct Prompt {
     span: Span,
 }
 
+impl Prompt {
+    /// One that is read already.
+    pub(super) fn read_in(slot: usize, waiting: Waiting, started: Instant, span: Span) -> Self {
+        Self {
+            read: waiting.request.prompt.len(),
+            waiting,
+            slot,
+            started,
+            span,
+        }
+    }
+}
+
 impl<D: Decoder> Owner<D> {
     /// Reads prompts as far as the round's budget goes. Who waits may come in between any two pieces.
     pub(super) fn read(&mut self) {
         let classes = self.slots.rows().iter().map(|live| live.class);
         let mut budget = self.schedule.budget(classes);
         loop {
-            self.let_in();
+            self.let_in(&mut budget);
             let Some(piece) = self.schedule.next(&mut budget) else {
                 return;
             };
@@ -40,27 +54,24 @@ impl<D: Decoder> Owner<D> {
         }
     }
 
-    /// Begins the next waiting request, if its class may come in.
-    fn let_in(&mut self) {
+    /// Begins the next waiting request, if its class may come in; with those that can be read together with it, reads it.
+    fn let_in(&mut self, budget: &mut Budget) {
         let open = self.schedule.open_classes(self.slots.rows().len());
         if open == 0 {
             return;
         }
-        let waiting = {
-            let mut state = self.shared.lock();
-            let waiting = state.queue.take_of(open, |_| true);
-            self.shared.count(&state);
-            waiting
+        let waiting = match self.take_next(open, budget) {
+            Next::Nobody => return,
+            Next::One(waiting) => waiting,
+            Next::Crowd(crowd) => {
+                self.read_together(crowd);
+                return budget.spend();
+            }
         };
-        let Some(waiting) = waiting else { return };
         let request = &waiting.request;
         let (class, tokens) = (request.class, request.prompt.len());
         let (slot, past) = self.place(&waiting.request.prompt);
-        let span = info_span!(
-            parent: &request.span, "prefill",
-            gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
-            gen_ai.usage.input_tokens = tokens, shoal.prefix.tokens = past, shoal.slot = slot,
-        );
+        let span = self.prefill_span(&waiting.request, past, slot);
         let prompt = Prompt {
             waiting,
             slot,
@@ -70,6 +81,15 @@ impl<D: Decoder> Owner<D> {
         };
         self.schedule.begin(prompt, class, tokens - past);
         self.count_live();
+    }
+
+    /// The span of reading a prompt, of which `past` tokens are there already.
+    pub(super) fn prefill_span(&self, request: &Request, past: usize, slot: usize) -> Span {
+        info_span!(
+            parent: &request.span, "prefill",
+            gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
+            gen_ai.usage.input_tokens = request.prompt.len(), shoal.prefix.tokens = past, shoal.slot = slot,
+        )
     }
 
     /// The slot to read a prompt in, and how many tokens of it are there already.
@@ -128,7 +148,7 @@ impl<D: Decoder> Owner<D> {
     }
 
     /// Takes the first token from the prompt's last logits, and moves the row to where it decodes.
-    fn begin(&mut self, prompt: Prompt, logits: &[f32]) {
+    pub(super) fn begin(&mut self, prompt: Prompt, logits: &[f32]) {
         let Prompt {
             waiting: Waiting {
                 request,
@@ -198,7 +218,10 @@ impl<D: Decoder> Owner<D> {
             return finish(live, outcome, &self.instruments);
         }
         let to = self.slots.free().expect("a reading has a slot reserved");
-        if let Err(error) = self.decoder.copy_row(slot, to, prompt.len()) {
+        // One that was read with others is where it decodes, unless one before it has ended already.
+        if slot != to
+            && let Err(error) = self.decoder.copy_row(slot, to, prompt.len())
+        {
             warn!(%error, from = slot, to, "a prompt could not be moved and is lost");
             let message = format!("a prompt could not be moved: {error}");
             let _ = live.events.try_send(Event::Failed(Error::Broken { message }));

@@ -12,7 +12,10 @@ use super::{
     kv::{Float, Kv},
     layout::Layout,
 };
-use crate::{engine::Row, folder::exported::Exported};
+use crate::{
+    engine::{Row, Together},
+    folder::exported::Exported,
+};
 use ort::{
     memory::Allocator,
     session::{Session, SessionInputValue},
@@ -182,6 +185,14 @@ impl<T: Float> Kv for Apart<T> {
         let length = past;
         self.run(&[Read { slot, length, tokens }], &[0])?;
         Ok(T::widen(&self.logits[..self.layout.vocabulary], &mut self.wide))
+    }
+
+    fn prefill_together(&mut self, _: usize, _: &[&[u32]]) -> Result<&[f32], Error> {
+        Err(Error::Run("a graph whose past is apart reads one prompt a run".into()))
+    }
+
+    fn together(&self) -> Together {
+        Together::Never
     }
 
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error> {

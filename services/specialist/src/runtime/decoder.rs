@@ -90,14 +90,6 @@ impl OrtDecoder {
             chunk: CHUNK.min(context_tokens),
             last_only: last_only(&session, &exported.names.logits),
         };
-        let shape = Shape {
-            slots,
-            prompt_slots,
-            position_bytes: 2 * exported.layers * exported.kv_heads * exported.head_size * bytes(exported.number),
-            context_tokens,
-            vocabulary: exported.vocabulary,
-            chunk: layout.chunk,
-        };
         let kv: Box<dyn Kv> = match (exported.past, exported.number) {
             (Past::InPlace, number) => {
                 let names = names(&session, exported).map_err(refuse)?;
@@ -121,6 +113,15 @@ impl OrtDecoder {
             }
             (Past::Apart { padded }, Number::Single) => Box::new(Apart::<f32>::new(session, layout, exported, padded)),
             (Past::Apart { padded }, Number::Half) => Box::new(Apart::<f16>::new(session, layout, exported, padded)),
+        };
+        let shape = Shape {
+            slots,
+            prompt_slots,
+            position_bytes: 2 * exported.layers * exported.kv_heads * exported.head_size * bytes(exported.number),
+            context_tokens,
+            vocabulary: exported.vocabulary,
+            chunk: layout.chunk,
+            together: kv.together(),
         };
         let mut decoder = Self { kv, shape };
         decoder.prove(exported.eos[0]).map_err(|e| {
@@ -170,6 +171,10 @@ impl Decoder for OrtDecoder {
 
     fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], Error> {
         self.kv.prefill(slot, past, tokens)
+    }
+
+    fn prefill_together(&mut self, first: usize, prompts: &[&[u32]]) -> Result<&[f32], Error> {
+        self.kv.prefill_together(first, prompts)
     }
 
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error> {

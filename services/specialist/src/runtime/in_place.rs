@@ -5,7 +5,7 @@ use super::{
     layout::{Layout, Names},
     shared_kv::{Placement, SharedKv},
 };
-use crate::engine::Row;
+use crate::engine::{Row, Together};
 use ort::session::Session;
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -13,15 +13,23 @@ use std::sync::{Arc, atomic::AtomicU64};
 pub(super) struct InPlace<T: Float> {
     kv: SharedKv<T>,
     layout: Layout,
+    together: Together,
     /// The last logits, of a graph whose own are not in single precision.
     wide: Vec<f32>,
 }
 
 impl<T: Float> InPlace<T> {
     pub(super) fn new(session: Session, layout: Layout, names: Names, placement: Placement) -> Result<Self, Error> {
+        let together = match (&placement, layout.last_only) {
+            // What CUDA's kernels make of padding was never seen.
+            (Placement::Device(..), _) => Together::Never,
+            (Placement::Host, true) => Together::Equal,
+            (Placement::Host, false) => Together::Padded,
+        };
         Ok(Self {
             kv: SharedKv::new(session, layout, names, placement)?,
             layout,
+            together,
             wide: Vec::new(),
         })
     }
@@ -43,6 +51,37 @@ impl<T: Float> Kv for InPlace<T> {
             &logits[(columns - 1) * self.layout.vocabulary..]
         };
         Ok(T::widen(last, &mut self.wide))
+    }
+
+    fn prefill_together(&mut self, first: usize, prompts: &[&[u32]]) -> Result<&[f32], Error> {
+        let (rows, longest) = (prompts.len(), prompts.iter().map(|p| p.len()).max().unwrap_or(0));
+        let inputs = self.kv.inputs(rows, longest, longest);
+        inputs.ids.fill(0);
+        inputs.mask.fill(0);
+        for (i, prompt) in prompts.iter().enumerate() {
+            for (j, token) in prompt.iter().enumerate() {
+                inputs.ids[i * longest + j] = i64::from(*token);
+                inputs.mask[i * longest + j] = 1;
+            }
+            for j in 0..longest {
+                inputs.positions[i * longest + j] = j as i64;
+            }
+        }
+        let (vocabulary, last_only) = (self.layout.vocabulary, self.layout.last_only);
+        let logits = self.kv.run(first, rows, longest, longest)?;
+        if last_only {
+            return Ok(T::widen(logits, &mut self.wide));
+        }
+        self.wide.clear();
+        for (i, prompt) in prompts.iter().enumerate() {
+            let last = (i * longest + prompt.len() - 1) * vocabulary;
+            T::append(&logits[last..last + vocabulary], &mut self.wide);
+        }
+        Ok(&self.wide)
+    }
+
+    fn together(&self) -> Together {
+        self.together
     }
 
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error> {

@@ -1,6 +1,6 @@
 //! What a decoder stands on: keys and values of rows, and a graph that goes on from them.
 use super::{Error, shared_kv::Element};
-use crate::engine::Row;
+use crate::engine::{Row, Together};
 use half::{f16, slice::HalfFloatSliceExt as _};
 use ort::value::PrimitiveTensorElementType;
 use std::{
@@ -12,6 +12,12 @@ use std::{
 pub(super) trait Kv: Send {
     /// Reads `tokens` into row `slot` behind its first `past` positions; gives the last one's logits, `[vocabulary]`.
     fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], Error>;
+
+    /// Reads whole prompts into the rows from `first` on, where [`Self::together`] allows it; gives `[prompts.len(), vocabulary]`.
+    fn prefill_together(&mut self, first: usize, prompts: &[&[u32]]) -> Result<&[f32], Error>;
+
+    /// Which prompts one run may read.
+    fn together(&self) -> Together;
 
     /// Reads one token into each of the first `rows.len()` rows; gives `[rows, vocabulary]`.
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error>;
@@ -29,11 +35,18 @@ pub(super) trait Float:
 {
     /// The numbers in single precision, in `wide` unless that is what they are.
     fn widen<'a>(numbers: &'a [Self], wide: &'a mut Vec<f32>) -> &'a [f32];
+
+    /// The numbers in single precision, behind what is in `wide`.
+    fn append(numbers: &[Self], wide: &mut Vec<f32>);
 }
 
 impl Float for f32 {
     fn widen<'a>(numbers: &'a [Self], _: &'a mut Vec<f32>) -> &'a [f32] {
         numbers
+    }
+
+    fn append(numbers: &[Self], wide: &mut Vec<f32>) {
+        wide.extend_from_slice(numbers);
     }
 }
 
@@ -42,5 +55,9 @@ impl Float for f16 {
         wide.resize(numbers.len(), 0.0);
         numbers.convert_to_f32_slice(wide);
         wide
+    }
+
+    fn append(numbers: &[Self], wide: &mut Vec<f32>) {
+        wide.extend(numbers.iter().map(|n| n.to_f32()));
     }
 }

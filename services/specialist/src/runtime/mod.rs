@@ -3,6 +3,7 @@
 //! [`open`] loads the library and a checked model; [`decoder`] decodes over one of two kinds of [`kv`]: [`in_place`], whose graph appends to a
 //! shared buffer ([`shared_kv`] holds the unsafe code of decoding, [`mover`] a graph that it needs on a device), and [`apart`], whose graph
 //! takes a past and gives a present; [`encoder`] runs one batch of an encoder; [`heap`] gives back the memory of models that have gone;
+//! [`pages`] puts what stays into huge pages;
 //! [`cores`] says where the process's threads run, and after whom.
 
 mod apart;
@@ -16,6 +17,8 @@ mod in_place;
 mod kv;
 mod layout;
 mod mover;
+#[expect(unsafe_code, reason = "the operating system's calls for memory have no safe face")]
+mod pages;
 #[expect(
     unsafe_code,
     reason = "the C API is the only way to bind rows of one buffer as past and present (see its docs)"
@@ -25,7 +28,9 @@ mod shared_kv;
 pub(crate) use cores::confine;
 pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{Beside, OrtEncoder, Output};
-pub(crate) use heap::{settle, trim};
+pub use heap::settle;
+pub(crate) use heap::trim;
+pub(crate) use pages::gather;
 
 use crate::folder::exported::Number;
 use ort::{

@@ -1,12 +1,16 @@
 //! A decoder whose next token is a hash of everything that its slot holds: a slot that is mixed up, shared or not moved gives
 //! other tokens at once. It can be held still before each step.
 use shoal_specialist::{
-    engine::{Decoder, Engine, Request, Row, Settings, Shape, queue::Class},
+    engine::{Decoder, Engine, Request, Row, Settings, Shape, Together, queue::Class},
     sampling::Sampling,
     vocabulary::Vocabulary,
 };
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -15,6 +19,9 @@ const VOCABULARY: usize = 27;
 
 /// Prompts read at once.
 const PROMPT_SLOTS: usize = 3;
+
+/// Prompt tokens of a run.
+const CHUNK: usize = 8;
 
 /// How long a held step waits for its permit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,6 +35,8 @@ pub(crate) struct Stub {
     logits: Vec<f32>,
     permits: Option<mpsc::Receiver<()>>,
     steps: Steps,
+    /// Prompts that were read together with others.
+    pub(crate) crowds: Arc<AtomicUsize>,
     /// The next step panics.
     pub(crate) breaks: bool,
 }
@@ -40,6 +49,7 @@ impl Stub {
             logits: Vec::new(),
             permits: None,
             steps: Steps::default(),
+            crowds: Arc::default(),
             breaks: false,
         }
     }
@@ -92,7 +102,8 @@ impl Decoder for Stub {
             position_bytes: 4,
             context_tokens: 64,
             vocabulary: VOCABULARY,
-            chunk: 8,
+            chunk: CHUNK,
+            together: Together::Padded,
         }
     }
 
@@ -102,6 +113,18 @@ impl Decoder for Stub {
         self.slots[slot].extend_from_slice(tokens);
         self.logits.clear();
         self.speak(slot);
+        Ok(&self.logits)
+    }
+
+    fn prefill_together(&mut self, first: usize, prompts: &[&[u32]]) -> Result<&[f32], String> {
+        let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        assert!(prompts.len() * longest <= CHUNK, "more than one run");
+        self.crowds.fetch_add(prompts.len(), Ordering::Relaxed);
+        self.logits.clear();
+        for (slot, prompt) in (first..).zip(prompts) {
+            self.slots[slot] = prompt.to_vec();
+            self.speak(slot);
+        }
         Ok(&self.logits)
     }
 

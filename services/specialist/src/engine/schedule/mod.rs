@@ -18,16 +18,25 @@
 //! may still change, and an urgent prompt overtakes a long one between two pieces. Nothing is read at the cost of the others for ever:
 //! a prompt that was passed over [`PATIENCE`] times has the next piece.
 //!
+//! Short prompts that share no beginning with an earlier one are read together, in one run, where they wait in numbers ([`Room`]): a run's own
+//! cost is that of some ten to thirty tokens, and is paid once. A crowd that outnumbers the rows whose next token is waited for has a whole run:
+//! those rows wait for it once, instead of a little longer at each of the crowd's own runs.
+//!
 //! Preemption goes into [`Schedule::open_classes`]: where no slot is free and the queue's next is more urgent than a
 //! decoding row, that row would leave its slot (its KV copied out, or read again) and wait as a request that began already.
 
 mod pace;
+mod room;
 #[cfg(test)]
 mod tests;
 
 pub use pace::{Budget, Pace};
+pub use room::Room;
 
 use super::queue::{Class, PATIENCE};
+
+/// Prompts of up to this part of a run are short: at least as many fit in one run.
+const SHORT: usize = 4;
 
 /// Sizes that a schedule keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +126,30 @@ impl<R> Schedule<R> {
         // A batch's tokens are waited for by nobody: prompts need not be short for their sake.
         let waited_for = classes.filter(|class| *class < Class::Batch).count();
         self.pace.budget(waited_for, self.limits.chunk)
+    }
+
+    /// Room for prompts that are read together with one that comes in now, and in a class where so many `crowd`. `None` while a
+    /// prompt is being read: what is left of it comes first. `classes` are those of the decoding rows.
+    #[must_use]
+    pub fn room(&self, budget: &Budget, classes: impl Iterator<Item = Class>, crowd: usize) -> Option<Room> {
+        let (mut decoding, mut waited_for) = (0, 0);
+        for class in classes {
+            decoding += 1;
+            waited_for += usize::from(class < Class::Batch);
+        }
+        let tokens = if crowd > waited_for {
+            self.limits.chunk
+        } else {
+            budget.left()
+        };
+        let free = self.limits.slots.saturating_sub(decoding);
+        (self.readings.is_empty() && budget.left() > 0).then(|| Room::new(free, tokens))
+    }
+
+    /// Whether a prompt is short enough to be read together with others.
+    #[must_use]
+    pub fn is_short(&self, prompt: usize) -> bool {
+        prompt * SHORT <= self.limits.chunk
     }
 
     /// The round's next run, and nothing once its budget is used up or no prompt is left.

@@ -41,6 +41,7 @@ impl Seeded {
             patience: self.size(3) as u32,
             queue_tokens: 100 + self.below(200) as usize,
             costs: (self.below(2000), self.below(400)),
+            together: self.below(2) == 0,
             flood: self.below(4) == 0,
         }
     }
@@ -83,6 +84,7 @@ fn under_flood(class: Class, prompt: usize) -> u32 {
         patience: 2,
         queue_tokens: 400,
         costs: (1000, 100),
+        together: true,
         jobs: vec![Job {
             arrives: 9,
             prompt,

@@ -1,7 +1,7 @@
 //! The engine without its model: whole schedules, round by round, with what the engine keeps to checked after each.
 use crate::engine::{
     queue::{Class, Queue},
-    schedule::{Limits, Schedule},
+    schedule::{Budget, Limits, Schedule},
     slots::Slots,
 };
 use std::{
@@ -35,6 +35,8 @@ pub(super) struct Plan {
     /// Nanoseconds of a step's row and of a prompt token.
     pub(super) costs: (u64, u64),
     pub(super) jobs: Vec<Job>,
+    /// Short prompts may be read in one run.
+    pub(super) together: bool,
     /// Until the jobs have ended, there is always somebody more urgent, and somebody of each class with a deadline.
     pub(super) flood: bool,
 }
@@ -160,6 +162,65 @@ impl Engine {
         self.end(ended.row.id);
     }
 
+    /// Takes out of the queue whom one run may read together with a request that has just been taken; gives the run's tokens too.
+    fn crowd(&mut self, first: usize, open: usize, budget: &Budget) -> (Vec<usize>, usize) {
+        let (jobs, schedule, together) = (&self.jobs, &self.schedule, self.plan.together);
+        let class = jobs[&first].0.class;
+        let joins = |id: &usize| {
+            let job = &jobs[id].0;
+            together && job.class == class && schedule.is_short(job.prompt)
+        };
+        let mut crowd = vec![first];
+        if !joins(&first) {
+            return (crowd, 0);
+        }
+        let waiting = 1 + self.queue.count(class, joins);
+        let classes = self.slots.rows().iter().map(|row| row.class);
+        let Some(mut room) = schedule.room(budget, classes, waiting) else {
+            return (crowd, 0);
+        };
+        if room.take(jobs[&first].0.prompt) {
+            while let Some(next) = self.queue.take_of(open, |id| joins(id) && room.take(jobs[id].0.prompt)) {
+                crowd.push(next);
+            }
+        }
+        let waited_for = self.slots.rows().iter().filter(|row| row.class < Class::Batch).count();
+        assert!(room.tokens() <= self.plan.limits.chunk);
+        assert!(
+            waiting > waited_for || room.tokens() <= budget.left(),
+            "only a majority may take a whole run"
+        );
+        (crowd, room.tokens())
+    }
+
+    /// Reads a crowd where its rows will decode.
+    fn read_together(&mut self, crowd: &[usize]) {
+        let first = self.slots.rows().len();
+        for (slot, id) in (first..).zip(crowd) {
+            assert!(slot < self.plan.limits.slots, "every one has a slot");
+            self.buffer[slot] = (*id, self.jobs[id].0.prompt);
+        }
+        for (slot, id) in (first..).zip(crowd) {
+            let job = &self.jobs[id].0;
+            let (prompt, class, answer_left) = (job.prompt, job.class, job.answer - 1);
+            if answer_left == 0 {
+                self.end(*id);
+                continue;
+            }
+            let held = Held {
+                id: *id,
+                class,
+                slot,
+                prompt,
+                read: prompt,
+                answer_left,
+            };
+            let to = self.slots.begin(held).expect("there was room");
+            assert!(to <= slot, "what is copied over has ended");
+            self.buffer[to] = self.buffer[slot];
+        }
+    }
+
     /// Reads prompts as far as the round's budget goes, and gives how many runs of how many tokens that were.
     fn read(&mut self) -> (usize, usize) {
         let classes = self.slots.rows().iter().map(|row| row.class);
@@ -168,6 +229,14 @@ impl Engine {
         loop {
             let open = self.schedule.open_classes(self.slots.rows().len());
             if let Some(id) = self.queue.take_of(open, |_| true) {
+                let (crowd, together) = self.crowd(id, open, &budget);
+                if crowd.len() > 1 {
+                    self.read_together(&crowd);
+                    let took = Duration::from_nanos(self.plan.costs.1 * together as u64);
+                    self.schedule.pace.read(together, took);
+                    // Its tokens were held to what it may have in `crowd`.
+                    return (runs + 1, tokens);
+                }
                 let used: Vec<usize> = self.schedule.readings().iter().map(|r| r.row.slot).collect();
                 let slot = (self.plan.limits.slots..self.buffer.len())
                     .find(|slot| !used.contains(slot))

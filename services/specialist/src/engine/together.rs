@@ -1,0 +1,118 @@
+//! Short prompts that wait in numbers: taken out of the queue together, and read in one run, each in the slot that it will decode in.
+use super::{Decoder, Event, Together, Waiting, owner::Owner, prefix::Place, reading::Prompt, schedule::Budget};
+use crate::error::Error;
+use std::time::Instant;
+use tracing::warn;
+
+/// Who comes in.
+pub(super) enum Next {
+    Nobody,
+    One(Waiting),
+    /// At least two.
+    Crowd(Vec<Waiting>),
+}
+
+impl<D: Decoder> Owner<D> {
+    /// Takes the next waiting request of the `open` most urgent classes, and those behind it that can be read with it.
+    pub(super) fn take_next(&mut self, open: usize, budget: &Budget) -> Next {
+        let mut state = self.shared.lock();
+        let Some(first) = state.queue.take_of(open, |_| true) else {
+            return Next::Nobody;
+        };
+        let (class, length) = (first.request.class, first.request.prompt.len());
+        let joins = |other: &Waiting| {
+            let prompt = &other.request.prompt;
+            let suits = match self.shape.together {
+                Together::Never => false,
+                Together::Equal => prompt.len() == length,
+                Together::Padded => true,
+            };
+            suits
+                && other.request.class == class
+                && self.schedule.is_short(prompt.len())
+                // What is kept of a beginning is worth more than company.
+                && !self.prefixes.has(prompt)
+        };
+        let room = joins(&first).then(|| {
+            let crowd = 1 + state.queue.count(class, joins);
+            let classes = self.slots.rows().iter().map(|live| live.class);
+            self.schedule.room(budget, classes, crowd)
+        });
+        let mut crowd = vec![first];
+        if let Some(mut room) = room.flatten()
+            && room.take(length)
+        {
+            while let Some(next) = state
+                .queue
+                .take_of(open, |next| joins(next) && room.take(next.request.prompt.len()))
+            {
+                crowd.push(next);
+            }
+        }
+        self.shared.count(&state);
+        drop(state);
+        match crowd.pop() {
+            Some(one) if crowd.is_empty() => Next::One(one),
+            last => Next::Crowd(crowd.into_iter().chain(last).collect()),
+        }
+    }
+
+    /// Reads a crowd's prompts in one run, and takes the first token of each.
+    pub(super) fn read_together(&mut self, crowd: Vec<Waiting>) {
+        let first = self.slots.rows().len();
+        let prompts: Vec<&[u32]> = crowd.iter().map(|w| &w.request.prompt[..]).collect();
+        let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        let started = Instant::now();
+        let spans: Vec<_> = (first..)
+            .zip(&crowd)
+            .map(|(slot, w)| self.prefill_span(&w.request, 0, slot))
+            .collect();
+        let read = match self.decoder.prefill_together(first, &prompts) {
+            Ok(logits) => Ok(logits.to_vec()),
+            // Only free slots were written to.
+            Err(error) => Err(format!("prefill failed: {error}")),
+        };
+        match read {
+            Ok(logits) => {
+                self.schedule.pace.read(crowd.len() * longest, started.elapsed());
+                self.keep(first, &crowd[0].request.prompt);
+                let rows = crowd
+                    .into_iter()
+                    .zip(spans)
+                    .zip(logits.chunks_exact(self.shape.vocabulary));
+                for (slot, ((waiting, span), logits)) in (first..).zip(rows) {
+                    self.instruments.looked_up(0);
+                    self.begin(Prompt::read_in(slot, waiting, started, span), logits);
+                }
+            }
+            Err(message) => {
+                warn!(
+                    message,
+                    prompts = crowd.len(),
+                    "prompts that were read together are lost"
+                );
+                for waiting in crowd {
+                    let message = message.clone();
+                    let _ = waiting.events.try_send(Event::Failed(Error::Broken { message }));
+                    self.instruments.ended("failed");
+                }
+            }
+        }
+        self.count_live();
+    }
+
+    /// Keeps one of the crowd for prompts that begin like it: those that come together are mostly of a kind.
+    fn keep(&mut self, from: usize, prompt: &[u32]) {
+        let Some(Place { slot, .. }) = self.prefixes.begin(prompt) else {
+            return;
+        };
+        match self.decoder.copy_row(from, slot, prompt.len()) {
+            Ok(()) => self.prefixes.read(slot, prompt),
+            Err(error) => {
+                warn!(%error, from, to = slot, "a prompt could not be kept");
+                self.prefixes.forget(slot);
+            }
+        }
+        self.prefixes.end(slot);
+    }
+}
