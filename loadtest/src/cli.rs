@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Occupy {
         /// Where the specialist is, http://host:port
         grpc: String,
+        /// The core that it may use
+        cpu: usize,
     },
     /// Make the table of loadtest/README.md from what those printed
     ///

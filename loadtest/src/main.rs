@@ -41,7 +41,12 @@ fn main() -> ExitCode {
             };
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = match cli.command {
+        // What is measured is the other side: a client of several threads wakes one of its own for every message, on the cores of the server.
+        Command::Specialist(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("shoal-loadtest: cannot start the runtime: {error}");
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
         Command::Specialist(args) => runtime.block_on(Box::pin(specialist(args))),
         Command::Colocated(args) => runtime.block_on(Box::pin(colocated(args))),
         Command::Gpu(args) => runtime.block_on(Box::pin(gpu(args))),
-        Command::Occupy { grpc } => match runtime.block_on(bench::busy::run(&grpc)) {
+        Command::Occupy { grpc, cpu } => match runtime.block_on(bench::busy::run(&grpc, cpu)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => say(INTERNAL, &error),
         },

@@ -83,10 +83,10 @@ pub(super) async fn generate(
 pub(super) struct Occupied(Child);
 
 impl Occupied {
-    /// Begins a load on the specialist at `grpc`.
-    pub(super) fn start(grpc: &str) -> Result<Self> {
+    /// Begins a load on the specialist at `grpc`, whose core its caller shares.
+    pub(super) fn start(grpc: &str, cpu: usize) -> Result<Self> {
         let child = Command::new(std::env::current_exe()?)
-            .args(["occupy", grpc])
+            .args(["occupy", grpc, &cpu.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -103,13 +103,14 @@ impl Occupied {
 }
 
 /// `shoal-loadtest occupy`: what [`Occupied`] starts. A batch's caller is on this machine for the measurement alone: it stands behind all others
-/// as the batch itself does, so that what is measured is the specialists.
+/// and on the core that the batch has, so that what is measured is the specialists.
 ///
 /// # Errors
 /// When an answer fails.
-pub(crate) async fn run(grpc: &str) -> Result<()> {
+pub(crate) async fn run(grpc: &str, cpu: usize) -> Result<()> {
     let behind = config::Specialist {
         background: true,
+        cpus: vec![cpu],
         ..config::Specialist::default()
     };
     shoal_specialist::confine(&behind).map_err(|e| anyhow!(e))?;

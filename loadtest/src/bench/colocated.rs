@@ -8,9 +8,9 @@ use super::{
     report::Report,
     stats::quantile,
 };
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use shoal_kit::channel;
+use shoal_kit::{channel, config::Machine};
 use shoal_proto::v1::specialist_service_client::SpecialistServiceClient;
 use shoal_specialist::folder::Folder;
 use std::{
@@ -109,18 +109,27 @@ async fn busy(shoal: &Path, bench: &Bench, round: usize, report: &mut Report) ->
 
 /// An interactive specialist's p99 beside one that decodes in the background over the same alone.
 async fn beside_batch(shoal: &Path, model: &Path, interactive: &Path, round: usize, report: &mut Report) -> Result<()> {
+    // The batch has the last core, and all others are the interactive one's: behind it on the same cores it would now and then still have a
+    // core for a whole slice of the scheduler's, three milliseconds (services/kit/src/config/specialist.rs, `background`).
+    let cpus: Vec<usize> = (0..Machine::default().cores()).collect();
+    let (last, others) = cpus.split_last().context("a machine has a core")?;
     let batch = Specialist {
         background: true,
+        cpus: std::slice::from_ref(last),
         ..Specialist::of(model, 1)
     };
-    let served = Served::several(shoal, &[Specialist::of(interactive, 1), batch]).await?;
+    let asked = Specialist {
+        cpus: others,
+        ..Specialist::of(interactive, 1)
+    };
+    let served = Served::several(shoal, &[asked, batch]).await?;
     let [asked, batch] = &served[..] else {
         return Err(anyhow!("two were started"));
     };
     // Once each, so that no side pays for what is done once.
     latencies(asked, REQUESTS / 10).await?;
     let loaded = async {
-        let mut load = Occupied::start(&batch.grpc)?;
+        let mut load = Occupied::start(&batch.grpc, *last)?;
         sleep(RAMP).await;
         let found = latencies(asked, REQUESTS).await?;
         load.still_running()?;

@@ -43,6 +43,8 @@ pub(crate) struct Specialist<'a> {
     pub(crate) threads: usize,
     /// Behind all who are not.
     pub(crate) background: bool,
+    /// Cores that it may use; all, if there are none here.
+    pub(crate) cpus: &'a [usize],
     /// Where it runs.
     pub(crate) provider: Provider,
     /// MiB that its CUDA arena may take; 0 is no limit.
@@ -56,6 +58,7 @@ impl<'a> Specialist<'a> {
             folder,
             threads,
             background: false,
+            cpus: &[],
             provider: Provider::Cpu,
             gpu_mem_limit_mb: 0,
         }
@@ -64,10 +67,10 @@ impl<'a> Specialist<'a> {
     fn table(&self, name: &str) -> Result<String> {
         // JSON's strings are TOML's too. Whole: a path in a configuration is from where that lies.
         let folder = serde_json::json!(self.folder.canonicalize()?);
-        let (threads, background, limit) = (self.threads, self.background, self.gpu_mem_limit_mb);
+        let (threads, background, cpus, limit) = (self.threads, self.background, self.cpus, self.gpu_mem_limit_mb);
         let provider = self.provider.name();
         Ok(format!(
-            "\n[specialist.{name}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\nbackground = {background}\nprovider = \"{provider}\"\ngpu_mem_limit_mb = {limit}\n"
+            "\n[specialist.{name}]\nfolder = {folder}\nslots = {ROWS}\nintra_op_threads = {threads}\nbackground = {background}\ncpus = {cpus:?}\nprovider = \"{provider}\"\ngpu_mem_limit_mb = {limit}\n"
         ))
     }
 }

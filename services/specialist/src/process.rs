@@ -43,6 +43,7 @@ pub async fn load(folder: Folder, config: &config::Specialist, library: &Path) -
         // What reading, parsing and optimising a graph took and freed: 45 MB of an int8 encoder of 12 MB, and its process keeps it for nothing.
         runtime::trim();
         runtime::gather();
+        runtime::let_go_of_code();
         loaded
     };
     shoal_kit::task::blocking("load", load)

@@ -22,6 +22,8 @@ pub const PROMPT_TOKENS: &str = "shoal.specialist.prompt_tokens";
 pub const PREFIX_TOKENS: &str = "shoal.specialist.prefix.tokens";
 /// Counter: prompts for which a beginning was looked up, by `outcome`: "hit", "miss".
 pub const PREFIX_LOOKUPS: &str = "shoal.specialist.prefix.lookups";
+/// Counter: prompts that were read in one run with others.
+pub const TOGETHER: &str = "shoal.specialist.prompts.together";
 /// Gauge, bytes: what prompt slots hold of prompts, read by somebody now or kept for the next that begins alike.
 pub const PREFIX_BYTES: &str = "shoal.specialist.prefix.bytes";
 /// Gauge, bytes: the KV buffer, idle slots included. On the CPU a slot takes memory once it was used.
@@ -50,6 +52,8 @@ pub struct Counters {
     pub prefix_hits: AtomicU64,
     /// Prompts of which none were.
     pub prefix_misses: AtomicU64,
+    /// Prompts that were read in one run with others.
+    pub together: AtomicU64,
     /// Bytes that the prompt slots hold of prompts now.
     pub prefix_bytes: AtomicU64,
     /// Bytes of the KV buffer.
@@ -76,6 +80,7 @@ pub(crate) struct Instruments {
     prompt_tokens: Counter<u64>,
     prefix_tokens: Counter<u64>,
     prefix_lookups: Counter<u64>,
+    together: Counter<u64>,
     requests: Counter<u64>,
     model: KeyValue,
 }
@@ -129,6 +134,10 @@ impl Instruments {
                 .u64_counter(PREFIX_LOOKUPS)
                 .with_description("prompts whose beginning was looked up")
                 .build(),
+            together: meter
+                .u64_counter(TOGETHER)
+                .with_description("prompts read in one run with others")
+                .build(),
             requests: meter.u64_counter(REQUESTS).with_description("requests ended").build(),
             model,
         }
@@ -151,6 +160,11 @@ impl Instruments {
             .add(1, &[self.model.clone(), KeyValue::new("outcome", outcome)]);
         counters.prefix_tokens.fetch_add(past as u64, Ordering::Relaxed);
         self.prefix_tokens.add(past as u64, std::slice::from_ref(&self.model));
+    }
+
+    pub(crate) fn together(&self, prompts: usize) {
+        self.counters.together.fetch_add(prompts as u64, Ordering::Relaxed);
+        self.together.add(prompts as u64, std::slice::from_ref(&self.model));
     }
 
     pub(crate) fn stepped(&self, rows: usize, seconds: f64) {

@@ -6,6 +6,7 @@
     python -m shoal_trainer average A.work B.work C.work --out AVERAGE
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
+    python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
     python -m shoal_trainer rescore --data DIR models/tool_call/1
     python -m shoal_trainer rules --task plan,episode --data DIR
     python -m shoal_trainer table models > models/README.md
@@ -203,6 +204,20 @@ def rescored(args: argparse.Namespace) -> None:
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 
+def escalated(args: argparse.Namespace) -> None:
+    """What a larger model answers right of the dev rows that a specialist leaves: those under its threshold, on services seen in training."""
+    task = tasks.named(args.task)[0]
+    judged = {}
+    for folder in (args.small, args.large):
+        about = tomllib.loads((folder / "card.toml").read_text())
+        task.kind = about["kind"]
+        task.learn(data.read(data.find(args.data, task.name, "train"), task))
+        dev = [row for row in data.read(data.find(args.data, task.name, "dev"), task) if row.get("seen", True)]
+        judged[folder] = evaluate.judge(folder, task, dev, about["limits"]["max_new_tokens"], about)
+    kept = tomllib.loads((args.small / "card.toml").read_text())["calibration"][task.name]
+    print(json.dumps({"task": task.name, **evaluate.left(judged[args.small], judged[args.large], kept["confidence_threshold"], calibrate.Map.of(kept))}))
+
+
 def ruled(args: argparse.Namespace) -> None:
     """What a planner without a model plans of dev, scored as a specialist's answers are."""
     for task in tasks.named(args.task):
@@ -291,6 +306,12 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
     r.add_argument("--calibrate", action="store_true", help="fit confidence and threshold anew too, as `export` does")
     r.set_defaults(run=rescored)
+    e = commands.add_parser("escalate", help=(escalated.__doc__ or "").splitlines()[0])
+    e.add_argument("small", type=Path, help="a version of the specialist")
+    e.add_argument("large", type=Path, help="a version of the larger model")
+    e.add_argument("--task", required=True)
+    e.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
+    e.set_defaults(run=escalated)
     b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
     b.add_argument("--task", default="plan,episode", help="plan, episode or both")
     b.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")

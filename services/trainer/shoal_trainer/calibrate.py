@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 STATISTICS = ("sum_logprob", "mean_logprob", "min_logprob")
 KNOTS = 20  # Quantiles that the map is fitted on: with 400 rows each holds twenty, enough for a share to mean something.
 BINS = 10  # Of the expected calibration error (Guo 2017), equally filled.
+FOLDS = 10  # Of the rows, in which the map is held against what it was not fitted on.
 STAYS_RIGHT = 0.97  # Of what stays with the specialist.
 KEEPS = 0.20  # A threshold that keeps less than this is of no use: then the knee of the curve is taken.
 
@@ -62,14 +63,16 @@ def error(scores: list[float], right: list[bool]) -> float:
 
 
 def held_out_error(statistics: list[dict[str, float]], right: list[bool]) -> float:
-    """The error of a map fitted on every other row, on the rows between, both ways."""
+    """The error of maps fitted on all but every tenth row, on the rows between: such a map is nearly the one that is shipped, which all rows made.
+    With few rows the measure has a floor: a map without fault, over 340 rows half of which are right, is off by 0.06 in bins of 34."""
     scores = [0.0] * len(right)
-    for half in (0, 1):
-        fitted = [i for i in range(len(right)) if i % 2 == half]
+    for fold in range(FOLDS):
+        fitted = [i for i in range(len(right)) if i % FOLDS != fold]
+        if not fitted:
+            continue
         one = fit([statistics[i] for i in fitted], [right[i] for i in fitted])
-        for i in range(len(right)):
-            if i % 2 != half:
-                scores[i] = one(statistics[i])
+        for i in range(fold, len(right), FOLDS):
+            scores[i] = one(statistics[i])
     return error(scores, right)
 
 

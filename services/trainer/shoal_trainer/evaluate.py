@@ -4,7 +4,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -72,3 +72,10 @@ def interval(weights: np.ndarray, seed: int = 1) -> tuple[float, float]:
     drawn = [weights[rng.integers(len(weights), size=len(weights))].sum(axis=0) for _ in range(SAMPLES)]
     shares = [hit / of for hit, of in drawn if of] or [0.0]
     return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
+
+
+def left(small: list[Judged], large: list[Judged], threshold: float, confidence: Callable[[dict[str, float]], float]) -> dict[str, float | int]:
+    """What each answers right of the rows that the small one leaves, being less sure than its threshold. Both were asked the same rows."""
+    pairs = [(one, other) for one, other in zip(small, large, strict=True) if confidence(one.statistics) < threshold]
+    share = lambda judged: round(sum(j.right for j in judged) / max(1, len(pairs)), 4)  # noqa: E731
+    return {"rows": len(small), "left": len(pairs), "small_right": share(one for one, _ in pairs), "large_right": share(other for _, other in pairs)}

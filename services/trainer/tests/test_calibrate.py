@@ -1,7 +1,7 @@
 """Confidence: a map that keeps its promises, and the threshold."""
 import random
 
-from shoal_trainer import calibrate
+from shoal_trainer import calibrate, evaluate
 
 
 def answers(n: int, seed: int) -> tuple[list[dict[str, float]], list[bool]]:
@@ -35,3 +35,13 @@ def test_where_97_percent_would_keep_too_little_the_knee_is_taken() -> None:
 def test_an_answer_that_is_always_right_is_always_sure() -> None:
     table = calibrate.table([{s: -1.0 for s in calibrate.STATISTICS}] * 50, [True] * 50)
     assert table["knots"] == [[0.0, 1.0]] and table["coverage"] == 1.0
+
+
+def test_a_larger_model_is_held_against_the_rows_that_the_small_one_leaves() -> None:
+    def judged(*rows: tuple[float, bool]) -> list[evaluate.Judged]:
+        return [evaluate.Judged({}, "", None, {"sum_logprob": sure}, right) for sure, right in rows]
+
+    small = judged((0.9, True), (0.2, False), (0.3, True), (0.5, False))
+    large = judged((0.1, False), (0.1, True), (0.1, True), (0.1, False))
+    found = evaluate.left(small, large, 0.5, lambda statistics: statistics["sum_logprob"])
+    assert found == {"rows": 4, "left": 2, "small_right": 0.5, "large_right": 1.0}, "a row at the threshold stays"

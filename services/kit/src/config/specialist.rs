@@ -48,12 +48,14 @@ pub struct Specialist {
     /// urgency, can be under way at once. 0 keeps nothing, in one row that prompts are read in. Default 4.
     pub prefix_slots: usize,
     /// ONNX Runtime threads inside one operator, 1 to 1024; 0 is this specialist's share of the machine's cores (those of `[machine]` over the
-    /// specialists that have a folder, at least 1). Default 1: co-located specialists share the cores.
+    /// specialists that have a folder, at least 1). Default 1: co-located specialists share the cores. An encoder of less than 1 MiB has one.
     pub intra_op_threads: usize,
     /// Whether threads inside an operator wait for each other awake. Default: if there are several, and the machine has a core for each thread
     /// of each specialist; awake on a core that another needs, they would only be in its way. Between two runs none is ever awake.
     pub spin: Option<bool>,
     /// Run only on what others leave of the cores (Linux: SCHED_IDLE): for batch work beside specialists that somebody waits for. Default false.
+    /// Give it `cpus` too, and those that are waited for the others: on a core that both may use, Linux's scheduler lets it finish a slice of
+    /// some three milliseconds now and then, which the p99 of a request of four shows.
     pub background: bool,
     /// Cores that the process may use, by the operating system's numbers. Default: all.
     pub cpus: Vec<usize>,

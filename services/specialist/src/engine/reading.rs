@@ -6,7 +6,6 @@ use super::{
     prefix::Place,
     schedule::{Budget, Piece},
     sequence::Sequence,
-    together::Next,
 };
 use crate::{constrain::Bounds, error::Error};
 use shoal_kit::telemetry::names::PROVIDER;
@@ -45,7 +44,8 @@ impl<D: Decoder> Owner<D> {
     pub(super) fn read(&mut self) {
         let classes = self.slots.rows().iter().map(|live| live.class);
         let mut budget = self.schedule.budget(classes);
-        loop {
+        // Who would only wait for the next round is not let in: in the queue it may still be joined by others.
+        while budget.left() > 0 {
             self.let_in(&mut budget);
             let Some(piece) = self.schedule.next(&mut budget) else {
                 return;
@@ -60,14 +60,12 @@ impl<D: Decoder> Owner<D> {
         if open == 0 {
             return;
         }
-        let waiting = match self.take_next(open, budget) {
-            Next::Nobody => return,
-            Next::One(waiting) => waiting,
-            Next::Crowd(crowd) => {
-                self.read_together(crowd);
-                return budget.spend();
-            }
-        };
+        let mut taken = self.take_next(open, budget);
+        if taken.len() > 1 {
+            self.read_together(taken);
+            return budget.spend();
+        }
+        let Some(waiting) = taken.pop() else { return };
         let request = &waiting.request;
         let (class, tokens) = (request.class, request.prompt.len());
         let (slot, past) = self.place(&waiting.request.prompt);

@@ -4,20 +4,12 @@ use crate::error::Error;
 use std::time::Instant;
 use tracing::warn;
 
-/// Who comes in.
-pub(super) enum Next {
-    Nobody,
-    One(Waiting),
-    /// At least two.
-    Crowd(Vec<Waiting>),
-}
-
 impl<D: Decoder> Owner<D> {
-    /// Takes the next waiting request of the `open` most urgent classes, and those behind it that can be read with it.
-    pub(super) fn take_next(&mut self, open: usize, budget: &Budget) -> Next {
+    /// Takes the next waiting request of the `open` most urgent classes, and those behind it that can be read with it. Nothing if nobody waits.
+    pub(super) fn take_next(&mut self, open: usize, budget: &Budget) -> Vec<Waiting> {
         let mut state = self.shared.lock();
         let Some(first) = state.queue.take_of(open, |_| true) else {
-            return Next::Nobody;
+            return Vec::new();
         };
         let (class, length) = (first.request.class, first.request.prompt.len());
         let joins = |other: &Waiting| {
@@ -50,11 +42,7 @@ impl<D: Decoder> Owner<D> {
             }
         }
         self.shared.count(&state);
-        drop(state);
-        match crowd.pop() {
-            Some(one) if crowd.is_empty() => Next::One(one),
-            last => Next::Crowd(crowd.into_iter().chain(last).collect()),
-        }
+        crowd
     }
 
     /// Reads a crowd's prompts in one run, and takes the first token of each.
@@ -75,6 +63,7 @@ impl<D: Decoder> Owner<D> {
         match read {
             Ok(logits) => {
                 self.schedule.pace.read(crowd.len() * longest, started.elapsed());
+                self.instruments.together(crowd.len());
                 self.keep(first, &crowd[0].request.prompt);
                 let rows = crowd
                     .into_iter()

@@ -234,15 +234,16 @@ fn last_only(session: &Session, logits: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Together;
     use shoal_kit::{config, onnxruntime};
 
-    /// The path of a GPU, walked on the CPU: its buffer comes from the provider's allocator and its rows move by the mover graph.
-    #[test]
-    fn a_row_moved_in_device_memory_goes_on_as_one_moved_in_host_memory() {
+    fn open(name: &str, device: Option<AllocationDevice<'static>>, slots: usize) -> OrtDecoder {
         let library = onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {})
             .expect("this test needs ONNX Runtime")
             .path;
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/tiny_decoder");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/fixtures/models")
+            .join(name);
         let folder = Folder::open(&path).expect("a good folder");
         let options = Options {
             provider: Provider::Cpu,
@@ -250,8 +251,62 @@ mod tests {
             spin: false,
             gpu_mem_limit_bytes: 0,
         };
+        OrtDecoder::open_on(device, &library, &folder, (slots, 1), &options).expect("opens")
+    }
+
+    #[test]
+    fn prompts_that_are_read_in_one_run_go_on_as_each_by_itself() {
+        let alike = |name: &str, a: &[f32], b: &[f32]| {
+            let furthest = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let scale = b.iter().map(|l| l.abs()).fold(1.0, f32::max);
+            assert!(
+                a.len() == b.len() && furthest < 1e-4 * scale,
+                "{name}: off by {furthest}"
+            );
+        };
+        let mut padded = 0;
+        for name in [
+            "tiny_decoder",
+            "foreign/llama_fp32",
+            "foreign/qwen2_fp32",
+            "foreign/qwen3_fp32",
+            "foreign/phi3_fp32",
+        ] {
+            let mut prompts: [&[u32]; 3] = [&[1, 7, 9, 2], &[1, 9], &[3, 8, 11, 2, 5, 4, 6]];
+            let mut decoder = open(name, None, 4);
+            match decoder.shape().together {
+                Together::Never => panic!("{name}: one buffer in host memory"),
+                Together::Equal => prompts.iter_mut().for_each(|p| *p = &p[..2]),
+                Together::Padded => padded += 1,
+            }
+            let vocabulary = decoder.shape().vocabulary;
+            // Behind a row that decodes, as in an engine.
+            decoder.prefill(0, 0, &[5, 6]).expect("prefills");
+            let together = decoder.prefill_together(1, &prompts).expect("prefills").to_vec();
+            let row = |(token, length): (u32, usize)| Row { token, length };
+            let lengths = std::iter::once(2).chain(prompts.iter().map(|p| p.len()));
+            let rows: Vec<Row> = [7, 9, 4, 3].into_iter().zip(lengths).map(row).collect();
+            let stepped = decoder.step(&rows).expect("steps").to_vec();
+            for (i, prompt) in prompts.iter().enumerate() {
+                let alone = decoder.prefill(0, 0, prompt).expect("prefills").to_vec();
+                alike(name, &together[i * vocabulary..(i + 1) * vocabulary], &alone);
+                let alone = decoder
+                    .step(&[Row {
+                        token: rows[i + 1].token,
+                        length: prompt.len(),
+                    }])
+                    .expect("steps");
+                alike(name, &stepped[(i + 1) * vocabulary..(i + 2) * vocabulary], alone);
+            }
+        }
+        assert!(padded > 0, "some graph gives the logits of every position");
+    }
+
+    /// The path of a GPU, walked on the CPU: its buffer comes from the provider's allocator and its rows move by the mover graph.
+    #[test]
+    fn a_row_moved_in_device_memory_goes_on_as_one_moved_in_host_memory() {
         let run = |device: Option<AllocationDevice<'static>>| {
-            let mut decoder = OrtDecoder::open_on(device, &library, &folder, (2, 1), &options).expect("opens");
+            let mut decoder = open("tiny_decoder", device, 2);
             let prompts: [&[u32]; 3] = [&[1, 72, 70, 2, 80], &[1, 90, 2], &[1, 80, 81, 82, 2, 83, 84]];
             for (slot, prompt) in prompts.iter().enumerate() {
                 decoder.prefill(slot, 0, prompt).expect("prefills");

@@ -30,7 +30,7 @@ pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{Beside, OrtEncoder, Output};
 pub use heap::settle;
 pub(crate) use heap::trim;
-pub(crate) use pages::gather;
+pub(crate) use pages::{gather, let_go_of_code};
 
 use crate::folder::exported::Number;
 use ort::{

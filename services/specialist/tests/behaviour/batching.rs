@@ -5,7 +5,7 @@ use crate::{
 };
 use proptest::{prelude::*, test_runner::Config};
 use shoal_specialist::{
-    engine::{Event, queue::Class},
+    engine::{Event, Ticket, queue::Class},
     folder::Form,
     sampling::Sampling,
     specialist::{Ask, Specialist},
@@ -44,7 +44,7 @@ impl Caller {
         };
         Ask {
             class: self.class,
-            form: (self.task == "episode").then_some(Form::Free),
+            form: (self.task == "compose").then_some(Form::Free),
             ..ask(self.task, &self.text, sampling)
         }
     }
@@ -159,6 +159,34 @@ fn any_mix_over_a_shipped_model_gives_each_what_it_gives_alone() {
 }
 
 #[test]
+fn prompts_of_a_shipped_model_that_are_read_in_one_run_are_answered_as_each_alone() {
+    let shipped = world::shipped("compose");
+    // Nothing is kept, so that nothing is shared.
+    let (single, shared) = (world::load_with(&shipped, 1, 0), world::load_with(&shipped, 8, 0));
+    let callers: Vec<_> = (0..8)
+        .map(|i| Caller {
+            task: "compose",
+            // While the first one is read, which is long, the others come; and they have as many tokens each.
+            text: format!("room {i} in newark").repeat(if i == 0 { 40 } else { 1 }),
+            max_tokens: 12 + i,
+            seed: None,
+            class: Class::Normal,
+            after_tokens: 0,
+            leaves_after: None,
+        })
+        .collect();
+    let runtime = runtime();
+    let got = runtime.block_on(together(&shared, &callers));
+    let alone: Vec<_> = callers
+        .iter()
+        .flat_map(|caller| runtime.block_on(together(&single, std::slice::from_ref(caller))))
+        .collect();
+    assert_eq!(got, alone);
+    let counters = shared.engine().expect("generates").counters();
+    assert!(counters.together.load(Ordering::Relaxed) > 1, "each was read by itself");
+}
+
+#[test]
 fn rows_of_a_step_really_are_decoded_together() {
     let specialist = load("tiny_decoder", 8);
     let callers: Vec<_> = (0..8)
@@ -179,6 +207,41 @@ fn rows_of_a_step_really_are_decoded_together() {
         counters.steps.load(Ordering::Relaxed),
     );
     assert!(rows >= steps * 2, "{rows} rows in {steps} steps");
+}
+
+#[test]
+fn a_crowd_that_waits_is_read_in_one_run_and_a_longer_prompt_by_itself() {
+    let (stub, permits, _) = Stub::held(6);
+    let engine = stub::engine(stub, 10_000);
+    let first = engine.submit(stub::request(&[5], 3, None)).expect("admitted");
+    runtime().block_on(async {
+        while engine.counters().tokens.load(Ordering::Relaxed) < 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        // The first one's step is held, and these wait: two short ones outnumber it, in a run of eight tokens; the third is longer than that.
+        let crowd: [&[u32]; 3] = [&[1, 2], &[3], &[4; 12]];
+        let tickets = crowd.map(|prompt| engine.submit(stub::request(prompt, 2, None)).expect("admitted"));
+        (0..12).for_each(|_| permits.send(()).expect("the engine takes it"));
+        for (ticket, (prompt, tokens)) in tickets
+            .into_iter()
+            .zip(crowd.iter().zip([2, 2, 2]))
+            .chain([(first, (&&[5][..], 3))])
+        {
+            assert_eq!(all(ticket).await, alone(prompt, tokens));
+        }
+    });
+    assert_eq!(engine.counters().together.load(Ordering::Relaxed), 2);
+}
+
+/// The tokens of a whole answer.
+async fn all(mut ticket: Ticket) -> Vec<u32> {
+    loop {
+        match ticket.next().await {
+            Event::Delta(_) => {}
+            Event::Done(done) => return done.tokens,
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
 }
 
 proptest! {

@@ -6,11 +6,7 @@ use shoal_specialist::{
     vocabulary::Vocabulary,
 };
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -35,8 +31,6 @@ pub(crate) struct Stub {
     logits: Vec<f32>,
     permits: Option<mpsc::Receiver<()>>,
     steps: Steps,
-    /// Prompts that were read together with others.
-    pub(crate) crowds: Arc<AtomicUsize>,
     /// The next step panics.
     pub(crate) breaks: bool,
 }
@@ -49,7 +43,6 @@ impl Stub {
             logits: Vec::new(),
             permits: None,
             steps: Steps::default(),
-            crowds: Arc::default(),
             breaks: false,
         }
     }
@@ -119,7 +112,6 @@ impl Decoder for Stub {
     fn prefill_together(&mut self, first: usize, prompts: &[&[u32]]) -> Result<&[f32], String> {
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
         assert!(prompts.len() * longest <= CHUNK, "more than one run");
-        self.crowds.fetch_add(prompts.len(), Ordering::Relaxed);
         self.logits.clear();
         for (slot, prompt) in (first..).zip(prompts) {
             self.slots[slot] = prompt.to_vec();

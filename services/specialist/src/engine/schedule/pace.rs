@@ -132,7 +132,8 @@ impl Budget {
     }
 
     /// How many tokens are left.
-    pub(super) fn left(&self) -> usize {
+    #[must_use]
+    pub fn left(&self) -> usize {
         self.left
     }
 

@@ -226,7 +226,7 @@ impl Engine {
         let classes = self.slots.rows().iter().map(|row| row.class);
         let mut budget = self.schedule.budget(classes);
         let (mut runs, mut tokens) = (0, 0);
-        loop {
+        while budget.left() > 0 {
             let open = self.schedule.open_classes(self.slots.rows().len());
             if let Some(id) = self.queue.take_of(open, |_| true) {
                 let (crowd, together) = self.crowd(id, open, &budget);
@@ -280,6 +280,7 @@ impl Engine {
                 }
             }
         }
+        (runs, tokens)
     }
 
     fn step(&mut self) {
