@@ -190,6 +190,8 @@ def rescored(args: argparse.Namespace) -> None:
     """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
     for folder in args.folders:
         about = tomllib.loads((folder / "card.toml").read_text())
+        if args.calibrate and about["kind"] == "classify":
+            raise SystemExit(f"{folder}: a classifier's thresholds are in the terms of its map, and are made with it: `export` it anew")
         for name in about["scores"]:
             task = tasks.named(name)[0]
             task.kind = about["kind"]

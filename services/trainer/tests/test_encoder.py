@@ -157,6 +157,8 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     card = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())
     labels = card["classify"]["labels"]
     assert card["kind"] == "classify" and set(card["classify"]["thresholds"]) == set(labels) - {"oos"}
+    done = run("rescore", "--calibrate", "--data", folder, tmp_path / "route" / "1")
+    assert done.returncode != 0 and "`export` it anew" in done.stderr, "its thresholds would be in the terms of another map"
 
 
 def test_a_flag_that_an_encoder_does_not_read_is_refused(folder: Path, tmp_path: Path) -> None:
