@@ -1,4 +1,5 @@
 //! Another engine, in a process of its own: one JSON object a line (loadtest/peers/lines.py is the other side).
+use super::process::cpu_seconds_of;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use std::{
@@ -65,7 +66,7 @@ pub(crate) struct Peer {
     name: &'static str,
     settings: Value,
     /// Killed when dropped.
-    _child: Child,
+    child: Child,
     requests: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -131,10 +132,18 @@ impl Peer {
         Ok(Self {
             name,
             settings: ready(&first).with_context(|| name.to_owned())?,
-            _child: child,
+            child,
             requests,
             answers,
         })
+    }
+
+    /// Processor time that it used so far, in seconds.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        cpu_seconds_of(self.child.id().context("the peer has ended")?)
     }
 
     /// How it is set up, as it says itself.

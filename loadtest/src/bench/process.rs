@@ -182,10 +182,17 @@ impl Served {
     /// # Errors
     /// When the process is gone.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        let pid = self.child.id().context("the specialist has ended")?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        cpu_seconds(&stat).context("/proc/PID/stat is not as it was")
+        cpu_seconds_of(self.child.id().context("the specialist has ended")?)
     }
+}
+
+/// Processor time of a process so far, in seconds.
+///
+/// # Errors
+/// When it is gone.
+pub(crate) fn cpu_seconds_of(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    cpu_seconds(&stat).context("/proc/PID/stat is not as it was")
 }
 
 /// Units of /proc/PID/stat's times a second: USER_HZ, which Linux holds at 100 on every architecture that ONNX Runtime is published for.
