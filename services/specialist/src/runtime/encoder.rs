@@ -10,6 +10,20 @@ use std::{borrow::Cow, path::Path};
 /// classifier of 100 KB, and did nothing for it.
 const SMALL: u64 = 1 << 20;
 
+/// Whether a graph is small, with its weights, which may lie in any other file of its folder: the texts beside it are not counted.
+fn is_small(model: &Path) -> bool {
+    let Some(files) = model.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else {
+        return false;
+    };
+    let of_the_graph = files.flatten().filter(|file| {
+        let path = file.path();
+        path.extension()
+            .is_none_or(|e| e != "json" && e != "toml" && e != "jinja")
+    });
+    let bytes = of_the_graph.filter_map(|file| Some(file.metadata().ok()?.len()));
+    bytes.sum::<u64>() < SMALL
+}
+
 /// One of a batch's outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Output {
@@ -39,16 +53,15 @@ impl OrtEncoder {
         outputs: &[&[&str]],
         options: &Options,
     ) -> Result<Self, Error> {
-        let session = match std::fs::metadata(model) {
-            Ok(file) if file.len() < SMALL => {
-                let alone = Options {
-                    intra_op_threads: 1,
-                    spin: false,
-                    ..options.clone()
-                };
-                open(library, model, &alone)?
-            }
-            _ => open(library, model, options)?,
+        let session = if is_small(model) {
+            let alone = Options {
+                intra_op_threads: 1,
+                spin: false,
+                ..options.clone()
+            };
+            open(library, model, &alone)?
+        } else {
+            open(library, model, options)?
         };
         let refuse = |message: String| Error::Model {
             model: model.to_owned(),
@@ -125,5 +138,25 @@ impl OrtEncoder {
             })
         };
         self.outputs.iter().map(extract).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_in_a_file_of_their_own_make_a_graph_large() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let model = folder.path().join("model.onnx");
+        let write = |name: &str, bytes: u64| {
+            std::fs::write(folder.path().join(name), vec![0; bytes as usize]).expect("written")
+        };
+        write("model.onnx", 1000);
+        write("tokenizer.json", 2 * SMALL);
+        assert!(is_small(&model));
+        write("weights.bin", SMALL);
+        assert!(!is_small(&model));
+        assert!(!is_small(Path::new("no/such/folder/model.onnx")));
     }
 }

@@ -24,6 +24,9 @@ def average(folders: list[Path], into: Path) -> None:
     encoder.load_state_dict(mean)
     net.save(encoder, tokenizer, into)
     before = [lineage.of(folder) for folder in folders]
-    data = {entry["source"]: entry for one in before for entry in one["data"]}
+    data: dict[str, dict[str, str]] = {}
+    for entry in (entry for one in before for entry in one["data"]):
+        known = data.setdefault(entry["source"], {**entry, "sha256": ""})
+        known["sha256"] = " ".join(dict.fromkeys([*known["sha256"].split(), *entry["sha256"].split()]))
     runs = [run for i, one in enumerate(before) for run in one["runs"] if not any(run in earlier["runs"] for earlier in before[:i])]
     lineage.write({"runs": runs, "data": list(data.values())}, into)
