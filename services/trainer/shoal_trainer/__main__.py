@@ -66,7 +66,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 # What only one kind of training reads. Given to the other it would be without effect, and is refused.
-OF_DECODERS = ("minutes", "batch_tokens", "mix", "lora", "tokenizer", "resume", "patience", "hidden", "context", "uncompiled")
+OF_DECODERS = ("minutes", "batch_tokens", "lora", "tokenizer", "resume", "patience", "hidden", "context", "uncompiled")
 OF_ENCODERS = ("epochs", "batch_rows", "positions")
 
 
@@ -80,21 +80,26 @@ def _without_effect(args: argparse.Namespace, kind: str) -> None:
 
 def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
     """One epoch-bound training of an encoder; its checkpoint is in `work` after it."""
-    if len(wanted) > 1:
-        raise SystemExit("an encoder has one task; train them one after the other")
     task = wanted[0]
-    shape = shape_of(task, rows[task.name]) if task.kind == "fill" else net.Shape(tuple(task.classes()), tuple(task.labels()))
+    if {t.kind for t in wanted} != {"fill"} and len(wanted) > 1:
+        raise SystemExit('an encoder has one task, but for tasks of kind "fill", which one may learn together: train the others one after the other')
+    shape = shape_of([(t, rows[t.name]) for t in wanted]) if task.kind == "fill" else net.Shape(tuple(task.classes()), tuple(task.labels()))
     if args.source == net.MINILM:
         encoder, tokenizer = net.pretrained(shape, args.layers or 6, args.vocabulary, args.positions)
     elif args.source == "scratch":
         raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
     else:
-        encoder, tokenizer = net.start(Path(args.source), shape)
+        encoder, tokenizer = net.start(Path(args.source), shape, args.layers)
     recipe = loop_of_encoders.Recipe(epochs=args.epochs, batch_rows=args.batch_rows, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
-    looked = [row for row in dev[task.name] if row.get("seen", True)][:400]
-    ran = loop_of_encoders.train(encoder, tokenizer, task, rows[task.name], recipe, lambda: publish_encoder.glance(encoder, tokenizer, task, looked), args.looks)
+    looked = {t: [row for row in dev[t.name] if row.get("seen", True)][:400] for t in wanted}
+
+    def look() -> dict[str, float]:
+        found = {t.name: publish_encoder.glance(encoder, tokenizer, t, part) for t, part in looked.items()}
+        return {f"{name}_{metric}" if len(found) > 1 else metric: value for name, of in found.items() for metric, value in of.items()}
+
+    ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look, args.looks)
     net.save(encoder, tokenizer, work)
-    return {**asdict(recipe), **ran, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
+    return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
 
 
 def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
@@ -119,8 +124,7 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     if args.lora:
         weights = model.adapted(weights, args.lora)
     weights.to("cuda" if torch.cuda.is_available() else "cpu")
-    weigh = dict(pair.split("=") for pair in args.mix.split(",") if pair)
-    shares = [batches.Share(t, rows[t.name], float(weigh.get(t.name, 1))) for t in wanted]
+    shares = _shares(args, wanted, rows)
     recipe = loop.Recipe(
         minutes=args.minutes,
         steps=args.steps,
@@ -135,6 +139,12 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     device = str(weights.device)
     model.save(model.merged(weights).to("cpu"), prompt, work)
     return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device}
+
+
+def _shares(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]) -> list[batches.Share]:
+    """Each task's rows, as often as `--mix` says."""
+    weigh = dict(pair.split("=") for pair in args.mix.split(",") if pair)
+    return [batches.Share(t, rows[t.name], float(weigh.get(t.name, 1))) for t in wanted]
 
 
 def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]):  # noqa: ANN202
@@ -272,7 +282,7 @@ def parser() -> argparse.ArgumentParser:
     p = commands.choices["train"]
     for flag, kind, default, what in (
         ("--hidden", int, 256, "width, a multiple of 32 (scratch)"),
-        ("--layers", int, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default)"),
+        ("--layers", int, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default; an encoder's checkpoint: grown to so many)"),
         ("--vocabulary", int, 0, "scratch: BPE size, 4096 by default; minilm: how many of its pieces are kept, all by default"),
         ("--context", int, 1280, "tokens of prompt and answer (scratch)"),
         ("--minutes", float, 60.0, "how long a decoder; the schedule ends with them"),

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 
 from . import lineage
+from .batches import Share
 from .data import sha256
 from .encoder import export, loop, net
 from .encoder import publish as encoder
@@ -58,7 +59,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     rng, count = random.Random(lesson.seed), steps * recipe.batch_rows
     old = rng.choices(rehearsed or choosing, k=count - int(TAUGHT * count))
     drawn = old + [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
-    ran = loop.train(weights, tokenizer, task, drawn, replace(recipe, epochs=1.0), dict, 0)
+    ran = loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0), dict, 0)
     way = _settle(weights, before, tokenizer, task, choosing)
     net.save(weights, tokenizer, work)
     card = tomllib.loads((version / "card.toml").read_text())
@@ -76,7 +77,7 @@ def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop
     weights, tokenizer = export.load(version)
     drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.batch_rows)]
     began = time.monotonic()
-    loop.train(weights, tokenizer, task, drawn, replace(recipe, epochs=1.0), dict, 0)
+    loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0), dict, 0)
     return (time.monotonic() - began) / PROBE
 
 

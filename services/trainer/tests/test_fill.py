@@ -95,7 +95,7 @@ def test_any_logits_make_calls_of_the_input_with_references_that_reach_back() ->
 def test_the_loss_falls_to_what_the_target_says_and_a_literal_may_be_said_either_way() -> None:
     torch.manual_seed(1)
     task, few = learned("episode"), rows("episode")[:4]
-    filler, tokenizer = encoders.pretrained(study.shape_of(task, rows("episode")), 1, 3000)
+    filler, tokenizer = encoders.pretrained(study.shape_of([(task, rows("episode"))]), 1, 3000)
     learns = study.Study(filler, tokenizer, task)
     examples = [learns.example(row) for row in few]
     assert any(w.value >= 0 and w.runs for e in examples for w in e.wanted), "known and said"
@@ -134,7 +134,7 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     assert card["training"]["parity"] >= 0.99 and card["scores"]["episode"]["nodes_f1"] > 0.5
     before, _ = encoders.start(first / "1", of_json(json.loads((first / "1" / "slots.json").read_text())))
     task = tasks.KNOWN["summarize"]()
-    shape = study.shape_of(task, data.read(tmp_path / "summarize.train.jsonl", task))
+    shape = study.shape_of([(task, data.read(tmp_path / "summarize.train.jsonl", task))])
     after, _ = encoders.start(first / "1", shape)
     value = next(v for v in shape.values if v in before.shape.values)
     assert torch.equal(after.values[shape.values.index(value)], before.values[before.shape.values.index(value)]) and torch.equal(after.ask.weight, before.ask.weight)

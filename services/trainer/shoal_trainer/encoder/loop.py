@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from tqdm import tqdm
 
+from ..batches import Share
 from ..data import DataError
 from ..tasks import Row, Task
 from . import study
@@ -40,26 +41,26 @@ def study_of(encoder: nn.Module, tokenizer: Tokenizer, task: Task, recipe: Recip
     return of_fillers.Study(encoder, tokenizer, task) if isinstance(encoder, Filler) else study.Study(encoder, tokenizer, task, recipe.class_weight)
 
 
-def train(encoder: nn.Module, tokenizer: Tokenizer, task: Task, rows: list[Row], recipe: Recipe, judge: Callable[[], dict[str, float]], looks: int) -> dict[str, float]:
-    """Trains in place, and looks at dev by `judge` so many times. Returns what the card says of the run."""
+def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, judge: Callable[[], dict[str, float]], looks: int) -> dict[str, float]:
+    """Trains in place, and looks at dev by `judge` so many times. A batch is of one share. Returns what the card says of the run."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     device = next(encoder.parameters()).device
-    learns = study_of(encoder, tokenizer, task, recipe)
-    examples = _Examples(learns.example, task, rows, recipe, rng)
+    studies = [study_of(encoder, tokenizer, share.task, recipe) for share in shares]
+    examples = [_Examples(learns.example, share, recipe, rng) for learns, share in zip(studies, shares)]
     for name, parameter in encoder.body.named_parameters():
         # A word that the rows do not hold must stay where its neighbours are.
         parameter.requires_grad = not name.startswith("embeddings.")
     heads = [p for n, p in encoder.named_parameters() if not n.startswith("body.")]
     body = [p for p in encoder.body.parameters() if p.requires_grad]
-    steps = max(1, int(recipe.epochs * len(rows) / recipe.batch_rows))
+    steps = max(1, int(recipe.epochs * sum(len(share.rows) * share.weight for share in shares) / recipe.batch_rows))
     optimizer = torch.optim.AdamW([{"params": heads, "lr": recipe.head_rate}, {"params": body, "lr": recipe.rate}], weight_decay=recipe.decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [recipe.head_rate, recipe.rate], total_steps=steps, pct_start=0.1)
     began, read = time.monotonic(), 0
     encoder.train()
     bar = tqdm(range(steps), unit="step", mininterval=5)
-    for step, drawn in zip(bar, examples):
+    for step, (learns, drawn) in zip(bar, _mixed(studies, examples, shares, rng)):
         batch = tuple(part.to(device) for part in learns.batch(drawn))
         loss = learns.loss(batch)
         loss.backward()
@@ -74,14 +75,23 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, task: Task, rows: list[Row],
             bar.write(json.dumps({"step": step + 1, **judge()}))
             encoder.train()
     encoder.to("cpu").eval()
-    return {"device": device.type, "steps": steps, "tokens": read, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": examples.unreadable}
+    return {"device": device.type, "steps": steps, "tokens": read, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": sum(of.unreadable for of in examples)}
+
+
+def _mixed(studies: list[Any], examples: list[_Examples], shares: list[Share], rng: random.Random) -> Iterator[tuple[Any, list[Any]]]:
+    """Batches without end, each with its study; of each share as many as its rows and its weight say."""
+    streams = [iter(of) for of in examples]
+    weights = [len(share.rows) * share.weight for share in shares]
+    while True:
+        i = rng.choices(range(len(shares)), weights)[0] if len(shares) > 1 else 0
+        yield studies[i], next(streams[i])
 
 
 class _Examples:
     """Batches without end: every row once a round, in random order."""
 
-    def __init__(self, make: Callable[[Row], Any], task: Task, rows: list[Row], recipe: Recipe, rng: random.Random) -> None:
-        self._make, self._task, self._rows, self._recipe, self._rng = make, task, rows, recipe, rng
+    def __init__(self, make: Callable[[Row], Any], share: Share, recipe: Recipe, rng: random.Random) -> None:
+        self._make, self._task, self._rows, self._recipe, self._rng = make, share.task, share.rows, recipe, rng
         self.unreadable = 0  # Rows of the first round whose target is no reading of their input: they are left out.
 
     def __iter__(self) -> Iterator[list[Any]]:

@@ -1,6 +1,7 @@
 """The weights: a BERT body, a head for the class of a text, a head for the tags of its tokens."""
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,11 +133,14 @@ def save(encoder: Encoder | fill.Filler, tokenizer: Tokenizer, folder: Path) -> 
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def start(folder: Path, shape: Shape | fill.Shape) -> tuple[Encoder | fill.Filler, Tokenizer]:
-    """A checkpoint or an exported version to train on from. Heads are carried over where the outputs are still the same."""
+def start(folder: Path, shape: Shape | fill.Shape, layers: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
+    """A checkpoint or an exported version to train on from. Heads are carried over where the outputs are still the same. It is grown to so many
+    `layers` if it has fewer."""
     from . import export
 
     before, tokenizer = load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
+    if layers > before.body.config.num_hidden_layers:
+        grow(before, layers)
     if before.shape == shape:
         return before, tokenizer
     encoder = made(before.body.config, shape)
@@ -145,6 +149,26 @@ def start(folder: Path, shape: Shape | fill.Shape) -> tuple[Encoder | fill.Fille
         _name_values(encoder, tokenizer)
         encoder.carry(before)
     return encoder, tokenizer
+
+
+@torch.no_grad()
+def grow(encoder: Encoder | fill.Filler, layers: int) -> None:
+    """Puts new layers on top, to so many in all. Each begins as a copy of the one below that adds nothing (its two outputs are zero, as in
+    Bachlechner 2020, "ReZero is All You Need"), so that what has been learned stays, and training goes on from there."""
+    config, stack = encoder.body.config, encoder.body.encoder.layer
+    last = stack[-1].output.LayerNorm
+    # A norm of what a norm gave: with the spread and the mean that it gives on the whole, nearly nothing changes.
+    mean = last.bias.mean()
+    spread = (last.weight.square() + (last.bias - mean).square()).mean().sqrt()
+    while len(stack) < layers:
+        new = copy.deepcopy(stack[-1])
+        for part in (new.attention.output, new.output):
+            part.dense.weight.zero_()
+            part.dense.bias.zero_()
+            part.LayerNorm.weight.fill_(spread)
+            part.LayerNorm.bias.fill_(mean)
+        stack.append(new)
+    config.num_hidden_layers = layers
 
 
 def load(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:

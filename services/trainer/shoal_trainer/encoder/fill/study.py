@@ -162,12 +162,12 @@ def runs_of(value: str, text: str, encoding: Any) -> list[tuple[int, int]]:
     return found
 
 
-def shape_of(task: Task, rows: list[Row]) -> net.Shape:
-    """What the rows' calls hold."""
+def shape_of(parts: list[tuple[Task, list[Row]]]) -> net.Shape:
+    """What the calls of the tasks' rows hold."""
     written: dict[str, Counter[str]] = defaultdict(Counter)
     said, fields = [], []
     returns: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
+    for task, row in ((task, row) for task, rows in parts for row in rows):
         for call in row["target"]:
             if isinstance(call.get("result"), dict):
                 returns[f"{call['service']}.{call['method']}"].update(call["result"])
