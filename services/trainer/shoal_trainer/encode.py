@@ -21,7 +21,7 @@ from .export import ExportError
 from .generate import CHOOSERS, TAUGHT, WAYS, judge, stage
 from .lesson import Lesson, LessonError, Staged
 from .parity import ParityError
-from .tasks import Task
+from .tasks import Row, Task
 
 __all__ = ["judge", "train_from"]
 
@@ -49,22 +49,27 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     task, taught = lesson.task, lesson.corrections
     weights, tokenizer = export.load(version)
     before = {name: part.detach().clone() for name, part in weights.named_parameters()}
-    rows = lesson.rehearsal[task.name]
-    choosers, rehearsed = rows[: min(CHOOSERS, len(rows) // 5)], rows[min(CHOOSERS, len(rows) // 5) :]
-    choosing = [row for i, old in enumerate(choosers) for row in (old, taught[i % len(taught)])] or taught
+    choosers: dict[str, list[Row]] = {}
+    rehearsed: dict[str, list[Row]] = {}
+    for known in lesson.tasks:
+        rows = lesson.rehearsal[known.name]
+        kept = min(CHOOSERS, len(rows) // 5)
+        choosers[known.name], rehearsed[known.name] = rows[:kept], rows[kept:]
+    choosers[task.name] = [row for i, old in enumerate(choosers[task.name]) for row in (old, taught[i % len(taught)])] or taught
     # At the default 2e-4 and 1e-3, a first training's: with a quarter of them 120 steps did not teach a new word.
     recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, batch_rows=_batch_rows(version), seed=lesson.seed)
     steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))
     # The loop takes each row once a round; what is drawn here is all the rows of all its steps.
     rng, count = random.Random(lesson.seed), steps * recipe.batch_rows
-    old = rng.choices(rehearsed or choosing, k=count - int(TAUGHT * count))
-    drawn = old + [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
-    ran = loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0), dict, 0)
-    way = _settle(weights, before, tokenizer, task, choosing)
+    each = max(1, (count - int(TAUGHT * count)) // len(lesson.tasks))
+    drawn = {known.name: rng.choices(rehearsed[known.name] or choosers[known.name], k=each) for known in lesson.tasks}
+    drawn[task.name] += [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
+    ran = loop.train(weights, tokenizer, [Share(known, drawn[known.name]) for known in lesson.tasks], replace(recipe, epochs=1.0), dict, 0)
+    way = _settle(weights, before, tokenizer, [Share(known, choosers[known.name]) for known in lesson.tasks])
     net.save(weights, tokenizer, work)
     card = tomllib.loads((version / "card.toml").read_text())
     how = {"from": f"{card['name']}@{card['version']}", "way": way, "rate": recipe.rate, "seed": lesson.seed, **ran}
-    return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {task.name: len(rehearsed)}}
+    return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {name: len(rows) for name, rows in rehearsed.items()}}
 
 
 def _batch_rows(version: Path) -> int:
@@ -82,8 +87,8 @@ def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop
 
 
 @torch.no_grad()
-def _settle(weights: net.Encoder, before: dict[str, torch.Tensor], tokenizer: Tokenizer, task: Task, choosing: list[dict[str, Any]]) -> float:
-    """Sets the weights to the nearest of the good points of `WAYS` between the old ones and the trained; returns which."""
+def _settle(weights: net.Encoder, before: dict[str, torch.Tensor], tokenizer: Tokenizer, choosers: list[Share]) -> float:
+    """Sets the weights to the nearest of the good points of `WAYS` between the old ones and the trained, by the mean over the tasks; returns which."""
     after = {name: part.detach().clone() for name, part in weights.named_parameters()}
 
     def go(way: float) -> None:
@@ -93,7 +98,7 @@ def _settle(weights: net.Encoder, before: dict[str, torch.Tensor], tokenizer: To
     tried = {}
     for way in WAYS:
         go(way)
-        tried[way] = encoder.glance(weights, tokenizer, task, choosing)["right"]
+        tried[way] = sum(encoder.glance(weights, tokenizer, of.task, of.rows)["right"] for of in choosers) / len(choosers)
         print(f"{way:.0%} of the way: {tried[way]:.3f} of the choosing rows right", file=sys.stderr)
     nearest = min(way for way, right in tried.items() if right >= max(tried.values()) - CLOSE)
     go(nearest)

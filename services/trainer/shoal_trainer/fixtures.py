@@ -243,7 +243,7 @@ def filler(root: Path) -> None:
     tokenizer.add_special_tokens(WORDS[:4])
     marks = [(mark, WORDS.index(mark)) for mark in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks)
-    shape = fill.Shape(("1", "2", "noon", "Oslo"), {"Cabs_1.riders": (0, 1), "Food_2.city": (3,)}, ("street",), True, {"Cabs_1.FindStop": ("near_to", "riders")})
+    shape = fill.Shape(("1", "2", "noon", "Oslo"), {"Cabs_1.riders": (0, 1), "Food_2.city": (3,)}, ("street",), {"Cabs_1.FindStop": ("near_to", "riders")})
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=256, initializer_range=0.5,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -257,7 +257,7 @@ def filler(root: Path) -> None:
     (here / "calls.answer.jinja").write_text(CALLS)
     extra = {
         "limits": {"context_tokens": 256, "max_new_tokens": 0},
-        "fill": {"input": {"methods": "methods", "turns": "turns"}},
+        "fill": {"calls": {"methods": "methods", "turns": "turns", "references": True}},
         "output": {"calls": {"template": "calls.answer.jinja"}},
         "training": {"seed": SEED},
     }

@@ -42,7 +42,7 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
     from_where = lineage.of(weights)
     about: dict[str, Any] = {"name": version.name, "version": version.version, "licence": lineage.licence(from_where), "price": card.PRICE}
     if (weights / "encoder.safetensors").is_file():
-        about |= encoder.export(version.here, weights, tasks[0], version.precision, version.rows(dev[tasks[0].name]), version.parity)
+        about |= encoder.export(version.here, weights, [(task, version.rows(dev[task.name])) for task in tasks], version.precision, version.parity)
     else:
         about |= _decoder(version, weights, tasks, dev)
     about["description"] = version.description or about["description"]

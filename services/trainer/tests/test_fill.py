@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ from shoal_trainer.encoder.fill.folder import as_json, of_json
 from shoal_trainer.prompt import environment
 
 GIVEN = {"methods": {"Z_1": {"PayBill": ["due_date"]}, "A_1": {"GoTo": ["x", "yZ"], "Ask": []}}, "turns": ["Hi there.", {"speaker": "system", "text": "Hi?"}]}
-FIELDS = {"methods": "methods", "turns": "turns"}
+WAY = asked.Way("methods", "turns", references=True)
 
 
 def test_names_are_words_that_stand_where_their_tokens_begin() -> None:
     assert [asked.words(n) for n in ("FindEvents", "city_of__event", "Hotels_1", "_HTTPPort2Go_")] == ["Find Events", "city of event", "Hotels 1", "HTTPPort2 Go"]
-    given = asked.Asked.of(GIVEN, FIELDS)
+    given = asked.Asked.of(GIVEN, WAY)
     assert given.names == "A 1 : Ask ( ) Go To ( x , y Z , ) Z 1 : Pay Bill ( due date , ) " and given.text == "> Hi there. < Hi?"
     assert given.methods == (("A_1", "Ask"), ("A_1", "GoTo"), ("Z_1", "PayBill")) and given.parameters == ((1, "x"), (1, "yZ"), (2, "due_date"))
     encoding = given.encoded(untouched(pieces()))
@@ -45,8 +46,8 @@ def test_a_value_is_found_wherever_it_is_said_as_whole_words() -> None:
 def test_what_is_often_said_or_was_meant_and_not_said_is_known() -> None:
     said = [("A.x", "Oslo", True)] * net.OFTEN + [("A.x", "rare", True)] * (net.OFTEN - 1) + [("B.x", "2019-03-02", True), ("B.x", "2019-03-02", False), ("B.y", "once", False)]
     shape = net.shape(said, ["", "street"])
-    assert shape.values == ("2019-03-02", "Oslo") and shape.slots == {"A.x": (1,), "B.x": (0,)} and shape.fields == ("street",) and shape.references
-    assert shape.known("C.x") == (0, 1) and shape.known("C.z") is None and not net.shape(said, []).references
+    assert shape.values == ("2019-03-02", "Oslo") and shape.slots == {"A.x": (1,), "B.x": (0,)} and shape.fields == ("street",)
+    assert shape.known("C.x") == (0, 1) and shape.known("C.z") is None
     with_returns = net.shape(said, ["street"], {"A.find": {"street", "name"}})
     assert with_returns.returns == {"A.find": ("name", "street")} and of_json(json.loads(as_json(with_returns))) == with_returns
 
@@ -72,12 +73,14 @@ def logits(given: asked.Asked, shape: net.Shape, rng: np.random.Generator, token
 
 
 def test_any_logits_make_calls_of_the_input_with_references_that_reach_back() -> None:
-    rng, given, tokenizer = np.random.default_rng(5), asked.Asked.of(GIVEN, FIELDS), untouched(pieces())
-    shape = net.Shape(("1", "2"), {"A_1.x": (1,)}, ("street",), True, {"A_1.Ask": ("street",)})
+    rng, given, tokenizer = np.random.default_rng(5), asked.Asked.of(GIVEN, WAY), untouched(pieces())
+    shape = net.Shape(("1", "2"), {"A_1.x": (1,)}, ("street",), {"A_1.Ask": ("street",)})
     encoding = given.encoded(tokenizer)
     places, seen = asked.places(given, encoding), set()
     for _ in range(300):
-        reading = decode.read(shape, given, places, encoding.offsets, logits(given, shape, rng, len(encoding.ids)))
+        reading = decode.read(shape, WAY, given, places, encoding.offsets, out := logits(given, shape, rng, len(encoding.ids)))
+        plain = decode.read(shape, replace(WAY, references=False), given, places, encoding.offsets, out)
+        assert all(isinstance(value, str) for call in plain.calls for value in call.parameters.values())
         names = [call.name for call in reading.calls]
         assert names and len(set(names)) == len(names) and all(x <= 0 for x in reading.logprobs)
         for n, call in enumerate(reading.calls):
@@ -140,20 +143,30 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     assert torch.equal(after.values[shape.values.index(value)], before.values[before.shape.values.index(value)]) and torch.equal(after.ask.weight, before.ask.weight)
     done = run("train", "--task", "summarize", "--from", first / "1", "--epochs", "1", "--out", tmp_path / "summarize", *small)
     assert done.returncode == 0, done.stderr[-3000:]
+    # Both at once, one layer deeper: what is put on top changes nothing until it has learned.
+    grown, _ = encoders.start(first / "1", before.shape, 2)
+    ids = torch.arange(1, 60)[None]
+    was, now = (of.eval().body(ids).last_hidden_state for of in (before, grown))
+    assert len(grown.body.encoder.layer) == 2 and torch.cosine_similarity(was, now, dim=-1).min() > 0.9
+    both = tmp_path / "both"
+    done = run("train", "--task", "episode,summarize", "--from", first / "1", "--layers", "2", "--epochs", "1", "--mix", "episode=2", "--out", both, *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = tomllib.loads((both / "1" / "card.toml").read_text())
+    assert card["training"]["runs"][-1]["layers"] == 2 and card["training"]["runs"][-1]["steps"] == 60 * 3 // 8
+    assert {name: way["references"] for name, way in card["fill"].items()} == {"episode": True, "summarize": False} and set(card["calibration"]) == set(card["fill"])
     corrected = tmp_path / "corrections.jsonl"
     corrected.write_text("".join(json.dumps({**row, "id": f"c{i}", "source": f"p{i % 3}"}) + "\n" for i, row in enumerate(found_episodes(12))))
-    done = run("retrain", "--task", "episode", "--corrections", corrected, "--specialist", first, "--data", tmp_path, "--work", tmp_path / "work", "--steps", "3", "--dev-rows", "10")
+    done = run("retrain", "--task", "episode", "--corrections", corrected, "--specialist", both, "--data", tmp_path, "--work", tmp_path / "work", "--steps", "3", "--dev-rows", "10")
     assert done.returncode in (0, 3), done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["corrections"] == 12 and report["to_version"] == 2 and (done.returncode == 0) == report["accepted"], report
     second = tomllib.loads((tmp_path / "summarize" / "1" / "card.toml").read_text())
-    assert len(second["training"]["runs"]) == 2 and second["fill"]["input"]["turns"] == "dialogue"
-    assert not json.loads((tmp_path / "summarize" / "1" / "slots.json").read_text())["references"]
+    assert len(second["training"]["runs"]) == 2 and second["fill"]["summarize"]["turns"] == "dialogue" and not second["fill"]["summarize"]["references"]
 
 
 def test_fewer_or_more_methods_are_called_by_the_cards_threshold() -> None:
-    given, shape = asked.Asked.of(GIVEN, FIELDS), net.Shape((), {}, ())
+    given, shape = asked.Asked.of(GIVEN, WAY), net.Shape((), {}, ())
     encoding = given.encoded(untouched(pieces()))
     out = logits(given, shape, np.random.default_rng(1), len(encoding.ids))._replace(called=np.array([-2.0, 3.0, -9.0], np.float32))
     places = asked.places(given, encoding)
-    assert [len(decode.read(shape, given, places, encoding.offsets, out, least).calls) for least in (0.5, 0.13, 0.11, 0.00001)] == [1, 1, 2, 3]
+    assert [len(decode.read(shape, replace(WAY, called=least), given, places, encoding.offsets, out).calls) for least in (0.5, 0.13, 0.11, 0.00001)] == [1, 1, 2, 3]

@@ -3,18 +3,15 @@
 //! They are rendered as a tagger's are ([`crate::tagger::answer`] says how), with these variables:
 //!
 //! - `calls`: in their order, each with `service`, `method` and `parameters`; a parameter has `name` and either `text`, or `call` (the number
-//!   of an earlier call, from 1) and `field`. Of a model without references (`slots.json`) each has `text`.
+//!   of an earlier call, from 1) and `field`. Of a task without `references` (the card's `[fill.TASK]`) each has `text`.
 //! - `task`: the task.
 //!
 //! What a parameter does not have is undefined, and an error where it is used: ask `{% if p.call is defined %}`.
-use super::{
-    decode::{Call, Fill},
-    slots::Slots,
-};
+use super::decode::{Call, Fill};
 use crate::tagger::answer::Templates;
 use minijinja::{Error, Value, context};
 
-/// Compiles a template, under its file's name, and tries it on calls of each form that the model may make.
+/// Compiles a template, under its file's name, and tries it on calls of each form that the task may have: with `references`, or without.
 ///
 /// # Errors
 /// What is wrong with it, for its author.
@@ -23,12 +20,12 @@ pub(super) fn add(
     file: &str,
     source: &str,
     task: &str,
-    slots: &Slots,
+    references: bool,
 ) -> Result<(), String> {
     templates.add(file, source)?;
     let parameter = |fill: Fill| ("name".to_owned(), fill);
     let mut forms = vec![Vec::new(), vec![parameter(Fill::Text("a \"word\"".into())); 2]];
-    if slots.references {
+    if references {
         forms.push(vec![parameter(Fill::Reference(1, "field".into()))]);
     }
     let call = |parameters: &Vec<(String, Fill)>| Call {

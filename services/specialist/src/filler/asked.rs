@@ -1,5 +1,5 @@
 //! What of a prompt is read: the methods that there are, and a conversation, as one text. Pure.
-use crate::{error::Error, folder::manifest::FillInput};
+use crate::{error::Error, folder::manifest::Filling};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 
@@ -29,7 +29,7 @@ impl Asked {
     ///
     /// # Errors
     /// `Invalid`, with the field.
-    pub(super) fn of(fields: &FillInput, place: &str, mut object: Map<String, Value>) -> Result<Self, Error> {
+    pub(super) fn of(fields: &Filling, place: &str, mut object: Map<String, Value>) -> Result<Self, Error> {
         let fault = |name: &str, what: &str| Error::invalid(format!("{place}.{name}"), what);
         let methods = object
             .remove(&fields.methods)
@@ -87,7 +87,7 @@ impl Asked {
 }
 
 /// What a caller should give.
-pub(super) fn told(fields: &FillInput) -> String {
+pub(super) fn told(fields: &Filling) -> String {
     format!(
         "give an object whose `{}` is {{service: {{method: [parameter, ...]}}}} and whose `{}` is a list of what was said",
         fields.methods, fields.turns
@@ -131,10 +131,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn fields() -> FillInput {
-        FillInput {
+    fn fields() -> Filling {
+        Filling {
             methods: "methods".into(),
             turns: "turns".into(),
+            references: true,
+            called: 0.5,
         }
     }
 

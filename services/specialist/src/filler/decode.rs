@@ -3,7 +3,7 @@
 //! Which methods are called and in which order is said at their names; each parameter's value comes from the likeliest of four
 //! sources: nowhere, a known value, a run of the conversation's words, or what an earlier call returned.
 use super::{read::Given, slots::Slots};
-use crate::sampling::Choice;
+use crate::{folder::manifest::Filling, sampling::Choice};
 use std::ops::Range;
 
 /// Where a value comes from, in the order of the model's `source` logits.
@@ -73,10 +73,10 @@ pub struct Call {
     pub parameters: Vec<(String, Fill)>,
 }
 
-/// Calls in their order, at least one, and each choice that was made. `least` is the probability from which on a method is called.
-pub(super) fn read(slots: &Slots, least: f64, given: &Given, logits: &Logits<'_>) -> (Vec<Call>, Vec<Choice>) {
+/// Calls in their order, at least one, and each choice that was made.
+pub(super) fn read(slots: &Slots, way: &Filling, given: &Given, logits: &Logits<'_>) -> (Vec<Call>, Vec<Choice>) {
     let methods = &given.asked.methods;
-    let least = (least / (1.0 - least)).ln();
+    let least = (way.called / (1.0 - way.called)).ln();
     let mut choices = Vec::new();
     let mut called: Vec<usize> = (0..methods.len())
         .filter(|m| f64::from(logits.called[*m]) >= least)
@@ -97,6 +97,7 @@ pub(super) fn read(slots: &Slots, least: f64, given: &Given, logits: &Logits<'_>
     let mut calls = Vec::with_capacity(called.len());
     for (n, method) in called.iter().enumerate() {
         let (service, name) = methods[*method].clone();
+        let before = if way.references { &called[..n] } else { &[] };
         let mut call = Call {
             service,
             method: name,
@@ -104,7 +105,7 @@ pub(super) fn read(slots: &Slots, least: f64, given: &Given, logits: &Logits<'_>
         };
         for (p, (of, parameter)) in given.asked.parameters.iter().enumerate() {
             if of == method {
-                let (filled, choice) = fill(slots, given, logits, p, &called[..n]);
+                let (filled, choice) = fill(slots, given, logits, p, before);
                 choices.push(choice);
                 call.parameters.extend(filled.map(|fill| (parameter.clone(), fill)));
             }
@@ -114,14 +115,14 @@ pub(super) fn read(slots: &Slots, least: f64, given: &Given, logits: &Logits<'_>
     (calls, choices)
 }
 
-/// What is likeliest of one parameter, with the calls before its own.
+/// What is likeliest of one parameter, with the calls before its own that it may refer to.
 fn fill(slots: &Slots, given: &Given, logits: &Logits<'_>, p: usize, before: &[usize]) -> (Option<Fill>, Choice) {
     let (method, parameter) = &given.asked.parameters[p];
     let may = [
         true,
         !slots.values.is_empty(),
         !given.text.is_empty(),
-        slots.references && !before.is_empty(),
+        !before.is_empty(),
     ];
     let source: Vec<f64> = logits
         .source

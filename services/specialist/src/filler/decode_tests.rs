@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const TEXT: &str = "> book a cab to Oslo .";
 
 fn slots() -> Slots {
-    let text = r#"{"values": ["1", "2", "Oslo"], "slots": {"Cab_1.riders": [0, 1], "Bus_1.none": []}, "fields": ["street"], "references": true, "returns": {"Cab_1.Get": ["street", "to"]}}"#;
+    let text = r#"{"values": ["1", "2", "Oslo"], "slots": {"Cab_1.riders": [0, 1], "Bus_1.none": []}, "fields": ["street"], "returns": {"Cab_1.Get": ["street", "to"]}}"#;
     Slots::parse(text).expect("good")
 }
 
@@ -71,10 +71,10 @@ impl Made {
     }
 
     fn read(&self) -> (Vec<Call>, Vec<Choice>) {
-        self.read_from(0.5)
+        self.read_as(0.5, true)
     }
 
-    fn read_from(&self, least: f64) -> (Vec<Call>, Vec<Choice>) {
+    fn read_as(&self, called: f64, references: bool) -> (Vec<Call>, Vec<Choice>) {
         let rows = |values, width| Rows { values, width };
         let logits = Logits {
             called: &self.called,
@@ -86,7 +86,13 @@ impl Made {
             origin: rows(&self.origin, 2),
             field: rows(&self.field, 2),
         };
-        read(&slots(), least, &given(), &logits)
+        let way = Filling {
+            methods: "methods".into(),
+            turns: "turns".into(),
+            references,
+            called,
+        };
+        read(&slots(), &way, &given(), &logits)
     }
 }
 
@@ -164,9 +170,14 @@ fn a_reference_is_to_a_field_that_the_call_returns_if_that_is_known() {
     made.field[..2].copy_from_slice(&[1.0, 2.0]);
     let to = made.read().0[1].parameters.clone();
     assert_eq!(to, [("to".to_owned(), Fill::Reference(1, "street".into()))]);
-    let known = Slots::parse(
-        r#"{"values": [], "slots": {}, "fields": ["street"], "references": true, "returns": {"Cab_1.Get": ["to"]}}"#,
+    let plain = made.read_as(0.5, false).0;
+    assert!(
+        plain
+            .iter()
+            .flat_map(|c| &c.parameters)
+            .all(|(_, fill)| matches!(fill, Fill::Text(_)))
     );
+    let known = Slots::parse(r#"{"values": [], "slots": {}, "fields": ["street"], "returns": {"Cab_1.Get": ["to"]}}"#);
     assert!(!known.expect("good").may_return("Cab_1", "Get", "street"));
 }
 
@@ -174,7 +185,7 @@ fn a_reference_is_to_a_field_that_the_call_returns_if_that_is_known() {
 fn a_card_may_have_methods_called_that_are_not_likely() {
     let mut made = Made::zero();
     made.called = vec![-2.0, 3.0];
-    let called = |least| made.read_from(least).0.len();
+    let called = |least| made.read_as(least, true).0.len();
     assert_eq!((called(0.5), called(0.13), called(0.11), called(0.01)), (1, 1, 2, 2));
 }
 

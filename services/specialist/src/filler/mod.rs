@@ -16,7 +16,7 @@ pub use decode::{Call, Fill};
 use crate::{
     encoder::prove,
     error::Error,
-    folder::{Folder, Task, manifest::FillInput},
+    folder::{Folder, Task, manifest::Filling},
     one_run::{Limits, OneRun, Padded, Prepared, Reads, Runs, object},
     prompt::Prompt,
     runtime::{Beside, Options, OrtEncoder, Output},
@@ -30,7 +30,10 @@ use jsonschema::Validator;
 use read::Given;
 use shoal_kit::config;
 use slots::Slots;
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 use tokenizers::Tokenizer;
 
 /// Inputs of the graph beside the text: the tokens of methods' names `[rows, M]`, of parameters' `[rows, P]`, and the method of each
@@ -58,24 +61,24 @@ pub(crate) fn load(
         file: file.to_owned(),
         message,
     };
-    let card = folder.card.fill.as_ref();
-    let card = card.ok_or_else(|| fault("card.toml", "it has no [fill]".into()))?;
+    let ways = &folder.card.fill;
     let slots = folder.text(slots::FILE).unwrap_or_default();
     let slots = Slots::parse(slots).map_err(|e| fault(slots::FILE, e))?;
     let mut templates = Templates::new().map_err(|e| fault("card.toml", e.to_string()))?;
     for task in &folder.tasks {
         let file = task.template.as_deref().unwrap_or_default();
         let source = folder.text(file).unwrap_or_default();
-        answer::add(&mut templates, file, source, &task.name, &slots).map_err(|e| fault(file, e))?;
+        let references = ways.get(&task.name).is_some_and(|way| way.references);
+        answer::add(&mut templates, file, source, &task.name, references).map_err(|e| fault(file, e))?;
     }
-    let reads = Conversation::of(&card.input, &folder.tasks)
-        .map_err(|(task, e)| fault(&format!("input schema of task {task}"), e))?;
+    let reads =
+        Conversation::of(ways, &folder.tasks).map_err(|(task, e)| fault(&format!("input schema of task {task}"), e))?;
     let outputs: Vec<&[&str]> = OUTPUTS.iter().map(std::slice::from_ref).collect();
     let beside = [METHOD_AT, PARAMETER_AT, PARAMETER_OF];
     let mut runs = Fills {
         model: OrtEncoder::open(library, &folder.model, &beside, &outputs, options)?,
         slots,
-        called: card.called,
+        ways: ways.clone(),
         templates,
     };
     let context_tokens = folder.card.limits.context_tokens as usize;
@@ -101,13 +104,13 @@ pub(crate) fn load(
 
 /// How a filler reads requests.
 pub(crate) struct Conversation {
-    fields: FillInput,
+    ways: BTreeMap<String, Filling>,
     schemas: HashMap<String, Validator>,
 }
 
 impl Conversation {
     /// As the card says of the tasks; the error is of the task named.
-    fn of(fields: &FillInput, tasks: &[Task]) -> Result<Self, (String, String)> {
+    fn of(ways: &BTreeMap<String, Filling>, tasks: &[Task]) -> Result<Self, (String, String)> {
         let schema = |task: &Task| {
             let schema = jsonschema::validator_for(task.input_schema.as_ref()?);
             Some(match schema {
@@ -116,7 +119,7 @@ impl Conversation {
             })
         };
         Ok(Self {
-            fields: fields.clone(),
+            ways: ways.clone(),
             schemas: tasks.iter().filter_map(schema).collect::<Result<_, _>>()?,
         })
     }
@@ -128,9 +131,9 @@ impl Reads for Conversation {
     const NOUN: &'static str = "filler";
 
     fn asked(&self, task: &str, prompt: Prompt) -> Result<Asked, Error> {
-        let told = || asked::told(&self.fields);
-        let (place, object) = object::read(prompt, self.schemas.get(task), Self::NOUN, told)?;
-        Asked::of(&self.fields, place, object)
+        let way = way(&self.ways, task).map_err(|message| Error::Broken { message })?;
+        let (place, object) = object::read(prompt, self.schemas.get(task), Self::NOUN, || asked::told(way))?;
+        Asked::of(way, place, object)
     }
 
     fn bytes(asked: &Asked) -> usize {
@@ -146,11 +149,16 @@ impl Reads for Conversation {
     }
 }
 
+/// How a task is read and decoded: a folder's check saw to it that each has its own.
+fn way<'a>(ways: &'a BTreeMap<String, Filling>, task: &str) -> Result<&'a Filling, String> {
+    ways.get(task).ok_or_else(|| format!("the card has no [fill.{task}]"))
+}
+
 /// A filler's model, and how its logits become answers.
 struct Fills {
     model: OrtEncoder,
     slots: Slots,
-    called: f64,
+    ways: BTreeMap<String, Filling>,
     templates: Templates,
 }
 
@@ -250,7 +258,7 @@ impl Runs for Fills {
     }
 
     fn answer(&self, said: &Said, row: usize, given: &Given, task: &Prepared) -> Result<(String, Vec<Choice>), String> {
-        let (calls, choices) = decode::read(&self.slots, self.called, given, &said.row(row));
+        let (calls, choices) = decode::read(&self.slots, way(&self.ways, &task.name)?, given, &said.row(row));
         let answer = answer::render(&self.templates, &task.template, &task.name, &calls);
         Ok((answer.map_err(|e| format!("{e:#}"))?, choices))
     }

@@ -15,8 +15,6 @@ pub struct Slots {
     pub slots: BTreeMap<String, Vec<usize>>,
     /// Names of fields that earlier calls return, in the order of the model's `field` logits, behind the parameter's own name.
     pub fields: Vec<String>,
-    /// Whether a value may be what an earlier call returned.
-    pub references: bool,
     /// Fields that a call of a `Service.method` returns, where that is known.
     pub returns: BTreeMap<String, Vec<String>>,
 }
@@ -72,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_slot_has_its_own_values_or_those_of_its_name_or_any() {
-        let text = r#"{"values": ["a", "b", "c"], "slots": {"X_1.city": [0], "Y_1.city": [2, 0], "Y_1.size": []}, "fields": [], "references": true, "returns": {"X_1.Find": ["name"]}}"#;
+        let text = r#"{"values": ["a", "b", "c"], "slots": {"X_1.city": [0], "Y_1.city": [2, 0], "Y_1.size": []}, "fields": [], "returns": {"X_1.Find": ["name"]}}"#;
         let slots = Slots::parse(text).expect("good");
         assert_eq!(slots.known("X_1", "city"), Some(vec![0]));
         assert_eq!(slots.known("Z_9", "city"), Some(vec![0, 2]));
@@ -87,16 +85,16 @@ mod tests {
     fn a_file_that_does_not_hold_together_is_refused() {
         for (text, wanted) in [
             (
-                r#"{"values": ["a"], "slots": {"X.y": [1]}, "fields": [], "references": true, "returns": {}}"#,
+                r#"{"values": ["a"], "slots": {"X.y": [1]}, "fields": [], "returns": {}}"#,
                 "there are 1",
             ),
             (
-                r#"{"values": [], "slots": {"y": []}, "fields": [], "references": true, "returns": {}}"#,
+                r#"{"values": [], "slots": {"y": []}, "fields": [], "returns": {}}"#,
                 "Service.parameter",
             ),
-            (r#"{"values": [], "slots": {}, "fields": []}"#, "references"),
+            (r#"{"values": [], "slots": {}, "fields": []}"#, "returns"),
             (
-                r#"{"values": [], "slots": {}, "fields": [], "references": true, "returns": {}, "x": 1}"#,
+                r#"{"values": [], "slots": {}, "fields": [], "returns": {}, "x": 1}"#,
                 "unknown field",
             ),
         ] {

@@ -1,7 +1,7 @@
 //! What the two TOML files may say, beyond their keys.
 use super::{
     Error,
-    manifest::{Card, Classify, FillInput, Filling, Kind, Manifest, Tag, TagInput},
+    manifest::{Card, Classify, Filling, Kind, Manifest, Tag, TagInput},
 };
 use std::path::Path;
 
@@ -57,6 +57,7 @@ impl Card {
             .keys()
             .chain(self.input.keys())
             .chain(self.calibration.keys())
+            .chain(self.fill.keys())
             .chain(self.scores.keys());
         if let Some(stray) = tables.into_iter().find(|t| !manifest.tasks.contains(t)) {
             return fault(format!(
@@ -92,7 +93,8 @@ impl Card {
         if self.limits.context_tokens == 0 {
             return fault("[limits] context_tokens must be 1 or more".into());
         }
-        match (self.kind, &self.classify, &self.embed, &self.tag, &self.fill) {
+        let fill = self.fill.iter().next();
+        match (self.kind, &self.classify, &self.embed, &self.tag, fill) {
             (Kind::Generate, None, None, None, None) => {
                 let (new, context) = (self.limits.max_new_tokens, self.limits.context_tokens);
                 if new == 0 || new >= context {
@@ -109,10 +111,13 @@ impl Card {
                 .and_then(|()| self.check_undecoded())
                 .and_then(|()| self.check_tagger())
                 .or_else(fault),
-            (Kind::Fill, None, None, None, Some(f)) => f.check().and_then(|()| self.check_undecoded()).or_else(fault),
+            (Kind::Fill, None, None, None, Some(_)) => self
+                .check_filler(manifest)
+                .and_then(|()| self.check_undecoded())
+                .or_else(fault),
             (kind, ..) => fault(format!(
-                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", [tag] labels for \"tag\", [fill.input] \
-                 for \"fill\", none of them for \"generate\"",
+                "kind is \"{}\": give [classify] labels for \"classify\", [embed] for \"embed\", [tag] labels for \"tag\", \
+                 [fill.TASK] for \"fill\", none of them for \"generate\"",
                 kind.name()
             )),
         }
@@ -127,6 +132,16 @@ impl Card {
                 self.kind.name()
             )),
         }
+    }
+
+    /// How each task is filled.
+    fn check_filler(&self, manifest: &Manifest) -> Result<(), String> {
+        for task in &manifest.tasks {
+            let about = self.fill.get(task);
+            let about = about.ok_or_else(|| format!("it has no [fill.{task}]: say how the task is read"))?;
+            about.check().map_err(|e| format!("[fill.{task}] {e}"))?;
+        }
+        Ok(())
     }
 
     /// What other kinds may say and a tagger may not: it would be without effect.
@@ -189,12 +204,11 @@ impl TagInput {
 
 impl Filling {
     fn check(&self) -> Result<(), String> {
-        let FillInput { methods, turns } = &self.input;
-        if methods.is_empty() || turns.is_empty() || methods == turns {
-            return Err("[fill.input] methods and turns must name two fields of an object".into());
+        if self.methods.is_empty() || self.turns.is_empty() || self.methods == self.turns {
+            return Err("methods and turns must name two fields of an object".into());
         }
         if self.called <= 0.0 || self.called >= 1.0 || self.called.is_nan() {
-            return Err(format!("[fill] called is {}: it must lie between 0 and 1", self.called));
+            return Err(format!("called is {}: it must lie between 0 and 1", self.called));
         }
         Ok(())
     }

@@ -101,8 +101,9 @@ pub struct Card {
     pub embed: Option<Embed>,
     /// Of a tagger.
     pub tag: Option<Tag>,
-    /// Of a filler.
-    pub fill: Option<Filling>,
+    /// Of a filler, by task.
+    #[serde(default)]
+    pub fill: BTreeMap<String, Filling>,
 }
 
 /// Sizes, in tokens.
@@ -293,12 +294,17 @@ pub struct TagInput {
     pub labels: Option<String>,
 }
 
-/// Of a filler: schema-guided slot filling ([`crate::filler`]). What its calls may hold is in `slots.json` beside the model.
-#[derive(Debug, Clone, Deserialize)]
+/// A filler's task: schema-guided slot filling ([`crate::filler`]). It names the fields of an object that are read; others may be there
+/// and are not looked at. What calls may hold is in `slots.json` beside the model.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filling {
-    /// Which fields of an object it reads.
-    pub input: FillInput,
+    /// `{service: {method: [parameter, ...]}}`.
+    pub methods: String,
+    /// What was said: texts of the user, or `{"speaker": "user" or "system", "text"}`.
+    pub turns: String,
+    /// Whether a value may be what an earlier call returned.
+    pub references: bool,
     /// Probability from which on a method is called, over 0 and under 1.
     #[serde(default = "even")]
     pub called: f64,
@@ -306,16 +312,6 @@ pub struct Filling {
 
 fn even() -> f64 {
     0.5
-}
-
-/// The fields of an object that a filler reads; others may be there and are not looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FillInput {
-    /// `{service: {method: [parameter, ...]}}`.
-    pub methods: String,
-    /// What was said: texts of the user, or `{"speaker": "user" or "system", "text"}`.
-    pub turns: String,
 }
 
 /// Reads one of the two files.

@@ -112,13 +112,20 @@ fn a_folder_that_could_not_answer_is_refused_before_it_serves() {
     has(&card("max_new_tokens = 0", "max_new_tokens = 8"), &["decodes nothing"]);
     has(
         &card("turns = \"turns\"", "turns = \"methods\""),
-        &["[fill.input]", "two fields"],
+        &["[fill.calls]", "two fields"],
     );
-    has(&card("kind = \"fill\"", "kind = \"generate\""), &["[fill.input]"]);
+    has(&card("kind = \"fill\"", "kind = \"generate\""), &["[fill.TASK]"]);
     has(
-        &card("[fill.input]", "[fill]\ncalled = 1.0\n[fill.input]"),
-        &["[fill] called is 1"],
+        &card("references = true", "references = true\ncalled = 1.0"),
+        &["[fill.calls] called is 1"],
     );
+    has(
+        &card("[fill.calls]", "[fill.other]"),
+        &["task `other`", "does not serve"],
+    );
+    let copy = Copy::of("tiny_fill");
+    copy.edit("specialist.toml", "\"calls\",", "\"calls\", \"more\",");
+    has(&copy.refused(), &["no [fill.more]"]);
     let files = |name: &str, content: &[u8]| {
         let copy = Copy::of("tiny_fill");
         copy.write(name, content);
@@ -128,7 +135,7 @@ fn a_folder_that_could_not_answer_is_refused_before_it_serves() {
     has(
         &files(
             "slots.json",
-            br#"{"values": ["1"], "slots": {}, "fields": [], "references": true, "returns": {}}"#,
+            br#"{"values": ["1"], "slots": {}, "fields": [], "returns": {}}"#,
         ),
         &["model.onnx", "value", "slots.json makes"],
     );
@@ -136,4 +143,30 @@ fn a_folder_that_could_not_answer_is_refused_before_it_serves() {
         &files("calls.answer.jinja", b"{{ calls[0].parameters[0].text }}"),
         &["calls.answer.jinja", "1 calls"],
     );
+}
+
+#[tokio::test]
+async fn one_model_serves_several_tasks_each_read_and_decoded_in_its_own_way() {
+    let copy = Copy::of("tiny_fill");
+    copy.edit("specialist.toml", "\"calls\",", "\"calls\", \"plain\",");
+    copy.edit(
+        "1/card.toml",
+        "[output.calls]",
+        "[fill.plain]\nmethods = \"offered\"\nturns = \"said\"\nreferences = false\n\n[output.plain]\ntemplate = \"calls.answer.jinja\"\n\n[output.calls]",
+    );
+    let specialist = copy.load(1).expect("loads");
+    let (mut same, mut referring) = (0, 0);
+    for row in &expected() {
+        let (input, text) = (&row["input"], text(row));
+        let plain = json!({"offered": input["methods"], "said": input["turns"]});
+        let done = answer(&specialist, ask("plain", &plain.to_string(), Sampling::greedy(1))).await;
+        if text.contains("=$") {
+            referring += 1;
+            assert!(!done.text.contains("=$"), "{}", done.text);
+        } else {
+            same += 1;
+            assert_eq!(done.text, text);
+        }
+    }
+    assert!(same > 0 && referring > 0);
 }

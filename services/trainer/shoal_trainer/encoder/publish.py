@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ from .runtime import Folder, Reader, open_folder
 COSTS = 0.005  # Of the main metric, at most, for int8 weights, and for a threshold.
 
 
-def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[Row], least: float) -> dict[str, Any]:
+Asked = list[tuple[Task, list[Row]]]  # Tasks with rows to ask them with.
+
+
+def export(folder: Path, weights: Path, asked: Asked, precision: str, least: float) -> dict[str, Any]:
     """Writes the version's files but its card, and gives what the card says of them."""
     if precision not in ("fp32", "int8"):
         raise ExportError(f"an encoder is exported in fp32 or int8, not in {precision}")
     encoder, tokenizer = net.load(weights)
-    about = card(encoder, task)
+    about = card(encoder, [task for task, _ in asked])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files(task).items():
+    for name, content in (entry for task, _ in asked for entry in files(task).items()):
         (folder / name).write_text(content)
     if isinstance(encoder, fill.Filler):
         (folder / SLOTS).write_text(as_json(encoder.shape))
@@ -41,20 +45,24 @@ def export(folder: Path, weights: Path, task: Task, precision: str, rows: list[R
         shutil.copytree(folder, plain)
         to_onnx(encoder, tokenizer, plain, "fp32")
         opened = open_folder(plain, about)
-        proved = rows[: parity.ROWS]
-        same = sum(_same(encoder, opened, task, row) for row in proved) / max(1, len(proved))
+        proved = [(task, row) for task, rows in asked for row in rows[: parity.ROWS // len(asked)]]
+        same = sum(_same(encoder, opened, task, row) for task, row in proved) / max(1, len(proved))
         if same < least:
             raise parity.ParityError(f"{folder}: {same:.1%} of {len(proved)} answers equal the checkpoint's, {least:.0%} are needed")
         about["training"] |= {"parity": round(same, 4)}
         to_onnx(encoder, tokenizer, folder, precision)
         if precision == "int8":
-            full, small = _share(opened, task, rows), _share(open_folder(folder, about), task, rows)
-            # Of few rows half a point is less than one.
-            if full - small > max(COSTS, 1 / len(rows)) + 1e-9:
-                raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of dev right, fp32 ones {full:.4f}; export in fp32")
-            about["training"] |= {"right_fp32": round(full, 4), "right_int8": round(small, 4)}
-    if task.kind == "fill":
-        about["fill"]["called"] = called(fill_folder.Folder(folder, about), task, rows)
+            narrow = open_folder(folder, about)
+            about["training"] |= {"right_fp32": {}, "right_int8": {}}
+            for task, rows in asked:
+                full, small = _share(opened, task, rows), _share(narrow, task, rows)
+                # Of few rows half a point is less than one.
+                if full - small > max(COSTS, 1 / len(rows)) + 1e-9:
+                    raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of {task.name}'s dev right, fp32 ones {full:.4f}; export in fp32")
+                about["training"]["right_fp32"][task.name], about["training"]["right_int8"][task.name] = round(full, 4), round(small, 4)
+    for name, way in about.get("fill", {}).items():
+        task, rows = next((task, rows) for task, rows in asked if task.name == name)
+        way["called"] = called(fill_folder.Folder(folder, about), task, rows)
     return about
 
 
@@ -65,7 +73,7 @@ CALLED = (0.5, 0.25, 0.1, 0.05)
 def called(opened: fill_folder.Folder, task: Task, rows: list[Row]) -> float:
     """The probability from which on a method is called: of `CALLED` the one with the best main metric, on services seen in training. How many of the
     methods that are offered are called differs between corpora and their splits."""
-    said = [(row, found, opened.logits(*found)) for row in rows if row.get("seen", True) and (found := opened.asked(row["input"]))]
+    said = [(row, found, opened.logits(*found)) for row in rows if row.get("seen", True) and (found := opened.asked(task.name, row["input"]))]
 
     def metric(least: float) -> float:
         read = ((row, task.read(opened.reader.answer(task.name, *found, out, least).text)) for row, found, out in said)
@@ -74,30 +82,34 @@ def called(opened: fill_folder.Folder, task: Task, rows: list[Row]) -> float:
     return max(CALLED, key=metric) if said else CALLED[0]
 
 
-def card(encoder: net.Encoder | fill.Filler, task: Task) -> dict[str, Any]:
-    """What of the card the runtime needs, and what is known before any answer."""
+def card(encoder: net.Encoder | fill.Filler, tasks: list[Task]) -> dict[str, Any]:
+    """What of the card the runtime needs, and what is known before any answer. More than one task are of kind "fill"."""
+    task = tasks[0]
     parameters = sum(p.numel() for p in encoder.parameters())
     config = encoder.body.config
     about: dict[str, Any] = {
         "kind": task.kind,
-        "description": f"{task.name}: {parameters / 1e6:.1f} M parameters, {config.num_hidden_layers} layers, BERT-shaped, trained by services/trainer",
+        "description": f"{', '.join(t.name for t in tasks)}: {parameters / 1e6:.1f} M parameters, {config.num_hidden_layers} layers, BERT-shaped, trained by services/trainer",
         "limits": {"context_tokens": config.max_position_embeddings, "max_new_tokens": 0},
         "output": {},
         "training": {"parameters": parameters},
     }
     if task.kind == "classify":
         return {**about, "classify": {"labels": list(encoder.shape.classes)}}
-    form = {"template": _template(task)}
-    if schema := (task.output() or {}).get("schema"):
-        form["schema"] = schema
+    output = {t.name: _form(t) for t in tasks}
     if task.kind == "fill":
-        return {**about, "fill": {"input": task.fields}, "output": {task.name: form}}
+        return {**about, "fill": {t.name: asdict(t.way) for t in tasks if t.way}, "output": output}
     tag: dict[str, Any] = {"classes": list(encoder.shape.classes), "labels": list(encoder.shape.labels)}
     if allowed := task.classes():
         tag["allowed"] = {name: sorted(labels) for name, labels in allowed.items()}
     if task.fields:
         tag["input"] = task.fields
-    return {**about, "tag": tag, "output": {task.name: form}}
+    return {**about, "tag": tag, "output": output}
+
+
+def _form(task: Task) -> dict[str, str]:
+    schema = (task.output() or {}).get("schema")
+    return {"template": _template(task), **({"schema": schema} if schema else {})}
 
 
 def thresholds(task: Task, judged: list[Judged], about: dict[str, Any]) -> dict[str, float]:
@@ -134,11 +146,11 @@ def _template(task: Task) -> str:
 def glance(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> dict[str, float]:
     """What a checkpoint answers right; for a look while it trains."""
     if isinstance(encoder, fill.Filler):
-        reader = fill_reader.Reader(encoder.shape, task.fields, {task.name: task.answer_template()})
+        reader = fill_reader.Reader(encoder.shape, {task.name: task.way}, {task.name: task.answer_template()})
         said = [(row, row["target"], task.read(_filled(encoder, tokenizer, reader, task, row))) for row in rows]
         return {"right": round(sum(task.right(row, out) for row, _, out in said) / max(1, len(rows)), 4), **task.metrics(said)}
     with tempfile.TemporaryDirectory() as scratch:
-        about = card(encoder, task)
+        about = card(encoder, [task])
         for name, content in files(task).items():
             (Path(scratch) / name).write_text(content)
         reader = Reader(Path(scratch), about) if task.kind == "tag" else None
@@ -148,7 +160,7 @@ def glance(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task,
 
 def _filled(filler: fill.Filler, tokenizer: Tokenizer, reader: fill_reader.Reader, task: Task, row: Row) -> str:
     """A checkpoint's answer; nothing where the row does not fit."""
-    given, encoding, places = reader.asked(row["input"], tokenizer)
+    given, encoding, places = reader.asked(task.name, row["input"], tokenizer)
     if len(encoding.ids) > filler.body.config.max_position_embeddings:
         return ""
     return reader.answer(task.name, given, encoding, places, fill_reader.logits(filler, fill_reader.inputs(encoding, given, places))).text
@@ -166,7 +178,7 @@ def _answer(encoder: net.Encoder, encoding: Encoding, reader: Reader | None, tas
 def _same(encoder: net.Encoder | fill.Filler, opened: Folder | fill_folder.Folder, task: Task, row: Row) -> bool:
     """Whether the exported folder answers as the checkpoint does."""
     if isinstance(encoder, fill.Filler):
-        answer, found = opened.greedy(task.name, row["input"]), opened.asked(row["input"])
+        answer, found = opened.greedy(task.name, row["input"]), opened.asked(task.name, row["input"])
         if answer is None or found is None:
             return True
         given, encoding, places = found

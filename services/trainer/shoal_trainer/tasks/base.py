@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from .. import score
 from ..encoder.align import Span
-from ..encoder.fill.asked import Call
+from ..encoder.fill.asked import Call, Way
 
 Row = dict[str, Any]
 
@@ -80,8 +80,9 @@ class Task:
         return []
 
     # Of an encoder whose input is an object: the fields that it reads. `text` is the one whose runs are spans; `before`, read and never tagged;
-    # `labels`, a list of what may be found this time. Of a filler: `methods`, and `turns`, what was said.
+    # `labels`, a list of what may be found this time.
     fields: ClassVar[dict[str, str]] = {}
+    way: ClassVar[Way | None] = None  # Of a filler: how an input is read.
 
     def reading(self, row: Row) -> tuple[str | None, list[Span]] | None:
         """Of an encoder: the row's class and spans; None if its target cannot be read off its input."""

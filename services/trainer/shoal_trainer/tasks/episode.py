@@ -6,7 +6,7 @@ import random
 import re
 from typing import Any
 
-from ..encoder.fill.asked import Call, Reference
+from ..encoder.fill.asked import Call, Reference, Way
 from . import forms
 from .base import SGD, Row, Task
 from .vary import Pools, swap
@@ -73,7 +73,7 @@ class Episode(Task):
     name = "episode"
     beside = "rules without a model (`rules`): score 0.010, nodes_f1 0.976, edges_f1 0.810"
     kind = "fill"
-    fields = {"methods": "methods", "turns": "turns"}
+    way = Way("methods", "turns", references=True)
     corpus = SGD
     input_type = dict
 

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from .. import score
-from ..encoder.fill.asked import Call
+from ..encoder.fill.asked import Call, Way
 from . import forms
 from .base import SGD, Row, Task, parse
 from .episode import check_methods, shuffled, unknown
@@ -39,7 +39,7 @@ class Summarize(Task):
 
     name = "summarize"
     kind = "fill"
-    fields = {"methods": "methods", "turns": "dialogue"}
+    way = Way("methods", "dialogue", references=False)
     corpus = SGD
     input_type = dict
 

@@ -17,6 +17,21 @@ def words(name: str) -> str:
     return _SEAM.sub(" ", name).strip()
 
 
+CALLED = 0.5  # Probability from which on a method is called, unless a card says otherwise.
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a task is read, as `[fill.TASK]` of a card has it: which field of an input has the methods, `{service: {method: [parameter, ...]}}`, and
+    which the turns, texts of a user or `{"speaker", "text"}`; whether a value may be what an earlier call returned; and the probability from
+    which on a method is called."""
+
+    methods: str
+    turns: str
+    references: bool
+    called: float = CALLED
+
+
 @dataclass(frozen=True)
 class Reference:
     """What an earlier call returned."""
@@ -45,16 +60,15 @@ class Asked:
     text: str
 
     @classmethod
-    def of(cls, content: dict[str, Any], fields: dict[str, str]) -> Asked:
-        """`fields` says which field of an input has the methods, `{service: {method: [parameter, ...]}}`, and which the turns: texts of a user,
-        or `{"speaker", "text"}`."""
+    def of(cls, content: dict[str, Any], way: Way) -> Asked:
+        """An input, the task's way."""
         methods: list[tuple[str, str]] = []
         parameters: list[tuple[int, str]] = []
         method_starts: list[int] = []
         parameter_starts: list[int] = []
         names = ""
         # By name: an object has no order, and what carries it keeps none.
-        for service, of in sorted(content[fields["methods"]].items()):
+        for service, of in sorted(content[way.methods].items()):
             names += f"{words(service)} : "
             for method, wanted in sorted(of.items()):
                 method_starts.append(len(names))
@@ -65,7 +79,7 @@ class Asked:
                     names += f"{words(name)} , "
                 names += ") "
                 methods.append((service, method))
-        text = " ".join(f"{who} {said}" for who, said in map(_turn, content[fields["turns"]]))
+        text = " ".join(f"{who} {said}" for who, said in map(_turn, content[way.turns]))
         return cls(tuple(methods), tuple(parameters), names, tuple(method_starts), tuple(parameter_starts), text)
 
     def slot(self, parameter: int) -> str:

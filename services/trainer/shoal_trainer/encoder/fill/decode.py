@@ -10,7 +10,6 @@ from . import asked, net
 from .asked import Call, Reference
 
 LONGEST = 24  # Tokens of a run.
-CALLED = 0.5  # Probability from which on a method is called, unless a card says otherwise.
 # At the ends of a run: a turn's mark and the sentence's stops are no part of a value.
 EDGES = " \t\n.,;:!?<>"
 
@@ -23,13 +22,13 @@ class Reading:
     logprobs: tuple[float, ...]
 
 
-def read(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits, least: float = CALLED) -> Reading:
-    """`out` is of one row, in numpy; `least` the probability from which on a method is called, and one is at least. A reference reaches only a call
+def read(shape: net.Shape, way: asked.Way, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits) -> Reading:
+    """`out` is of one row, in numpy. At least one method is called. A reference reaches only a call
     before its own."""
     logprobs: list[float] = []
     sure = -np.logaddexp(0.0, -out.called.astype(np.float64))  # log of the sigmoid
     unsure = -np.logaddexp(0.0, out.called.astype(np.float64))
-    called = [i for i in range(len(given.methods)) if sure[i] >= np.log(least)] or [int(np.argmax(out.called[: len(given.methods)]))]
+    called = [i for i in range(len(given.methods)) if sure[i] >= np.log(way.called)] or [int(np.argmax(out.called[: len(given.methods)]))]
     logprobs += [float(sure[i] if i in called else unsure[i]) for i in range(len(given.methods))]
     called.sort(key=lambda i: (out.order[i], i))
     calls = []
@@ -37,7 +36,7 @@ def read(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: li
         parameters: dict[str, str | Reference] = {}
         for p, (of, name) in enumerate(given.parameters):
             if of == method:
-                value, logprob = _fill(shape, given, places, offsets, out, p, called[:n])
+                value, logprob = _fill(shape, given, places, offsets, out, p, called[:n] if way.references else [])
                 logprobs.append(logprob)
                 if value is not None:
                     parameters[name] = value
@@ -46,12 +45,12 @@ def read(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: li
 
 
 def _fill(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits, p: int, before: list[int]) -> tuple[str | Reference | None, float]:
-    """What is likeliest of one parameter."""
+    """What is likeliest of one parameter; `before` are the calls that it may refer to."""
     known = shape.known(given.slot(p))
     may = np.ones(net.SOURCES, bool)
     may[net.VALUE] = bool(shape.values)
     may[net.RUN] = bool(places.text)
-    may[net.REFERENCE] = shape.references and bool(before)
+    may[net.REFERENCE] = bool(before)
     source = log_softmax(np.where(may, out.source[p].astype(np.float64), -np.inf))
     chosen = int(source.argmax())
     if chosen == net.ABSENT:

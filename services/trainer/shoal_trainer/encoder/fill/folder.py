@@ -12,7 +12,6 @@ from tokenizers import Encoding, Tokenizer
 from ...runtime import Answer
 from ..align import untouched
 from . import asked, net
-from .decode import CALLED
 from .reader import Reader, inputs
 
 SLOTS = "slots.json"  # What may come out: known values, the slots that may have them, and fields.
@@ -28,16 +27,16 @@ class Folder:
         self._tokenizer = untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._context = card["limits"]["context_tokens"]
         templates = {task: (folder / form["template"]).read_text() for task, form in card["output"].items()}
-        self.reader = Reader(shape(folder), card["fill"]["input"], templates, card["fill"].get("called", CALLED))
+        self.reader = Reader(shape(folder), {task: asked.Way(**way) for task, way in card["fill"].items()}, templates)
 
-    def asked(self, content: Any) -> tuple[asked.Asked, Encoding, asked.Places] | None:
+    def asked(self, task: str, content: Any) -> tuple[asked.Asked, Encoding, asked.Places] | None:
         """What the model reads of an input; None if it does not fit."""
-        found = self.reader.asked(content, self._tokenizer)
+        found = self.reader.asked(task, content, self._tokenizer)
         return found if len(found[1].ids) <= self._context else None
 
     def greedy(self, task: str, content: Any, limit: int = 0, form: object = None) -> Answer | None:
         """The likeliest calls; `limit` and `form` are a decoder's, and are not looked at."""
-        found = self.asked(content)
+        found = self.asked(task, content)
         if found is None:
             return None
         given, encoding, places = found
@@ -56,11 +55,11 @@ def shape(folder: Path) -> net.Shape:
 
 def of_json(about: dict[str, Any]) -> net.Shape:
     """A shape as `as_json` wrote it."""
-    return net.Shape(tuple(about["values"]), {slot: tuple(ids) for slot, ids in about["slots"].items()}, tuple(about["fields"]), about["references"], {name: tuple(of) for name, of in about["returns"].items()})
+    return net.Shape(tuple(about["values"]), {slot: tuple(ids) for slot, ids in about["slots"].items()}, tuple(about["fields"]), {name: tuple(of) for name, of in about["returns"].items()})
 
 
 def as_json(shape: net.Shape) -> str:
     """A shape, one slot or method a line."""
     slots = ",\n".join(f"  {json.dumps(slot)}: {json.dumps(list(ids), separators=(',', ':'))}" for slot, ids in shape.slots.items())
     returns = ",\n".join(f"  {json.dumps(name)}: {json.dumps(list(of))}" for name, of in shape.returns.items())
-    return f'{{\n "values": {json.dumps(list(shape.values), ensure_ascii=False)},\n "slots": {{\n{slots}\n }},\n "fields": {json.dumps(list(shape.fields))},\n "references": {json.dumps(shape.references)},\n "returns": {{\n{returns}\n }}\n}}\n'
+    return f'{{\n "values": {json.dumps(list(shape.values), ensure_ascii=False)},\n "slots": {{\n{slots}\n }},\n "fields": {json.dumps(list(shape.fields))},\n "returns": {{\n{returns}\n }}\n}}\n'

@@ -20,13 +20,11 @@ UNSAID = 2  # Times from which on a value is known that was at least once meant 
 @dataclass(frozen=True)
 class Shape:
     """What may come out. `values`: texts that are known; `slots`: which of them (by index) a `Service.parameter` may have; `fields`: names of
-    what calls return, the parameter's own name aside; `references`: whether a value may be what an earlier call returned; `returns`: fields
-    that a call of a `Service.method` returns, where that is known."""
+    what calls return, the parameter's own name aside; `returns`: fields that a call of a `Service.method` returns, where that is known."""
 
     values: tuple[str, ...]
     slots: dict[str, tuple[int, ...]]
     fields: tuple[str, ...]
-    references: bool = True
     returns: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def known(self, slot: str) -> tuple[int, ...] | None:
@@ -48,7 +46,7 @@ def shape(said: list[tuple[str, str, bool]], fields: list[str], returns: dict[st
             kept[slot].append(value)
     values = sorted({v for of in kept.values() for v in of})
     place = {v: i for i, v in enumerate(values)}
-    return Shape(tuple(values), {slot: tuple(sorted(place[v] for v in of)) for slot, of in sorted(kept.items())}, tuple(sorted(set(fields) - {""})), bool(fields), {name: tuple(sorted(of)) for name, of in sorted((returns or {}).items())})
+    return Shape(tuple(values), {slot: tuple(sorted(place[v] for v in of)) for slot, of in sorted(kept.items())}, tuple(sorted(set(fields) - {""})), {name: tuple(sorted(of)) for name, of in sorted((returns or {}).items())})
 
 
 class Logits(NamedTuple):

@@ -1,6 +1,7 @@
 """A filler's logits to the text that the folder's template makes of them, and a checkpoint's answers."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jinja2
@@ -12,21 +13,22 @@ from ...runtime import Answer
 from . import asked, decode, net
 
 class Reader:
-    """What serving answers, by the same rules. `fields` as in `Asked.of`; `templates` by task; `called` as the card has it."""
+    """What serving answers, by the same rules. Ways and templates are by task."""
 
-    def __init__(self, shape: net.Shape, fields: dict[str, str], templates: dict[str, str], called: float = decode.CALLED) -> None:
-        self._shape, self._fields, self._called = shape, fields, called
+    def __init__(self, shape: net.Shape, ways: dict[str, asked.Way], templates: dict[str, str]) -> None:
+        self._shape, self._ways = shape, ways
         self._templates: dict[str, jinja2.Template] = {task: environment().from_string(text) for task, text in templates.items()}
 
-    def asked(self, content: Any, tokenizer: Tokenizer) -> tuple[asked.Asked, Encoding, asked.Places]:
+    def asked(self, task: str, content: Any, tokenizer: Tokenizer) -> tuple[asked.Asked, Encoding, asked.Places]:
         """An input as the model gets it."""
-        given = asked.Asked.of(content, self._fields)
+        given = asked.Asked.of(content, self._ways[task])
         encoding = given.encoded(tokenizer)
         return given, encoding, asked.places(given, encoding)
 
     def answer(self, task: str, given: asked.Asked, encoding: Encoding, places: asked.Places, out: net.Logits, called: float | None = None) -> Answer:
-        """`out` is of one row, in numpy; `called` in place of the reader's own."""
-        reading = decode.read(self._shape, given, places, encoding.offsets, out, self._called if called is None else called)
+        """`out` is of one row, in numpy; `called` in place of the task's own."""
+        way = self._ways[task] if called is None else replace(self._ways[task], called=called)
+        reading = decode.read(self._shape, way, given, places, encoding.offsets, out)
         numbers = {call.name: n for n, call in enumerate(reading.calls, 1)}
         calls = [
             {

@@ -62,7 +62,7 @@ class Study:
 
     def example(self, row: Row) -> Example | None:
         """None if the row does not fit."""
-        given = asked.Asked.of(row["input"], self._task.fields)
+        given = asked.Asked.of(row["input"], self._task.way)
         encoding = given.encoded(self._tokenizer)
         if len(encoding.ids) > self._context:
             return None
@@ -171,7 +171,7 @@ def shape_of(parts: list[tuple[Task, list[Row]]]) -> net.Shape:
         for call in row["target"]:
             if isinstance(call.get("result"), dict):
                 returns[f"{call['service']}.{call['method']}"].update(call["result"])
-        given = asked.Asked.of(row["input"], task.fields)
+        given = asked.Asked.of(row["input"], task.way)
         text = norm(given.text)
         for call in task.calls(row["target"]):
             for name, value in call.parameters.items():
