@@ -4,6 +4,7 @@
     python -m shoal_trainer train --task plan,episode --data DIR --from CHECKPOINT --out models/planner
     python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
     python -m shoal_trainer average A.work B.work C.work --out AVERAGE
+    python -m shoal_trainer narrow models/route/1 --out ROUTE.work
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
     python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
@@ -26,7 +27,7 @@ import tomli_w
 from . import batches, calibrate, data, evaluate, lineage, model, parity, retrain, rules, table, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import average as soup
-from .encoder import net
+from .encoder import narrow, net
 from .encoder import publish as publish_encoder
 from .encoder.fill.study import shape_of
 from .export import PRECISIONS, ExportError
@@ -185,6 +186,11 @@ def averaged(args: argparse.Namespace) -> None:
     soup.average(args.folders, args.out)
 
 
+def narrowed(args: argparse.Namespace) -> None:
+    """An encoder without the word pieces of other scripts than Latin: a megabyte less."""
+    print(json.dumps({"pieces": narrow.narrow(args.source, args.out)}))
+
+
 def evaluated(args: argparse.Namespace) -> None:
     """Scores of an exported folder on dev."""
     wanted, _, dev, _ = _read(args)
@@ -312,6 +318,10 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("folders", type=Path, nargs="+", help="checkpoints: the .work folders of runs with --no-export")
     a.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
     a.set_defaults(run=averaged)
+    n = commands.add_parser("narrow", help=(narrowed.__doc__ or "").splitlines()[0])
+    n.add_argument("source", type=Path, help="a checkpoint, or a version of a shipped specialist")
+    n.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
+    n.set_defaults(run=narrowed)
     r = commands.add_parser("rescore", help=(rescored.__doc__ or "").splitlines()[0])
     r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import learned, rows
 from tokenizers import Tokenizer
 
 from shoal_trainer import data
-from shoal_trainer.encoder import align, net, viterbi
+from shoal_trainer.encoder import align, export, net, viterbi
 from shoal_trainer.prompt import environment
 
 
@@ -157,6 +158,16 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     card = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())
     labels = card["classify"]["labels"]
     assert card["kind"] == "classify" and set(card["classify"]["thresholds"]) == set(labels) - {"oos"}
+    done = run("narrow", tmp_path / "route" / "1", "--out", tmp_path / "narrow")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (before, wide), (after, latin) = export.load(tmp_path / "route" / "1"), net.load(tmp_path / "narrow")
+    assert 1000 < json.loads(done.stdout)["pieces"] == latin.get_vocab_size() < wide.get_vocab_size()
+    for text in ("what's the exchange rate — 20 £ to €, señor?", "weather in oslo"):
+        ids = [of.encode(text).ids for of in (wide, latin)]
+        assert [wide.id_to_token(i) for i in ids[0]] == [latin.id_to_token(i) for i in ids[1]]
+        said = [of(torch.tensor([i]), torch.ones((1, len(i)), dtype=torch.long))[1] for of, i in zip((before, after), ids)]
+        assert torch.allclose(*said, atol=1e-4)
+    assert "[UNK]" in latin.encode("天気 in oslo").tokens
     done = run("rescore", "--calibrate", "--data", folder, tmp_path / "route" / "1")
     assert done.returncode != 0 and "`export` it anew" in done.stderr, "its thresholds would be in the terms of another map"
 

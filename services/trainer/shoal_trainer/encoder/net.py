@@ -75,7 +75,7 @@ def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, position
     state = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k and "position_ids" not in k}
     kept = _pieces(tokenizer, vocabulary) if vocabulary else None
     if kept:
-        tokenizer = _pruned(tokenizer, kept)
+        tokenizer = pruned(tokenizer, kept)
         state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][torch.tensor(list(kept.values()))]
         config.vocab_size = len(kept)
     places = state["embeddings.position_embeddings.weight"]
@@ -114,7 +114,7 @@ def _pieces(tokenizer: Tokenizer, wanted: int) -> dict[str, int]:
     return dict(sorted(first + rest[: max(0, wanted - len(first))], key=lambda item: item[1]))
 
 
-def _pruned(tokenizer: Tokenizer, kept: dict[str, int]) -> Tokenizer:
+def pruned(tokenizer: Tokenizer, kept: dict[str, int]) -> Tokenizer:
     """The same tokenizer over the kept pieces, numbered anew in their old order."""
     new = {piece: i for i, piece in enumerate(kept)}
     settings = json.loads(tokenizer.to_str())
