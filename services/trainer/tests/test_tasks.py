@@ -9,6 +9,7 @@ from shoal_trainer import evaluate, score, tasks
 from shoal_trainer.constrain import Constraint
 from shoal_trainer.prompt import Prompt
 from shoal_trainer.tasks import vary
+from shoal_trainer.tasks.episode import asked_alone
 
 ALL = list(tasks.KNOWN)
 
@@ -89,6 +90,20 @@ def test_a_variant_is_a_row_of_its_task_and_its_grammar_names_the_same_methods(n
             sort = lambda methods: {s: {m: sorted(p) for m, p in ms.items()} for s, ms in methods.items()}  # noqa: E731
             assert sort(new["input"]["methods"]) == sort(row["input"]["methods"])
     assert changed > 20
+
+
+def test_a_first_turn_that_only_asks_is_one_call_with_what_it_says() -> None:
+    def row(*turns: str, **more: str) -> dict:
+        calls = [{"id": 1, "service": "Cars_1", "method": "Find", "parameters": {"city": "Oslo", "seats": "4", **more}}, {"id": 2, "service": "Cars_1", "method": "Reserve", "parameters": {}}]
+        return {"input": {"methods": {}, "turns": list(turns)}, "target": calls}
+
+    alone = asked_alone(row("A car in oslo, 14 days.", "With 4 seats.", "Book it."))
+    assert alone and alone["input"]["turns"] == ["A car in oslo, 14 days."] and [c["parameters"] for c in alone["target"]] == [{"city": "Oslo"}]
+    assert asked_alone(row("Reserve me a car in Oslo.", "With 4 seats.")) is None, "what it may mean is not known"
+    assert asked_alone(row("A car.", "In Oslo, 4 seats.", day="2019-03-01")) is None, "any turn may have said `today`"
+    assert asked_alone(row("A car in Oslo with 4 seats.")) is None, "it is alone as it is"
+    found = [a for r in rows("episode") if (a := asked_alone(r))]
+    assert found and all(len(a["target"]) == len(a["input"]["turns"]) == 1 for a in found)
 
 
 def test_a_swap_never_breaks_a_value_that_contains_another() -> None:

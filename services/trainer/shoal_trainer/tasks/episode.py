@@ -67,6 +67,21 @@ def shuffled(methods: dict[str, dict[str, list[str]]], rng: random.Random) -> di
     return {s: {m: rng.sample(methods[s][m], len(methods[s][m])) for m in rng.sample(list(methods[s]), len(methods[s]))} for s in services}
 
 
+# A first turn with such a word may mean all that follows; without one it asks, and what acts on the world comes when it is told to.
+COMMITS = re.compile(r"\b(book|reserv|buy|purchas|rent|order|get|make|schedul|pay|send|transfer|add|play|set|share|appointment|ticket)", re.IGNORECASE)
+
+
+def asked_alone(row: Row) -> Row | None:
+    """The first turn of a conversation that only asks, and the one call that it asks for, with what it says of it; None if that is not known: a value
+    may have been meant by any turn where none says it as it is written."""
+    first, (turn, *others) = row["target"][0], row["input"]["turns"]
+    now, later = ({name: re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE) for name, value in first["parameters"].items()} for text in (turn, "\n".join(others)))
+    if not others or (COMMITS.search(turn) and len(row["target"]) > 1) or not all(now[name] or later[name] for name in now):
+        return None
+    kept = {name: value for name, value in first["parameters"].items() if now[name]}
+    return {**row, "input": {**row["input"], "turns": [turn]}, "target": [{**first, "parameters": kept}]}
+
+
 class Episode(Task):
     """A list of `{"id", "service", "method", "parameters"}`."""
 
@@ -80,6 +95,7 @@ class Episode(Task):
     VARIED = 0.6
     SWAPPED = 0.5
     INVENTED = 0.2
+    ALONE = 0.5  # Of the variants, where it can be: one row in three.
 
     def __init__(self) -> None:
         self.pools = Pools()
@@ -160,6 +176,8 @@ class Episode(Task):
         return {"episode.lark.jinja": GRAMMAR}
 
     def vary(self, row: Row, rng: random.Random) -> Row:
+        if rng.random() < self.ALONE:
+            row = asked_alone(row) or row
         turns, target = row["input"]["turns"], row["target"]
         if rng.random() < self.VARIED:
             swapped = swap("\n".join(turns), self._values(row), self.pools, rng, self.SWAPPED, self.INVENTED)
