@@ -2,6 +2,7 @@
 
     python -m shoal_trainer train --task tool_call --data DIR --from scratch --out models/tool_call
     python -m shoal_trainer train --task plan,episode --data DIR --from CHECKPOINT --out models/planner
+    python -m shoal_trainer recipe --data DIR --out models --jobs 8
     python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
     python -m shoal_trainer average A.work B.work C.work --out AVERAGE
     python -m shoal_trainer narrow models/route/1 --out ROUTE.work
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
 import sys
 import tomllib
 from dataclasses import asdict
@@ -24,7 +26,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import batches, calibrate, data, evaluate, lineage, model, parity, retrain, rules, table, tasks
+from . import batches, calibrate, data, evaluate, lineage, model, parity, recipe, retrain, rules, table, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import average as soup
 from .encoder import narrow, net
@@ -186,6 +188,20 @@ def averaged(args: argparse.Namespace) -> None:
     soup.average(args.folders, args.out)
 
 
+def cooked(args: argparse.Namespace) -> None:
+    """Every shipped model in one go, by recipe.toml; stopped, it goes on with the same command."""
+    steps = recipe.wanted(recipe.read(args.recipe), [name for name in args.only.split(",") if name])
+    if args.dry_run:
+        for step in steps:
+            for command in step.commands(args.data, args.out):
+                print(shlex.join(["python", "-m", "shoal_trainer", *command]))
+        return
+    said: dict[str, object] = {"seconds": {name: round(s, 1) for name, s in recipe.run(steps, args.data, args.out, args.jobs).items()}}
+    if args.parts:
+        said["parts"] = recipe.parts(args.out, args.parts)
+    print(json.dumps(said))
+
+
 def narrowed(args: argparse.Namespace) -> None:
     """An encoder without the word pieces of other scripts than Latin: a megabyte less."""
     print(json.dumps({"pieces": narrow.narrow(args.source, args.out)}))
@@ -314,6 +330,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
     p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*OF_DECODERS, *OF_ENCODERS)})
+    c = commands.add_parser("recipe", help=(cooked.__doc__ or "").splitlines()[0])
+    c.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
+    c.add_argument("--out", type=Path, required=True, help="where folders, checkpoints and logs go")
+    c.add_argument("--recipe", type=Path, default=recipe.SHIPPED, help="another recipe; default: the shipped models'")
+    c.add_argument("--only", default="", help="these steps and what they start from, separated by commas; default: all")
+    c.add_argument("--jobs", type=int, default=1, help="steps at a time: on a GPU several, each alone does not fill it")
+    c.add_argument("--parts", type=Path, help="put what came out here too, in parts of 16 MB, eight to a folder")
+    c.add_argument("--dry-run", action="store_true", help="print the commands")
+    c.set_defaults(run=cooked)
     a = commands.add_parser("average", help=(averaged.__doc__ or "").splitlines()[0])
     a.add_argument("folders", type=Path, nargs="+", help="checkpoints: the .work folders of runs with --no-export")
     a.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")

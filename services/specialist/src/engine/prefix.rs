@@ -52,6 +52,12 @@ impl Prefixes {
         }
     }
 
+    /// Whether what was read stays for others.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.keeps
+    }
+
     /// Takes a slot for a prompt; `None` if all are being read in.
     pub fn begin(&mut self, prompt: &[u32]) -> Option<Place> {
         let free = (0..self.slots.len()).filter(|i| !self.slots[*i].reading);

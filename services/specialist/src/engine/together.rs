@@ -92,9 +92,13 @@ impl<D: Decoder> Owner<D> {
 
     /// Keeps one of the crowd for prompts that begin like it: those that come together are mostly of a kind.
     fn keep(&mut self, from: usize, prompt: &[u32]) {
-        let Some(Place { slot, .. }) = self.prefixes.begin(prompt) else {
-            return;
+        // Without prompts that stay, the copy would be of use to nobody.
+        let place = if self.prefixes.keeps() {
+            self.prefixes.begin(prompt)
+        } else {
+            None
         };
+        let Some(Place { slot, .. }) = place else { return };
         match self.decoder.copy_row(from, slot, prompt.len()) {
             Ok(()) => self.prefixes.read(slot, prompt),
             Err(error) => {

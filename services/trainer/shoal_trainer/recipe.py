@@ -1,0 +1,169 @@
+"""Every shipped model in one go: the steps of recipe.toml, each a command of this package, in the order that they need each other.
+
+A step that is done is not done again, unless its own text or what it starts from has changed; one that was cut off starts again, a decoder where it
+stopped. So a run that was stopped goes on with the same command. What came out can be put into parts, for a machine that sends little at a time.
+"""
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .data import DataError
+
+SHIPPED = Path(__file__).with_name("recipe.toml")
+PART_BYTES = 16_000_000  # Of a part, and how many go together: what the lent GPU machines of the team give back at a time.
+TOGETHER = 8
+KEYS = {"train", "average", "narrow", "export"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One table of a recipe."""
+
+    name: str
+    train: str | None
+    average: tuple[str, ...]
+    narrow: bool
+    export: str | None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The steps whose checkpoints it starts from."""
+        named = tuple(word[1:] for word in shlex.split(self.train or "") if word.startswith("@"))
+        return named + self.average
+
+    def commands(self, data: Path, out: Path) -> list[list[str]]:
+        """Arguments of this package's commands, one after the other."""
+        work, narrow = out / f"{self.name}.work", out / f"{self.name}.narrow"
+        if self.train is not None:
+            words = [str(out / f"{word[1:]}.work") if word.startswith("@") else word for word in shlex.split(self.train)]
+            resumed = ["--resume"] if (work / "state.pt").is_file() else []
+            made = ["train", *words, *resumed, "--data", str(data), "--out", str(out / self.name), "--no-export"]
+        else:
+            made = ["average", *(str(out / f"{name}.work") for name in self.average), "--out", str(work)]
+        then = [["narrow", str(work), "--out", str(narrow)]] if self.narrow else []
+        if self.export is not None:
+            then.append(["export", *shlex.split(self.export), "--from", str(narrow if self.narrow else work), "--data", str(data), "--out", str(out / self.name)])
+        return [made, *then]
+
+
+def read(path: Path) -> list[Step]:
+    """The steps of a recipe, each behind those that it needs."""
+    try:
+        tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from None
+    steps = {}
+    for name, table in tables.items():
+        if stray := set(table) - KEYS:
+            raise DataError(f"{path}: [{name}] has `{sorted(stray)[0]}`: a step has {', '.join(sorted(KEYS))}")
+        if ("train" in table) == ("average" in table):
+            raise DataError(f"{path}: [{name}] needs `train` or `average`, one of them")
+        steps[name] = Step(name, table.get("train"), tuple(table.get("average", ())), table.get("narrow", False), table.get("export"))
+    ordered: list[Step] = []
+    waiting = list(steps.values())
+    while waiting:
+        ready = [s for s in waiting if all(any(done.name == name for done in ordered) for name in s.needs)]
+        if not ready:
+            raise DataError(f"{path}: [{waiting[0].name}] starts from `{waiting[0].needs[0]}`, which is no step, or needs it in turn")
+        ordered += ready
+        waiting = [s for s in waiting if s not in ready]
+    return ordered
+
+
+def wanted(steps: list[Step], names: list[str]) -> list[Step]:
+    """The named steps, and what they need; all if none is named."""
+    if stray := [name for name in names if all(s.name != name for s in steps)]:
+        raise DataError(f"`{stray[0]}` is no step of the recipe; there are {', '.join(s.name for s in steps)}")
+    kept: set[str] = set(names or (s.name for s in steps))
+    for step in reversed(steps):
+        if step.name in kept:
+            kept.update(step.needs)
+    return [s for s in steps if s.name in kept]
+
+
+def stamps(steps: list[Step]) -> dict[str, str]:
+    """What each step's result hangs on: its own text, and the stamps of what it starts from."""
+    made: dict[str, str] = {}
+    for step in steps:
+        text = json.dumps([step.train, step.average, step.narrow, step.export, [made[name] for name in step.needs]])
+        made[step.name] = hashlib.sha256(text.encode()).hexdigest()
+    return made
+
+
+def run(steps: list[Step], data: Path, out: Path, jobs: int) -> dict[str, float]:
+    """Does what is not done, `jobs` steps at a time; seconds of each that was. The first that fails ends it, when those beside it have ended."""
+    out.mkdir(parents=True, exist_ok=True)
+    stamp = stamps(steps)
+    done = {s.name for s in steps if _mark(out, s.name).is_file() and _mark(out, s.name).read_text() == stamp[s.name]}
+    left = [s for s in steps if s.name not in done]
+    seconds: dict[str, float] = {}
+    running: dict[Future[float], Step] = {}
+    failed: DataError | None = None
+    with ThreadPoolExecutor(jobs) as pool:
+        while running or (left and not failed):
+            for step in [s for s in left if not failed and set(s.needs) <= done][: jobs - len(running)]:
+                left.remove(step)
+                print(f"{step.name}: begins; what it says is in {out / step.name}.log", file=sys.stderr, flush=True)
+                running[pool.submit(_do, step, data, out, stamp[step.name])] = step
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                step = running.pop(future)
+                try:
+                    seconds[step.name] = future.result()
+                    done.add(step.name)
+                    print(f"{step.name}: done, {seconds[step.name]:.0f} s", file=sys.stderr, flush=True)
+                except DataError as error:
+                    failed = failed or error
+    if failed:
+        raise failed
+    return seconds
+
+
+def _mark(out: Path, name: str) -> Path:
+    return out / f"{name}.done"
+
+
+def _do(step: Step, data: Path, out: Path, stamp: str) -> float:
+    began, log = time.monotonic(), out / f"{step.name}.log"
+    begun = out / f"{step.name}.begun"
+    if not begun.is_file() or begun.read_text() != stamp:
+        # A checkpoint of another text is none to go on from.
+        shutil.rmtree(out / f"{step.name}.work", ignore_errors=True)
+        begun.write_text(stamp)
+    with log.open("a") as said:
+        for command in step.commands(data, out):
+            print("$", shlex.join(["python", "-m", "shoal_trainer", *command]), file=said, flush=True)
+            code = subprocess.run([sys.executable, "-m", "shoal_trainer", *command], stdout=said, stderr=subprocess.STDOUT, env=os.environ, check=False).returncode
+            if code:
+                raise DataError(f"{step.name}: `{command[0]}` ended with exit code {code}; {log} says why. The same command goes on from here")
+    _mark(out, step.name).write_text(stamp)
+    return time.monotonic() - began
+
+
+def parts(out: Path, into: Path) -> int:
+    """Puts what came out, checkpoints without optimizers, into one archive in parts, so many a folder; returns how many. `cat INTO/*/part.* | tar x`
+    puts it together again."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in sorted(out.iterdir()):
+            tar.add(path, arcname=path.name, filter=lambda entry: None if entry.name.endswith(("state.pt", "best.pt", ".log")) else entry)
+    content, count = archive.getbuffer(), 0
+    for at in range(0, len(content), PART_BYTES):
+        folder = into / f"{count // TOGETHER:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"part.{count:03}").write_bytes(content[at : at + PART_BYTES])
+        count += 1
+    return count

@@ -1,0 +1,87 @@
+"""The recipe: steps in the order of their needs, done once, gone on with after a stop, and carried away in parts."""
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import rows
+
+from shoal_trainer import recipe, tasks
+from shoal_trainer.__main__ import parser
+from shoal_trainer.data import DataError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_recipe_makes_every_shipped_model_of_commands_that_there_are() -> None:
+    steps = recipe.read(recipe.SHIPPED)
+    shipped = {p.parent.name for p in (Path(__file__).parents[3] / "models").glob("*/specialist.toml")}
+    assert {s.name for s in steps if s.export} == shipped
+    for i, step in enumerate(steps):
+        assert {s.name for s in steps[:i]} >= set(step.needs)
+        for command in step.commands(Path("data"), Path("out")):
+            # The command line is read, not run; of `train` and `export` the tasks are checked too.
+            args = parser().parse_args(command)
+            assert not hasattr(args, "task") or tasks.named(args.task)
+
+
+def test_steps_stand_behind_what_they_need_and_what_nobody_asked_for_is_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path, '[c]\naverage = ["a", "b"]\n[b]\ntrain = "--from @a"\n[a]\ntrain = "--from minilm"\n[d]\ntrain = "--from minilm"\n')
+    steps = recipe.read(path)
+    assert [s.name for s in steps] == ["a", "d", "b", "c"] and [s.name for s in recipe.wanted(steps, ["c"])] == ["a", "b", "c"]
+    before = recipe.stamps(steps)
+    path.write_text(path.read_text().replace('[a]\ntrain = "--from minilm"', '[a]\ntrain = "--from minilm --seed 2"'))
+    after = recipe.stamps(recipe.read(path))
+    assert {name for name in before if before[name] != after[name]} == {"a", "b", "c"}, "what starts from it is another one too"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[a]\ntrain = "--from @b"\n[b]\ntrain = "--from @a"\n', "needs it in turn"),
+        ('[a]\ntrain = "--from @nobody"\n', "`nobody`, which is no step"),
+        ('[a]\ntrain = "x"\naverage = ["a"]\n', "one of them"),
+        ('[a]\ntrian = "x"\n', "has `trian`"),
+        ("[a\n", "recipe.toml"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        recipe.read(written(tmp_path, text))
+
+
+def test_a_recipe_goes_on_where_it_failed_and_does_nothing_twice(tmp_path: Path) -> None:
+    small = "--layers 1 --vocabulary 3000 --epochs 1 --looks 0 --threads 2"
+    path = written(
+        tmp_path,
+        f'[one]\ntrain = "--task tool_call --from minilm {small}"\n[two]\ntrain = "--task tool_call --from @one {small} --seed 2"\n'
+        '[both]\naverage = ["one", "two"]\nnarrow = true\nexport = "--task tool_call --precision int8 --dev-rows 10"\n',
+    )
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "tool_call.train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows("tool_call")[:100]))
+
+    def run() -> subprocess.CompletedProcess[str]:
+        asked = ("recipe", "--recipe", path, "--data", data, "--out", out, "--jobs", "2", "--parts", tmp_path / "parts")
+        return subprocess.run([sys.executable, "-m", "shoal_trainer", *map(str, asked)], capture_output=True, text=True, check=False)
+
+    done = run()
+    assert done.returncode == 65 and "one.log says why" in done.stderr and "tool_call.dev.jsonl" in (out / "one.log").read_text()
+    (data / "tool_call.dev.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows("tool_call")[100:120]))
+    done = run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(json.loads(done.stdout)["seconds"]) == {"one", "two", "both"} and (out / "both" / "1" / "card.toml").is_file()
+    done = run()
+    assert done.returncode == 0 and json.loads(done.stdout)["seconds"] == {}
+    pieces = sorted((tmp_path / "parts").glob("*/part.*"))
+    assert len(pieces) == json.loads(done.stdout)["parts"] > 1 and all(p.stat().st_size <= recipe.PART_BYTES for p in pieces)
+    (tmp_path / "whole.tar").write_bytes(b"".join(p.read_bytes() for p in pieces))
+    with tarfile.open(tmp_path / "whole.tar") as tar:
+        tar.extractall(tmp_path / "there", filter="data")
+    assert (tmp_path / "there" / "both" / "1" / "model.onnx").read_bytes() == (out / "both" / "1" / "model.onnx").read_bytes()
