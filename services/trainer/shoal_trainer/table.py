@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from . import lineage, tasks
+from .tasks.base import FEWER
 
 HEAD = """\
 # The shipped specialists
@@ -13,11 +14,17 @@ HEAD = """\
 Made by `python -m shoal_trainer table models > models/README.md` from the folders; not typed. Scores are on the dev split, answers held
 to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
 is at or over the threshold; `right of kept`: how many of those are right; `ECE`: expected calibration error of the confidence, on rows that
-it was not fitted on; in brackets the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale.
+it was not fitted on; in brackets the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
+`bar`: what a version must have to be shipped as its task's specialist, on services seen in training (a test holds them to it). Those of episode, extract, compose and
+summarize were raised when the first models passed the ones that had been set without a model.
 
-| folder | task | version | parameters | size | score | other metrics | beside it | threshold | kept | right of kept | ECE | trained for |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| folder | task | version | parameters | size | score | other metrics | bar | beside it | threshold | kept | right of kept | ECE | trained for |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+
+
+def _bars(task: type[tasks.Task]) -> str:
+    return ", ".join(f"{name} {'≤' if name in FEWER else '≥'} {bar:g}" for name, bar in task.bars.items())
 
 
 def table(models: Path) -> str:
@@ -35,7 +42,7 @@ def table(models: Path) -> str:
             other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and not k.startswith(main))
             bounds = f" ({scores[f'{main}_low']:.3f} to {scores[f'{main}_high']:.3f})" if f"{main}_low" in scores else ""
             score = f"{scores[main]:.3f}{bounds}"
-            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, tasks.KNOWN[task].beside, *shown]
+            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, _bars(tasks.KNOWN[task]), tasks.KNOWN[task].beside, *shown]
             lines.append("| " + " | ".join(str(c) for c in [*cells, f"{lineage.minutes(lineage.of(here)):.0f} min"]) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
             verdict = "right" if sample["right"] else "WRONG"

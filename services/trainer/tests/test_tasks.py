@@ -1,5 +1,7 @@
 """Each task's text form, its grammar as serving renders it, and its variants."""
 import random
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from shoal_trainer import evaluate, score, tasks
 from shoal_trainer.constrain import Constraint
 from shoal_trainer.prompt import Prompt
 from shoal_trainer.tasks import vary
+from shoal_trainer.tasks.base import FEWER
 from shoal_trainer.tasks.episode import asked_alone
 
 ALL = list(tasks.KNOWN)
+SHIPPED = sorted((Path(__file__).parents[3] / "models").glob("*/1"))
 
 
 def prompt_of(task: tasks.Task) -> Prompt:
@@ -139,6 +143,16 @@ def test_a_reply_is_right_if_it_says_every_value() -> None:
     task = tasks.KNOWN["compose"]()
     row = {"input": {"service": "S", "acts": [{"act": "OFFER", "slot": "city", "values": ["Oslo"]}]}, "target": "How about Oslo?"}
     assert task.right(row, "There is one in oslo.") and not task.right(row, "There is one.") and not task.right(row, None)
+
+
+def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() -> None:
+    for folder in SHIPPED:
+        card = tomllib.loads((folder / "card.toml").read_text())
+        for name, scores in card["scores"].items():
+            for metric, bar in tasks.KNOWN[name].bars.items():
+                assert scores[metric] <= bar if metric in FEWER else scores[metric] >= bar, (folder, metric)
+            assert card["calibration"][name]["expected_calibration_error"] <= 0.07, folder
+    assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)
 
 
 def test_names_of_tasks_are_checked() -> None:

@@ -27,6 +27,9 @@ SGD = Corpus("Schema-Guided Dialogue", "google-research-datasets/dstc8-schema-gu
 CLINC = Corpus("CLINC150", "clinc/oos-eval", "CC-BY-3.0")
 
 
+FEWER = {"false_extraction"}  # Metrics of which less is better.
+
+
 class Task:
     """How one task's rows are checked, said, read back, varied and scored."""
 
@@ -34,6 +37,7 @@ class Task:
     corpus: ClassVar[Corpus]
     input_type: ClassVar[type] = str
     beside: ClassVar[str] = ""  # What stands published on the corpus, or what a rule gets: models/README.md shows it beside ours.
+    bars: ClassVar[dict[str, float]] = {}  # What a shipped specialist has of score.py's metrics on dev at least; of `FEWER` at most.
     kind: str = "generate"  # Or "tag", "classify" or "fill": what answers it, unless one asks otherwise.
     one_answer: ClassVar[bool] = True  # Whether only one answer to an input can be right.
     kept: dict[str, str] = {}  # A version's own form files, by name; see `recall`.

@@ -38,6 +38,7 @@ class Summarize(Task):
     """A list of `{"service", "method", "parameters"}`."""
 
     name = "summarize"
+    bars = {"score": 0.87}
     kind = "fill"
     way = Way("methods", "dialogue", references=False)
     corpus = SGD
