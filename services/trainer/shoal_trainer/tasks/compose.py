@@ -24,7 +24,7 @@ class Compose(Task):
 
     name = "compose"
     corpus = SGD
-    bars = {"score": 0.99, "bleu": 31.0}
+    bars = {"score": 0.99, "bleu": 32.0}
     beside = "naming the values scores 1.0; a template look-up has BLEU near 30"
     input_type = dict
     one_answer = False  # People say the same in many ways.
