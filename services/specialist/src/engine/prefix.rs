@@ -52,10 +52,15 @@ impl Prefixes {
         }
     }
 
-    /// Whether what was read stays for others.
-    #[must_use]
-    pub fn keeps(&self) -> bool {
-        self.keeps
+    /// A slot for a prompt that was read elsewhere, to be copied to; `None` where nothing stays, or all are being read in.
+    pub fn keep(&mut self, prompt: &[u32]) -> Option<usize> {
+        if !self.keeps {
+            return None;
+        }
+        let slot = self.begin(prompt)?.slot;
+        // The copy is of the whole prompt, whatever of it another slot has.
+        self.slots[slot - self.first].tokens.clear();
+        Some(slot)
     }
 
     /// Takes a slot for a prompt; `None` if all are being read in.
@@ -176,6 +181,22 @@ mod tests {
         let mut forgetful = Prefixes::new(0, 1, false);
         assert_eq!([(); 2].map(|()| read(&mut forgetful, &prompt(1, 2))), [0, 0]);
         assert_eq!(forgetful.held_tokens(), 0);
+    }
+
+    #[test]
+    fn what_was_read_elsewhere_is_kept_whole_and_only_where_something_stays() {
+        let mut prefixes = Prefixes::new(3, 2, true);
+        read(&mut prefixes, &prompt(1, 2));
+        let slot = prefixes.keep(&prompt(1, 3)).expect("a slot is free");
+        prefixes.read(slot, &prompt(1, 3));
+        prefixes.end(slot);
+        assert_eq!(prefixes.held_tokens(), 60);
+        assert_eq!(read(&mut prefixes, &[prompt(1, 3), vec![9]].concat()), 30);
+        assert_eq!(
+            Prefixes::new(3, 2, false).keep(&prompt(1, 2)),
+            None,
+            "the copy would be of use to nobody"
+        );
     }
 
     proptest! {

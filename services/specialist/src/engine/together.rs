@@ -1,5 +1,5 @@
 //! Short prompts that wait in numbers: taken out of the queue together, and read in one run, each in the slot that it will decode in.
-use super::{Decoder, Event, Together, Waiting, owner::Owner, prefix::Place, reading::Prompt, schedule::Budget};
+use super::{Decoder, Event, Together, Waiting, owner::Owner, reading::Prompt, schedule::Budget};
 use crate::error::Error;
 use std::time::Instant;
 use tracing::warn;
@@ -92,13 +92,9 @@ impl<D: Decoder> Owner<D> {
 
     /// Keeps one of the crowd for prompts that begin like it: those that come together are mostly of a kind.
     fn keep(&mut self, from: usize, prompt: &[u32]) {
-        // Without prompts that stay, the copy would be of use to nobody.
-        let place = if self.prefixes.keeps() {
-            self.prefixes.begin(prompt)
-        } else {
-            None
+        let Some(slot) = self.prefixes.keep(prompt) else {
+            return;
         };
-        let Some(Place { slot, .. }) = place else { return };
         match self.decoder.copy_row(from, slot, prompt.len()) {
             Ok(()) => self.prefixes.read(slot, prompt),
             Err(error) => {

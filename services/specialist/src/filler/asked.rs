@@ -29,15 +29,15 @@ impl Asked {
     ///
     /// # Errors
     /// `Invalid`, with the field.
-    pub(super) fn of(fields: &Filling, place: &str, mut object: Map<String, Value>) -> Result<Self, Error> {
+    pub(super) fn of(way: &Filling, place: &str, mut object: Map<String, Value>) -> Result<Self, Error> {
         let fault = |name: &str, what: &str| Error::invalid(format!("{place}.{name}"), what);
         let methods = object
-            .remove(&fields.methods)
+            .remove(&way.methods)
             .and_then(|m| serde_json::from_value::<BTreeMap<String, BTreeMap<String, Vec<String>>>>(m).ok())
             .filter(|services| services.values().any(|methods| !methods.is_empty()))
             .ok_or_else(|| {
                 fault(
-                    &fields.methods,
+                    &way.methods,
                     "give {service: {method: [parameter, ...]}} with at least one method",
                 )
             })?;
@@ -46,16 +46,16 @@ impl Asked {
             if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
                 // An answer would have the argument twice, which no reader takes.
                 let told = format!("a method names its parameter `{name}` twice");
-                return Err(fault(&fields.methods, &told));
+                return Err(fault(&way.methods, &told));
             }
         }
-        let turns = object.remove(&fields.turns);
+        let turns = object.remove(&way.turns);
         let turns = turns
             .as_ref()
             .and_then(Value::as_array)
             .filter(|turns| !turns.is_empty());
         let told = "give a list of turns, each a text of the user or {\"speaker\": \"user\" or \"system\", \"text\"}";
-        let turns = turns.ok_or_else(|| fault(&fields.turns, told))?;
+        let turns = turns.ok_or_else(|| fault(&way.turns, told))?;
         let said = turns.iter().map(turn).collect::<Option<Vec<_>>>();
         let mut asked = Self {
             methods: Vec::new(),
@@ -63,7 +63,7 @@ impl Asked {
             names: String::new(),
             method_starts: Vec::new(),
             parameter_starts: Vec::new(),
-            text: said.ok_or_else(|| fault(&fields.turns, told))?.join(" "),
+            text: said.ok_or_else(|| fault(&way.turns, told))?.join(" "),
         };
         for (service, methods) in methods {
             asked.names += &words(&service);
@@ -87,10 +87,10 @@ impl Asked {
 }
 
 /// What a caller should give.
-pub(super) fn told(fields: &Filling) -> String {
+pub(super) fn told(way: &Filling) -> String {
     format!(
         "give an object whose `{}` is {{service: {{method: [parameter, ...]}}}} and whose `{}` is a list of what was said",
-        fields.methods, fields.turns
+        way.methods, way.turns
     )
 }
 
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn fields() -> Filling {
+    fn way() -> Filling {
         Filling {
             methods: "methods".into(),
             turns: "turns".into(),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn read(object: Value) -> Result<Asked, Error> {
-        Asked::of(&fields(), "prompt.json", object.as_object().expect("an object").clone())
+        Asked::of(&way(), "prompt.json", object.as_object().expect("an object").clone())
     }
 
     #[test]

@@ -199,24 +199,43 @@ fn a_sentence_has_no_control_token_whatever_it_reads_like() {
     }
 }
 
+/// Its wording changes with every training, and is not held here.
 #[tokio::test]
 async fn the_shipped_compose_says_every_value() {
     let specialist = load_with(&shipped("compose"), 1, 0);
-    let acts = json!({"service": "RentalCars_1", "acts": [
-        {"act": "OFFER", "slot": "pickup_location", "values": ["Intercity Terminal"]},
-        {"act": "OFFER", "slot": "pickup_date", "values": ["March 10th"]},
-        {"act": "OFFER", "slot": "type", "values": ["Full-size"]},
-        {"act": "OFFER", "slot": "car_name", "values": ["Cherokee"]},
-    ]});
-    let Value::Object(acts) = acts else { unreachable!() };
-    let ask = Ask {
-        prompt: Prompt::Json(acts),
-        ..ask("compose", "", Sampling::greedy(128))
-    };
-    let done = answer(&specialist, ask).await;
-    assert_eq!(
-        done.text,
-        "There is a nice Full-size car available for pickup on March 10th at Intercity Terminal. The car is Cherokee."
-    );
-    assert_eq!(done.finish, Finish::Stop);
+    let cars = [
+        ("pickup_location", "Intercity Terminal"),
+        ("pickup_date", "March 10th"),
+        ("type", "Full-size"),
+        ("car_name", "Cherokee"),
+    ];
+    // Nobody ever said these, and of so many a model of five million parameters forgets some.
+    let odd = [
+        ("pickup_location", "Zyx-77 Quay"),
+        ("pickup_date", "the 31st of Brumaire"),
+        ("pickup_time", "29:61"),
+        ("dropoff_date", "never"),
+        ("type", "Ovoid"),
+        ("car_name", "Qwertz 9000"),
+        ("total_price", "$0.07"),
+    ];
+    for offered in [&cars[..], &odd[..]] {
+        let acts: Vec<Value> = offered
+            .iter()
+            .map(|(slot, value)| json!({"act": "OFFER", "slot": slot, "values": [value]}))
+            .collect();
+        let Value::Object(acts) = json!({"service": "RentalCars_1", "acts": acts}) else {
+            unreachable!()
+        };
+        let ask = Ask {
+            prompt: Prompt::Json(acts),
+            ..ask("compose", "", Sampling::greedy(128))
+        };
+        let done = answer(&specialist, ask).await;
+        let said = done.text.to_lowercase();
+        for (_, value) in offered {
+            assert!(said.contains(&value.to_lowercase()), "{value} is not in: {}", done.text);
+        }
+        assert_eq!(done.finish, Finish::Stop, "{}", done.text);
+    }
 }
