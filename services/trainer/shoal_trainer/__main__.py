@@ -146,8 +146,20 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
 
 def _shares(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]) -> list[batches.Share]:
     """Each task's rows, as often as `--mix` says."""
-    weigh = dict(pair.split("=") for pair in args.mix.split(",") if pair)
-    return [batches.Share(t, rows[t.name], float(weigh.get(t.name, 1))) for t in wanted]
+    weigh = _weights(args.mix)
+    if stray := set(weigh) - {t.name for t in wanted}:
+        raise SystemExit(f"--mix names `{min(stray)}`, which is not trained here")
+    return [batches.Share(t, rows[t.name], weigh.get(t.name, 1.0)) for t in wanted]
+
+
+def _weights(mix: str) -> dict[str, float]:
+    try:
+        weigh = {name: float(weight) for name, weight in (pair.split("=") for pair in mix.split(",") if pair)}
+    except ValueError:
+        weigh = {"": 0.0}
+    if not all(0 < weight < float("inf") for weight in weigh.values()):
+        raise SystemExit(f"--mix is `{mix}`: give TASK=WEIGHT, separated by commas, each weight over 0")
+    return weigh
 
 
 def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]):  # noqa: ANN202

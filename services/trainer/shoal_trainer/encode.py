@@ -1,4 +1,4 @@
-"""Retraining and judging of encoders: `tag` and `classify` models, which `encoder` trains and `publish` exports."""
+"""Retraining and judging of encoders: `tag`, `classify` and `fill` models, which `encoder` trains and `publish` exports."""
 from __future__ import annotations
 
 import random

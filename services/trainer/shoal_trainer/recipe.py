@@ -1,6 +1,6 @@
 """Every shipped model in one go: the steps of recipe.toml, each a command of this package, in the order that they need each other.
 
-A step that is done is not done again, unless its own text or what it starts from has changed; one that was cut off starts again, a decoder where it
+A step that is done is not done again, unless its own text, its data or what it starts from has changed; one that was cut off starts again, a decoder where it
 stopped. So a run that was stopped goes on with the same command. What came out can be put into parts, for a machine that sends little at a time.
 """
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data import DataError
+from .data import DataError, sha256
 
 SHIPPED = Path(__file__).with_name("recipe.toml")
 PART_BYTES = 16_000_000  # Of a part, and how many go together: what the lent GPU machines of the team give back at a time.
@@ -44,6 +44,12 @@ class Step:
         """The steps whose checkpoints it starts from."""
         named = tuple(word[1:] for word in shlex.split(self.train or "") if word.startswith("@"))
         return named + self.average
+
+    @property
+    def tasks(self) -> list[str]:
+        """Whose rows it reads."""
+        words = shlex.split(f"{self.train or ''} {self.export or ''}")
+        return sorted({name for flag, value in zip(words, words[1:]) if flag == "--task" for name in value.split(",")})
 
     def commands(self, data: Path, out: Path) -> list[list[str]]:
         """Arguments of this package's commands, one after the other."""
@@ -95,19 +101,23 @@ def wanted(steps: list[Step], names: list[str]) -> list[Step]:
     return [s for s in steps if s.name in kept]
 
 
-def stamps(steps: list[Step]) -> dict[str, str]:
-    """What each step's result hangs on: its own text, and the stamps of what it starts from."""
+def stamps(steps: list[Step], data: Path) -> dict[str, str]:
+    """What each step's result hangs on: its own text, the data of its tasks, and the stamps of what it starts from."""
+    digests = {path.name: sha256(path) for path in sorted(data.glob("*.jsonl*"))}
     made: dict[str, str] = {}
     for step in steps:
-        text = json.dumps([step.train, step.average, step.narrow, step.export, [made[name] for name in step.needs]])
+        read = {name: digest for name, digest in digests.items() if name.split(".")[0] in step.tasks}
+        text = json.dumps([step.train, step.average, step.narrow, step.export, read, [made[name] for name in step.needs]])
         made[step.name] = hashlib.sha256(text.encode()).hexdigest()
     return made
 
 
 def run(steps: list[Step], data: Path, out: Path, jobs: int) -> dict[str, float]:
     """Does what is not done, `jobs` steps at a time; seconds of each that was. The first that fails ends it, when those beside it have ended."""
+    if jobs < 1:
+        raise DataError(f"--jobs is {jobs}: one step at a time is the least")
     out.mkdir(parents=True, exist_ok=True)
-    stamp = stamps(steps)
+    stamp = stamps(steps, data)
     done = {s.name for s in steps if _mark(out, s.name).is_file() and _mark(out, s.name).read_text() == stamp[s.name]}
     left = [s for s in steps if s.name not in done]
     seconds: dict[str, float] = {}
@@ -156,6 +166,11 @@ def _do(step: Step, data: Path, out: Path, stamp: str) -> float:
 def parts(out: Path, into: Path) -> int:
     """Puts what came out, checkpoints without optimizers, into one archive in parts, so many a folder; returns how many. `cat INTO/*/part.* | tar x`
     puts it together again."""
+    if into.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{into} lies in {out}, and would be put into itself: name another folder for the parts")
+    # Those of an earlier time may be more.
+    for old in into.glob("*/part.*"):
+        old.unlink()
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path in sorted(out.iterdir()):

@@ -148,6 +148,11 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     ids = torch.arange(1, 60)[None]
     was, now = (of.eval().body(ids).last_hidden_state for of in (before, grown))
     assert len(grown.body.encoder.layer) == 2 and torch.cosine_similarity(was, now, dim=-1).min() > 0.9
+    for wrong, told in ((("--layers", "1"), "is not cut to 1"), (("--mix", "episod=2"), "`episod`"), (("--mix", "episode=none"), "TASK=WEIGHT")):
+        source = tmp_path / "deep"
+        encoders.save(grown, encoders.opened(first / "1")[1], source)
+        done = run("train", "--task", "episode", "--from", source, "--out", tmp_path / "none", *wrong, *small)
+        assert done.returncode != 0 and told in done.stderr, done.stderr[-500:]
     both = tmp_path / "both"
     done = run("train", "--task", "episode,summarize", "--from", first / "1", "--layers", "2", "--epochs", "1", "--mix", "episode=2", "--out", both, *small)
     assert done.returncode == 0, done.stderr[-3000:]

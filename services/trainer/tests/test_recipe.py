@@ -35,10 +35,19 @@ def test_steps_stand_behind_what_they_need_and_what_nobody_asked_for_is_left_out
     path = written(tmp_path, '[c]\naverage = ["a", "b"]\n[b]\ntrain = "--from @a"\n[a]\ntrain = "--from minilm"\n[d]\ntrain = "--from minilm"\n')
     steps = recipe.read(path)
     assert [s.name for s in steps] == ["a", "d", "b", "c"] and [s.name for s in recipe.wanted(steps, ["c"])] == ["a", "b", "c"]
-    before = recipe.stamps(steps)
+    before = recipe.stamps(steps, tmp_path)
     path.write_text(path.read_text().replace('[a]\ntrain = "--from minilm"', '[a]\ntrain = "--from minilm --seed 2"'))
-    after = recipe.stamps(recipe.read(path))
+    after = recipe.stamps(recipe.read(path), tmp_path)
     assert {name for name in before if before[name] != after[name]} == {"a", "b", "c"}, "what starts from it is another one too"
+    path.write_text('[a]\ntrain = "--task plan,route"\n[b]\ntrain = "--task plan_b"\n')
+    before = recipe.stamps(recipe.read(path), tmp_path)
+    (tmp_path / "route.dev.jsonl").write_text("{}")
+    after = recipe.stamps(recipe.read(path), tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {"a"}, "its data is another"
+    with pytest.raises(DataError, match="--jobs is 0"):
+        recipe.run(recipe.read(path), tmp_path, tmp_path / "out", 0)
+    with pytest.raises(DataError, match="into itself"):
+        recipe.parts(tmp_path, tmp_path / "parts")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +86,8 @@ def test_a_recipe_goes_on_where_it_failed_and_does_nothing_twice(tmp_path: Path)
     done = run()
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(json.loads(done.stdout)["seconds"]) == {"one", "two", "both"} and (out / "both" / "1" / "card.toml").is_file()
+    (tmp_path / "parts" / "009").mkdir()
+    (tmp_path / "parts" / "009" / "part.072").write_text("of an earlier time")
     done = run()
     assert done.returncode == 0 and json.loads(done.stdout)["seconds"] == {}
     pieces = sorted((tmp_path / "parts").glob("*/part.*"))

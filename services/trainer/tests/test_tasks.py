@@ -151,6 +151,7 @@ def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() ->
         for name, scores in card["scores"].items():
             for metric, bar in tasks.KNOWN[name].bars.items():
                 assert scores[metric] <= bar if metric in FEWER else scores[metric] >= bar, (folder, metric)
+            # The aim is 0.05; of the planner's 394 rows a map without fault would have 0.045, and it has 0.067.
             assert card["calibration"][name]["expected_calibration_error"] <= 0.07, folder
     assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from .. import lineage
-from . import export, net
+from . import net
 
 
 def narrow(folder: Path, into: Path) -> int:
     """Writes it, of a checkpoint or of an exported version; returns how many pieces are left."""
-    encoder, tokenizer = net.load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
+    encoder, tokenizer = net.opened(folder)
     kept = {piece: i for piece, i in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]) if _latin(piece)}
     with torch.no_grad():
         words = encoder.body.embeddings.word_embeddings

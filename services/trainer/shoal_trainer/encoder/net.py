@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from ..data import sha256
+from ..data import DataError, sha256
 from ..tasks.base import Corpus
 from .align import untouched
 from .fill import net as fill
@@ -136,10 +136,11 @@ def save(encoder: Encoder | fill.Filler, tokenizer: Tokenizer, folder: Path) -> 
 def start(folder: Path, shape: Shape | fill.Shape, layers: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """A checkpoint or an exported version to train on from. Heads are carried over where the outputs are still the same. It is grown to so many
     `layers` if it has fewer."""
-    from . import export
-
-    before, tokenizer = load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
-    if layers > before.body.config.num_hidden_layers:
+    before, tokenizer = opened(folder)
+    has = before.body.config.num_hidden_layers
+    if 0 < layers < has:
+        raise DataError(f"{folder} has {has} layers, and is not cut to {layers}: it may grow, or stay as it is")
+    if layers > has:
         grow(before, layers)
     if before.shape == shape:
         return before, tokenizer
@@ -169,6 +170,13 @@ def grow(encoder: Encoder | fill.Filler, layers: int) -> None:
             part.LayerNorm.bias.fill_(mean)
         stack.append(new)
     config.num_hidden_layers = layers
+
+
+def opened(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:
+    """A checkpoint, or the weights of an exported version."""
+    from . import export
+
+    return load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
 
 
 def load(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:

@@ -33,6 +33,8 @@ def export(folder: Path, weights: Path, asked: Asked, precision: str, least: flo
     """Writes the version's files but its card, and gives what the card says of them."""
     if precision not in ("fp32", "int8"):
         raise ExportError(f"an encoder is exported in fp32 or int8, not in {precision}")
+    if len(asked) > 1 and any(task.kind != "fill" for task, _ in asked):
+        raise ExportError('an encoder has one task, but for tasks of kind "fill"')
     encoder, tokenizer = net.load(weights)
     about = card(encoder, [task for task, _ in asked])
     folder.mkdir(parents=True, exist_ok=True)
