@@ -17,168 +17,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shlex
 import sys
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 
 import tomli_w
 
-from . import batches, calibrate, data, evaluate, lineage, model, parity, recipe, retrain, rules, table, tasks
-from .encoder import loop as loop_of_encoders
+from . import calibrate, data, evaluate, model, parity, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
-from .encoder import narrow, net
-from .encoder import publish as publish_encoder
-from .encoder.fill.study import shape_of
+from .encoder import narrow
 from .export import PRECISIONS, ExportError
 
 
 def train(args: argparse.Namespace) -> None:
     """Weights, then everything that `export` does."""
-    import torch
-
-    wanted, rows, dev, files = _read(args)
-    _without_effect(args, wanted[0].kind)
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
-    work = args.work or args.out.with_name(args.out.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
-    resumed = args.resume and (work / "state.pt").is_file()
-    before = lineage.of(work if resumed else Path(args.source))
-    read = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
-    if args.source == net.MINILM:
-        read.insert(0, (net.MINILM_CORPUS, net.digest()))
-    run = {
-        "tasks": [t.name for t in wanted],
-        "rows": {t: len(r) for t, r in rows.items()},
-        "from": args.source if args.source in ("scratch", net.MINILM) else "checkpoint",
-        "resumed": resumed,
-        "threads": args.threads,
-        "seed": args.seed,
-    }
-    decoder = wanted[0].kind == "generate"
-    asked = ("minutes", "rate", "batch_tokens", "mix", "lora") if decoder else ("epochs", "rate", "batch_rows")
-    # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
-    lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in asked}, "stopped": True}, read), work)
-    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work)
-    lineage.write(lineage.extended(before, {**run, **ran}, read), work)
+    work = training.train(args)
     if not args.no_export:
         _publish(args, work)
-
-
-# What only one kind of training reads. Given to the other it would be without effect, and is refused.
-OF_DECODERS = ("minutes", "batch_tokens", "lora", "tokenizer", "resume", "patience", "hidden", "context", "uncompiled")
-OF_ENCODERS = ("epochs", "batch_rows", "positions")
-
-
-def _without_effect(args: argparse.Namespace, kind: str) -> None:
-    """Refuses flags that this kind of training does not read."""
-    flags, other = (OF_ENCODERS, "encoders") if kind == "generate" else (OF_DECODERS, "decoders")
-    given = [flag for flag in flags if getattr(args, flag) != args.defaults[flag]]
-    if given:
-        raise SystemExit(f"--{given[0].replace('_', '-')} is for {other}, and this training is of kind `{kind}`: leave it out")
-
-
-def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
-    """One epoch-bound training of an encoder; its checkpoint is in `work` after it."""
-    task = wanted[0]
-    if {t.kind for t in wanted} != {"fill"} and len(wanted) > 1:
-        raise SystemExit('an encoder has one task, but for tasks of kind "fill", which one may learn together: train the others one after the other')
-    shape = shape_of([(t, rows[t.name]) for t in wanted]) if task.kind == "fill" else net.Shape(tuple(task.classes()), tuple(task.labels()))
-    if args.source == net.MINILM:
-        encoder, tokenizer = net.pretrained(shape, args.layers or 6, args.vocabulary, args.positions)
-    elif args.source == "scratch":
-        raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
-    else:
-        encoder, tokenizer = net.start(Path(args.source), shape, args.layers)
-    recipe = loop_of_encoders.Recipe(epochs=args.epochs, batch_rows=args.batch_rows, seed=args.seed, **({"rate": args.rate} if args.rate else {}))
-    looked = {t: [row for row in dev[t.name] if row.get("seen", True)][:400] for t in wanted}
-
-    def look() -> dict[str, float]:
-        found = {t.name: publish_encoder.glance(encoder, tokenizer, t, part) for t, part in looked.items()}
-        return {f"{name}_{metric}" if len(found) > 1 else metric: value for name, of in found.items() for metric, value in of.items()}
-
-    ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look, args.looks)
-    net.save(encoder, tokenizer, work)
-    return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
-
-
-def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
-    """One time-bound training of a decoder; its best checkpoint is in `work` after it."""
-    import torch
-
-    from . import loop
-
-    fresh = args.source == "scratch"
-    resume = args.resume and (work / "state.pt").is_file()
-    if resume:
-        weights, prompt = model.load(work)
-    elif fresh:
-        prompt = _prompt(args, wanted, rows)
-        weights = model.fresh(model.Size(args.hidden, args.layers or 6, args.vocabulary or 4096, args.context), prompt)
-    else:
-        weights, prompt = model.load(Path(args.source))
-    if not resume:
-        model.save(weights, prompt, work)
-        (work / "log.jsonl").unlink(missing_ok=True)
-        (work / "best.pt").unlink(missing_ok=True)
-    if args.lora:
-        weights = model.adapted(weights, args.lora)
-    weights.to("cuda" if torch.cuda.is_available() else "cpu")
-    shares = _shares(args, wanted, rows)
-    recipe = loop.Recipe(
-        minutes=args.minutes,
-        steps=args.steps,
-        rate=args.rate or (loop.Recipe.rate if fresh else loop.Recipe.rate / 4),
-        batch_tokens=args.batch_tokens,
-        looks=args.looks,
-        patience=args.patience,
-        seed=args.seed,
-        compiled=not args.uncompiled,
-    )
-    ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume)
-    device = str(weights.device)
-    model.save(model.merged(weights).to("cpu"), prompt, work)
-    return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device}
-
-
-def _shares(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]) -> list[batches.Share]:
-    """Each task's rows, as often as `--mix` says."""
-    weigh = _weights(args.mix)
-    if stray := set(weigh) - {t.name for t in wanted}:
-        raise SystemExit(f"--mix names `{min(stray)}`, which is not trained here")
-    return [batches.Share(t, rows[t.name], weigh.get(t.name, 1.0)) for t in wanted]
-
-
-def _weights(mix: str) -> dict[str, float]:
-    try:
-        weigh = {name: float(weight) for name, weight in (pair.split("=") for pair in mix.split(",") if pair)}
-    except ValueError:
-        weigh = {"": 0.0}
-    if not all(0 < weight < float("inf") for weight in weigh.values()):
-        raise SystemExit(f"--mix is `{mix}`: give TASK=WEIGHT, separated by commas, each weight over 0")
-    return weigh
-
-
-def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]):  # noqa: ANN202
-    """A tokenizer trained on the tasks, or the one of another checkpoint."""
-    from .prompt import Prompt
-
-    if args.tokenizer:
-        return Prompt.load(args.tokenizer)
-    untrained = Prompt.untrained()
-    rng = random.Random(args.seed)
-
-    def texts():  # noqa: ANN202
-        for task in wanted:
-            # As many rows of each: a task with long prompts must not own the vocabulary.
-            for row in rng.sample(rows[task.name], min(8000, len(rows[task.name]))):
-                yield untrained.render(task.name, row["input"])
-                yield task.say(row["target"])
-
-    return Prompt.learn(texts(), args.vocabulary or 4096)
 
 
 def export_only(args: argparse.Namespace) -> None:
@@ -189,15 +45,15 @@ def export_only(args: argparse.Namespace) -> None:
 def _publish(args: argparse.Namespace, weights: Path) -> None:
     from . import publish
 
-    wanted, _, dev, _ = _read(args)
+    wanted, _, dev, _ = training.read(args)
     name = args.name or args.out.name
     version = publish.Version(args.out, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description)
     print(json.dumps(publish.publish(version, weights, wanted, dev)))
 
 
 def averaged(args: argparse.Namespace) -> None:
-    """The mean of encoders' checkpoints that were trained on from one, with other seeds."""
-    soup.average(args.folders, args.out)
+    """The mean of encoders' checkpoints that were trained on from one, with other seeds or on other tasks."""
+    soup.average(args.folders, args.weights or [1.0] * len(args.folders), args.out)
 
 
 def cooked(args: argparse.Namespace) -> None:
@@ -221,7 +77,7 @@ def narrowed(args: argparse.Namespace) -> None:
 
 def evaluated(args: argparse.Namespace) -> None:
     """Scores of an exported folder on dev."""
-    wanted, _, dev, _ = _read(args)
+    wanted, _, dev, _ = training.read(args)
     for task in wanted:
         judged = evaluate.judge(Path(args.source), task, dev[task.name][: args.dev_rows] if args.dev_rows else dev[task.name], args.answer_tokens)
         print(json.dumps({"task": task.name, **evaluate.metrics(task, judged)}))
@@ -276,21 +132,6 @@ def ruled(args: argparse.Namespace) -> None:
                 print(json.dumps({"task": task.name, "seen": seen, "rows": len(part), **task.metrics(part)}))
 
 
-def _read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:
-    """Tasks that have learned from their training rows, those rows, the dev rows, and the training files."""
-    wanted = tasks.named(args.task)
-    for task in wanted:
-        task.kind = args.kind or task.kind
-    files = {t.name: data.find(args.data, t.name, "train") for t in wanted}
-    rows = {t.name: data.read(files[t.name], t) for t in wanted}
-    dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in wanted}
-    for task in wanted:
-        task.learn(rows[task.name])
-    if getattr(args, "rows", 0):
-        rows = {name: random.Random(args.seed).sample(part, min(args.rows, len(part))) for name, part in rows.items()}
-    return wanted, rows, dev, files
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="shoal-train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -327,8 +168,8 @@ def parser() -> argparse.ArgumentParser:
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
         ("--batch-tokens", int, 2048, "padded tokens of a batch"),
         ("--rows", int, 0, "train on a random N rows of each task; 0 is all"),
-        ("--looks", int, 20, "looks at dev over the run"),
-        ("--patience", int, 6, "looks without a better one before it stops"),
+        ("--looks", int, 20, "looks at dev over the run; an encoder's may be 0: it ends as it is then, and cannot be resumed"),
+        ("--patience", int, 0, "looks without a better one before it stops; default: a decoder 6, an encoder 10"),
         ("--lora", int, 0, "train adapters of this rank, merged before the export; 0 trains all weights"),
         ("--threads", int, 2, "CPU threads"),
         ("--seed", int, 1, "of weights, order and variants"),
@@ -337,11 +178,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--mix", default="", help="how often a round passes over each task's rows: `tool_call=2,plan=0.5`; default 1")
     p.add_argument("--tokenizer", type=Path, help="take the tokenizer of this checkpoint instead of training one (scratch)")
     p.add_argument("--work", type=Path, help="where checkpoints go; default: OUT.work")
-    p.add_argument("--resume", action="store_true", help="go on from the work folder")
+    p.add_argument("--resume", action="store_true", help="go on from the work folder, from the last look at dev")
     p.add_argument("--no-export", action="store_true", help="leave the checkpoint in the work folder")
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
-    p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*OF_DECODERS, *OF_ENCODERS)})
+    p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*training.OF_DECODERS, *training.OF_ENCODERS)})
     c = commands.add_parser("recipe", help=(cooked.__doc__ or "").splitlines()[0])
     c.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     c.add_argument("--out", type=Path, required=True, help="where folders, checkpoints and logs go")
@@ -352,7 +193,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--dry-run", action="store_true", help="print the commands")
     c.set_defaults(run=cooked)
     a = commands.add_parser("average", help=(averaged.__doc__ or "").splitlines()[0])
-    a.add_argument("folders", type=Path, nargs="+", help="checkpoints: the .work folders of runs with --no-export")
+    a.add_argument("folders", type=Path, nargs="+", help="checkpoints (the .work folders of runs with --no-export) or versions of shipped specialists; the first has the most layers")
+    a.add_argument("--weights", type=lambda said: [float(w) for w in said.split(",")], help="how much of each, separated by commas; default: as much of all")
     a.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
     a.set_defaults(run=averaged)
     n = commands.add_parser("narrow", help=(narrowed.__doc__ or "").splitlines()[0])

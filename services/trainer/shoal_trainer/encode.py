@@ -64,7 +64,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     each = max(1, (count - int(TAUGHT * count)) // len(lesson.tasks))
     drawn = {known.name: rng.choices(rehearsed[known.name] or choosers[known.name], k=each) for known in lesson.tasks}
     drawn[task.name] += [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
-    ran = loop.train(weights, tokenizer, [Share(known, drawn[known.name]) for known in lesson.tasks], replace(recipe, epochs=1.0), dict, 0)
+    ran = loop.train(weights, tokenizer, [Share(known, drawn[known.name]) for known in lesson.tasks], replace(recipe, epochs=1.0))
     way = _settle(weights, before, tokenizer, [Share(known, choosers[known.name]) for known in lesson.tasks])
     net.save(weights, tokenizer, work)
     card = tomllib.loads((version / "card.toml").read_text())
@@ -82,7 +82,7 @@ def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop
     weights, tokenizer = export.load(version)
     drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.batch_rows)]
     began = time.monotonic()
-    loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0), dict, 0)
+    loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0))
     return (time.monotonic() - began) / PROBE
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from . import model as checkpoint
+from . import precision
 from .batches import Pair, Share, Stream, packed, tensors
 from .prompt import Prompt
 
@@ -132,7 +133,7 @@ def _forward(weights: nn.Module, compiled: bool):  # noqa: ANN202 - a function o
 def _step(forward, weights: nn.Module, group: list[Pair], recipe: Recipe, pad: int, optimizers: list[torch.optim.Optimizer], rate: float) -> float:  # noqa: ANN001
     device = checkpoint.base(weights).device
     ids, weight = (t.to(device) for t in tensors(group, recipe.prompt_weight, pad))
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with precision.autocast(device):
         logits = forward(ids)[:, :-1]
     each = functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), ids[:, 1:].reshape(-1), reduction="none", label_smoothing=recipe.smoothing
@@ -159,7 +160,7 @@ def teacher_forced(forward, weights: nn.Module, prompt: Prompt, share: Share, re
     right = 0
     for group in packed(fits, recipe.batch_tokens):
         ids, weight = (t.to(device) for t in tensors(group, 0.0, prompt.end))
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with precision.autocast(device):
             best = forward(ids)[:, :-1].argmax(-1)
         right += int(((best == ids[:, 1:]) | (weight == 0)).all(1).sum())
     return right / max(1, len(rows))

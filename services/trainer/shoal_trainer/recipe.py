@@ -26,7 +26,7 @@ from .data import DataError, sha256
 SHIPPED = Path(__file__).with_name("recipe.toml")
 PART_BYTES = 16_000_000  # Of a part, and how many go together: what the lent GPU machines of the team give back at a time.
 TOGETHER = 8
-KEYS = {"train", "average", "narrow", "export"}
+KEYS = {"train", "average", "weights", "narrow", "export"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Step:
     name: str
     train: str | None
     average: tuple[str, ...]
+    weights: tuple[float, ...]  # Of `average`; none: as much of all.
     narrow: bool
     export: str | None
 
@@ -59,7 +60,8 @@ class Step:
             resumed = ["--resume"] if (work / "state.pt").is_file() else []
             made = ["train", *words, *resumed, "--data", str(data), "--out", str(out / self.name), "--no-export"]
         else:
-            made = ["average", *(str(out / f"{name}.work") for name in self.average), "--out", str(work)]
+            weights = ["--weights", ",".join(f"{weight:g}" for weight in self.weights)] if self.weights else []
+            made = ["average", *(str(out / f"{name}.work") for name in self.average), *weights, "--out", str(work)]
         then = [["narrow", str(work), "--out", str(narrow)]] if self.narrow else []
         if self.export is not None:
             then.append(["export", *shlex.split(self.export), "--from", str(narrow if self.narrow else work), "--data", str(data), "--out", str(out / self.name)])
@@ -78,7 +80,9 @@ def read(path: Path) -> list[Step]:
             raise DataError(f"{path}: [{name}] has `{sorted(stray)[0]}`: a step has {', '.join(sorted(KEYS))}")
         if ("train" in table) == ("average" in table):
             raise DataError(f"{path}: [{name}] needs `train` or `average`, one of them")
-        steps[name] = Step(name, table.get("train"), tuple(table.get("average", ())), table.get("narrow", False), table.get("export"))
+        if "weights" in table and len(table["weights"]) != len(table.get("average", ())):
+            raise DataError(f"{path}: [{name}] has {len(table['weights'])} weights for {len(table.get('average', ()))} steps: give each its own, or none")
+        steps[name] = Step(name, table.get("train"), tuple(table.get("average", ())), tuple(table.get("weights", ())), table.get("narrow", False), table.get("export"))
     ordered: list[Step] = []
     waiting = list(steps.values())
     while waiting:
@@ -107,7 +111,7 @@ def stamps(steps: list[Step], data: Path) -> dict[str, str]:
     made: dict[str, str] = {}
     for step in steps:
         read = {name: digest for name, digest in digests.items() if name.split(".")[0] in step.tasks}
-        text = json.dumps([step.train, step.average, step.narrow, step.export, read, [made[name] for name in step.needs]])
+        text = json.dumps([step.train, step.average, step.weights, step.narrow, step.export, read, [made[name] for name in step.needs]])
         made[step.name] = hashlib.sha256(text.encode()).hexdigest()
     return made
 

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from conftest import learned, rows
 from tokenizers import Tokenizer
 
-from shoal_trainer import data
-from shoal_trainer.encoder import align, export, net, viterbi
+from shoal_trainer import batches, data
+from shoal_trainer.data import DataError
+from shoal_trainer.encoder import align, export, loop, net, viterbi
 from shoal_trainer.prompt import environment
 
 
@@ -145,7 +147,14 @@ def test_an_average_is_the_mean_of_the_weights_and_comes_from_all_their_runs(fol
     one, two, mean = (net.load(path)[0].state_dict() for path in (*branches, tmp_path / "mean"))
     assert any((one[k] != two[k]).any() for k in one), "other seeds, other weights"
     assert all(np.allclose(mean[k], (one[k] + two[k]) / 2, atol=1e-6) for k in one)
-    assert [r.get("seed") for r in json.loads((tmp_path / "mean" / "training.json").read_text())["runs"]] == [1, 1, 2]
+    runs = json.loads((tmp_path / "mean" / "training.json").read_text())["runs"]
+    assert [r.get("seed") for r in runs] == [1, 1, 2, None] and runs[-1] == {"average": ["branch1.work", "branch2.work"], "weights": [0.5, 0.5]}
+    done = run("average", *branches, "--weights", "3,1", "--out", tmp_path / "mean")
+    mean = net.load(tmp_path / "mean")[0].state_dict()
+    assert done.returncode == 0 and all(np.allclose(mean[k], 0.75 * one[k] + 0.25 * two[k], atol=1e-6) for k in one), done.stderr[-3000:]
+    for wrong in ("1", "1,0"):
+        done = run("average", *branches, "--weights", wrong, "--out", tmp_path / "none")
+        assert done.returncode == 65 and "2 checkpoints need as many weights" in done.stderr
     other = tmp_path / "other"
     done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", other, "--epochs", "1", "--no-export", *SMALL)
     done = run("average", first, f"{other}.work", "--out", tmp_path / "none")
@@ -170,6 +179,43 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     assert "[UNK]" in latin.encode("天気 in oslo").tokens
     done = run("rescore", "--calibrate", "--data", folder, tmp_path / "route" / "1")
     assert done.returncode != 0 and "`export` it anew" in done.stderr, "its thresholds would be in the terms of another map"
+
+
+def test_a_run_goes_on_from_its_last_look_and_ends_as_it_was_best(tmp_path: Path) -> None:
+    task = learned("plan")
+    shares = [batches.Share(task, rows("plan")[:60])]
+    recipe = loop.Recipe(epochs=2.0, batch_rows=10, looks=4, patience=3, seed=5)
+
+    def fresh() -> tuple[net.Encoder, Tokenizer]:
+        torch.manual_seed(1)
+        return net.pretrained(net.Shape(tuple(task.classes()), tuple(task.labels())), layers=1, vocabulary=3000)
+
+    def looks(encoder: net.Encoder, *said: float) -> tuple[loop.Look, list[torch.Tensor]]:
+        seen: list[torch.Tensor] = []
+
+        def look() -> tuple[float, dict[str, float]]:
+            seen.append(encoder.tag.weight.detach().clone())
+            if len(seen) > len(said):
+                raise KeyboardInterrupt
+            return said[len(seen) - 1], {}
+
+        return look, seen
+
+    encoder, tokenizer = fresh()
+    look, first = looks(encoder, 0.2, 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(encoder, tokenizer, shares, recipe, look, tmp_path)
+    encoder, tokenizer = fresh()
+    look, then = looks(encoder, 0.4, 0.3)
+    ran = loop.train(encoder, tokenizer, shares, recipe, look, tmp_path, resume=True)
+    assert ran["steps"] == 12 and len(then) == 2 and ran["best_dev"] == 0.5, "it went on from the sixth step"
+    assert torch.equal(encoder.tag.weight, first[1]) and not torch.equal(then[0], first[1]), "as it was at the better look of the first part"
+    with pytest.raises(DataError, match="is of a run of 12 steps, and this one has 6"):
+        loop.train(encoder, tokenizer, shares, replace(recipe, epochs=1.0), look, tmp_path, resume=True)
+    encoder, tokenizer = fresh()
+    look, _ = looks(encoder, 0.2, 0.1, 0.1)
+    ran = loop.train(encoder, tokenizer, shares, replace(recipe, patience=2), look, tmp_path)
+    assert ran["steps"] == 9 and ran["best_dev"] == 0.2, "two looks without a better one are enough"
 
 
 def test_a_flag_that_an_encoder_does_not_read_is_refused(folder: Path, tmp_path: Path) -> None:

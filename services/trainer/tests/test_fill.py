@@ -159,6 +159,17 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     card = tomllib.loads((both / "1" / "card.toml").read_text())
     assert card["training"]["runs"][-1]["layers"] == 2 and card["training"]["runs"][-1]["steps"] == 60 * 3 // 8
     assert {name: way["references"] for name, way in card["fill"].items()} == {"episode": True, "summarize": False} and set(card["calibration"]) == set(card["fill"])
+    # The mean with one that is less deep and knows other values: of what it does not know the first's rows stand.
+    done = run("average", f"{both}.work", first / "1", "--weights", "3,1", "--out", tmp_path / "mean")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (mean, _), (deep, _), (flat, _) = (encoders.opened(path) for path in (tmp_path / "mean", tmp_path / "both.work", first / "1"))
+    assert mean.shape == deep.shape and torch.allclose(mean.ask.weight, 0.75 * deep.ask.weight + 0.25 * flat.ask.weight, atol=1e-6)
+    for i, value in enumerate(mean.shape.values):
+        its = flat.values[flat.shape.values.index(value)] if value in flat.shape.values else deep.values[i]
+        assert torch.allclose(mean.values[i], 0.75 * deep.values[i] + 0.25 * its, atol=1e-6)
+    assert set(mean.shape.values) - set(flat.shape.values), "none that only one knows"
+    done = run("average", first / "1", f"{both}.work", "--out", tmp_path / "none")
+    assert done.returncode == 65 and "more layers" in done.stderr
     corrected = tmp_path / "corrections.jsonl"
     corrected.write_text("".join(json.dumps({**row, "id": f"c{i}", "source": f"p{i % 3}"}) + "\n" for i, row in enumerate(found_episodes(12))))
     done = run("retrain", "--task", "episode", "--corrections", corrected, "--specialist", both, "--data", tmp_path, "--work", tmp_path / "work", "--steps", "3", "--dev-rows", "10")

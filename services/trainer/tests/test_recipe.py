@@ -56,6 +56,7 @@ def test_steps_stand_behind_what_they_need_and_what_nobody_asked_for_is_left_out
         ('[a]\ntrain = "--from @b"\n[b]\ntrain = "--from @a"\n', "needs it in turn"),
         ('[a]\ntrain = "--from @nobody"\n', "`nobody`, which is no step"),
         ('[a]\ntrain = "x"\naverage = ["a"]\n', "one of them"),
+        ('[a]\naverage = ["b"]\nweights = [1, 2]\n[b]\ntrain = "x"\n', "2 weights for 1 steps"),
         ('[a]\ntrian = "x"\n', "has `trian`"),
         ("[a\n", "recipe.toml"),
     ],
@@ -70,7 +71,7 @@ def test_a_recipe_goes_on_where_it_failed_and_does_nothing_twice(tmp_path: Path)
     path = written(
         tmp_path,
         f'[one]\ntrain = "--task tool_call --from minilm {small}"\n[two]\ntrain = "--task tool_call --from @one {small} --seed 2"\n'
-        '[both]\naverage = ["one", "two"]\nnarrow = true\nexport = "--task tool_call --precision int8 --dev-rows 10"\n',
+        '[both]\naverage = ["one", "two"]\nweights = [2, 1]\nnarrow = true\nexport = "--task tool_call --precision int8 --dev-rows 10"\n',
     )
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()

@@ -1,10 +1,12 @@
-"""The training loop of encoders: AdamW, one cycle of the learning rate, the word pieces' embeddings left as they are."""
+"""The training loop of encoders: AdamW, one cycle of the learning rate, the word pieces' embeddings left as they are. A run can be stopped at any
+moment, and `resume` goes on from its last look at dev."""
 from __future__ import annotations
 
 import json
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import torch
@@ -12,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from tqdm import tqdm
 
+from .. import precision
 from ..batches import Share
 from ..data import DataError
 from ..tasks import Row, Task
@@ -33,6 +36,8 @@ class Recipe:
     varied: float = 0.5  # Share of rows that are variants, each time they are seen.
     class_weight: float = 0.3  # Of the class's loss beside the tags'.
     decay: float = 0.01
+    looks: int = 20  # Looks at dev over the whole run.
+    patience: int = 10  # Looks without a better one before it stops: half of them, for much of what a cycle gains comes in its last third.
     seed: int = 1
 
 
@@ -41,14 +46,16 @@ def study_of(encoder: nn.Module, tokenizer: Tokenizer, task: Task, recipe: Recip
     return of_fillers.Study(encoder, tokenizer, task) if isinstance(encoder, Filler) else study.Study(encoder, tokenizer, task, recipe.class_weight)
 
 
-def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, judge: Callable[[], dict[str, float]], looks: int) -> dict[str, float]:
-    """Trains in place, and looks at dev by `judge` so many times. A batch is of one share. Returns what the card says of the run."""
+Look = Callable[[], tuple[float, dict[str, float]]]  # What is to rise, and what is to be said.
+
+
+def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, look: Look | None = None, folder: Path | None = None, resume: bool = False) -> dict[str, float]:
+    """Trains in place, looks at dev, and leaves the weights as they were best there; without a `look` as they are at the end. A batch is of one share.
+    `folder` gets what `resume` goes on from: the last look. Returns what the card says of the run."""
     torch.manual_seed(recipe.seed)
-    rng = random.Random(recipe.seed)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     device = next(encoder.parameters()).device
     studies = [study_of(encoder, tokenizer, share.task, recipe) for share in shares]
-    examples = [_Examples(learns.example, share, recipe, rng) for learns, share in zip(studies, shares)]
     for name, parameter in encoder.body.named_parameters():
         # A word that the rows do not hold must stay where its neighbours are.
         parameter.requires_grad = not name.startswith("embeddings.")
@@ -57,10 +64,21 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     steps = max(1, int(recipe.epochs * sum(len(share.rows) * share.weight for share in shares) / recipe.batch_rows))
     optimizer = torch.optim.AdamW([{"params": heads, "lr": recipe.head_rate}, {"params": body, "lr": recipe.rate}], weight_decay=recipe.decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [recipe.head_rate, recipe.rate], total_steps=steps, pct_start=0.1)
-    began, read = time.monotonic(), 0
+    saved = _State(encoder, optimizer, schedule, steps, folder)
+    if resume:
+        saved.load()
+    else:
+        saved.forget()
+    at = saved.at
+    # A resumed run draws other variants than the first part of it did, not the same ones again.
+    rng = random.Random(recipe.seed + at.step)
+    examples = [_Examples(learns.example, share, recipe, rng) for learns, share in zip(studies, shares)]
+    began = time.monotonic() - at.seconds
     encoder.train()
-    bar = tqdm(range(steps), unit="step", mininterval=5)
-    for step, (learns, drawn) in zip(bar, _mixed(studies, examples, shares, rng)):
+    bar = tqdm(total=steps, initial=at.step, unit="step", mininterval=5)
+    for learns, drawn in _mixed(studies, examples, shares, rng):
+        if at.step >= steps or at.stale >= recipe.patience:
+            break
         batch = tuple(part.to(device) for part in learns.batch(drawn))
         loss = learns.loss(batch)
         loss.backward()
@@ -68,14 +86,76 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        read += int(batch[1].sum())  # Its mask.
+        at.step, at.tokens, at.seconds = at.step + 1, at.tokens + int(batch[1].sum()), time.monotonic() - began  # Of the batch its mask.
+        bar.update()
         bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
-        if looks and (step + 1) % max(1, steps // looks) == 0:
+        if look and at.step * recipe.looks // steps > (at.step - 1) * recipe.looks // steps:
             encoder.eval()
-            bar.write(json.dumps({"step": step + 1, **judge()}))
+            reached, said = look()
             encoder.train()
+            bar.write(json.dumps({"step": at.step, **said}))
+            saved.looked(reached)
+    bar.close()
+    saved.best()
     encoder.to("cpu").eval()
-    return {"device": device.type, "steps": steps, "tokens": read, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": sum(of.unreadable for of in examples)}
+    unreadable = sum(of.unreadable for of in examples)
+    best = {"best_dev": round(at.best, 4)} if at.best >= 0 else {}
+    return {"device": device.type, "precision": precision.name(device.type), "steps": at.step, "tokens": at.tokens, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": unreadable, **best}
+
+
+@dataclass
+class _At:
+    """Where a run is."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    best: float = -1.0  # Reached on dev.
+    stale: int = 0  # Looks since.
+
+
+class _State:
+    """A run on disk, in `folder`: `state.pt`, all that it goes on from, and `best.pt`, the weights that were best on dev."""
+
+    def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, steps: int, folder: Path | None) -> None:
+        self._encoder, self._parts, self._steps, self._folder = encoder, {"model": encoder, "optimizer": optimizer, "schedule": schedule}, steps, folder
+        self._kept: dict[str, torch.Tensor] | None = None
+        self.at = _At()
+
+    def looked(self, reached: float) -> None:
+        """After a look at dev."""
+        self.at.stale = 0 if reached > self.at.best else self.at.stale + 1
+        if reached > self.at.best:
+            self.at.best = reached
+            self._kept = {name: part.detach().clone() for name, part in self._encoder.state_dict().items()}
+            if self._folder:
+                torch.save(self._kept, self._folder / "best.pt")
+        if self._folder:
+            torch.save({**{name: part.state_dict() for name, part in self._parts.items()}, "steps": self._steps, "at": asdict(self.at)}, self._folder / "state.pt")
+
+    def forget(self) -> None:
+        """A run before this one, which nobody may go on from by mistake."""
+        for name in ("state.pt", "best.pt") if self._folder else ():
+            (self._folder / name).unlink(missing_ok=True)
+
+    def load(self) -> None:
+        """What the folder has of a run that was stopped."""
+        if self._folder is None or not (self._folder / "state.pt").is_file():
+            return
+        device = next(self._encoder.parameters()).device
+        state = torch.load(self._folder / "state.pt", map_location=device, weights_only=True)
+        if state["steps"] != self._steps:
+            raise DataError(f"{self._folder} is of a run of {state['steps']} steps, and this one has {self._steps}: resume with the same data, --epochs, --batch-rows and --mix")
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.at = _At(**state["at"])
+        if self.at.best >= 0:
+            self._kept = torch.load(self._folder / "best.pt", map_location=device, weights_only=True)
+
+    def best(self) -> None:
+        """Sets the weights to those that were best on dev, if anybody looked."""
+        if self._kept:
+            self._encoder.load_state_dict(self._kept)
 
 
 def _mixed(studies: list[Any], examples: list[_Examples], shares: list[Share], rng: random.Random) -> Iterator[tuple[Any, list[Any]]]:

@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn import functional
 
+from .. import precision
 from . import align, net
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Study:
     def loss(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Cross entropy of the tags and, at its weight, of the class."""
         ids, mask, tags, classes, may = batch
-        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        with precision.autocast(ids.device):
             tag_logits, class_logits = self._encoder(ids, mask)
         loss = torch.zeros((), device=ids.device)
         if tag_logits is not None:

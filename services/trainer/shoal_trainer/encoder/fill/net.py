@@ -62,7 +62,7 @@ class Logits(NamedTuple):
     field: torch.Tensor  # [rows, P, 1 + fields]: the parameter's own name, then `fields`.
 
 
-NARROW = "narrow"  # Attention for training: `eager`'s, with a softmax in bf16. One step in eight is saved; the fused kernel is slower than both.
+NARROW = "narrow"  # Attention for training: `eager`'s, with a softmax in the precision of the scores. In bf16 one step in eight is saved; the fused kernel is slower than both.
 
 
 def _narrow(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float, **_: object) -> tuple[torch.Tensor, torch.Tensor]:

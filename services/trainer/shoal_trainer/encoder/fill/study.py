@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn import functional
 
+from ... import precision
 from ...score import norm
 from . import asked, net
 
@@ -124,7 +125,7 @@ class Study:
     def loss(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Cross entropy of each decision; of a literal that several ways say, of all of them together."""
         ids, mask, text, method_at, order, at, of, known, want, runs = batch
-        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        with precision.autocast(ids.device):
             out = self._filler(ids, mask, method_at, at, of)
         out = net.Logits(*(t.float() for t in out))
         source = out.source.log_softmax(-1)

@@ -1,0 +1,181 @@
+"""`train`: from the command line to a checkpoint. Decoders and encoders have each a loop of their own (`loop`, `encoder.loop`); what is around them is here."""
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+from . import batches, data, lineage, model, precision, tasks
+from .encoder import loop as loop_of_encoders
+from .encoder import net
+from .encoder import publish as publish_encoder
+from .encoder.fill.study import shape_of
+
+
+def train(args: argparse.Namespace) -> Path:
+    """The checkpoint's folder, with the lineage of its weights."""
+    import torch
+
+    wanted, rows, dev, files = read(args)
+    _without_effect(args, wanted[0].kind)
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    work = args.work or args.out.with_name(args.out.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    resumed = args.resume and (work / "state.pt").is_file()
+    before = lineage.of(work if resumed else Path(args.source))
+    corpora = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
+    if args.source == net.MINILM:
+        corpora.insert(0, (net.MINILM_CORPUS, net.digest()))
+    run = {
+        "tasks": [t.name for t in wanted],
+        "rows": {t: len(r) for t, r in rows.items()},
+        "from": args.source if args.source in ("scratch", net.MINILM) else "checkpoint",
+        "resumed": resumed,
+        "threads": args.threads,
+        "seed": args.seed,
+    }
+    decoder = wanted[0].kind == "generate"
+    asked = ("minutes", "rate", "batch_tokens", "mix", "lora") if decoder else ("epochs", "rate", "batch_rows")
+    # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
+    lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in asked}, "stopped": True}, corpora), work)
+    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work)
+    lineage.write(lineage.extended(before, {**run, **ran}, corpora), work)
+    return work
+
+
+# What only one kind of training reads. Given to the other it would be without effect, and is refused.
+OF_DECODERS = ("minutes", "batch_tokens", "lora", "tokenizer", "hidden", "context", "uncompiled")
+OF_ENCODERS = ("epochs", "batch_rows", "positions")
+
+
+def _without_effect(args: argparse.Namespace, kind: str) -> None:
+    """Refuses flags that this kind of training does not read."""
+    flags, other = (OF_ENCODERS, "encoders") if kind == "generate" else (OF_DECODERS, "decoders")
+    given = [flag for flag in flags if getattr(args, flag) != args.defaults[flag]]
+    if given:
+        raise SystemExit(f"--{given[0].replace('_', '-')} is for {other}, and this training is of kind `{kind}`: leave it out")
+
+
+def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
+    """One epoch-bound training of an encoder; its checkpoint is in `work` after it."""
+    task = wanted[0]
+    if {t.kind for t in wanted} != {"fill"} and len(wanted) > 1:
+        raise SystemExit('an encoder has one task, but for tasks of kind "fill", which one may learn together: train the others one after the other')
+    shape = shape_of([(t, rows[t.name]) for t in wanted]) if task.kind == "fill" else net.Shape(tuple(task.classes()), tuple(task.labels()))
+    if args.source == net.MINILM:
+        encoder, tokenizer = net.pretrained(shape, args.layers or 6, args.vocabulary, args.positions)
+    elif args.source == "scratch":
+        raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
+    else:
+        encoder, tokenizer = net.start(Path(args.source), shape, args.layers)
+    recipe = loop_of_encoders.Recipe(
+        epochs=args.epochs,
+        rate=args.rate or loop_of_encoders.Recipe.rate,
+        batch_rows=args.batch_rows,
+        looks=args.looks,
+        patience=args.patience or loop_of_encoders.Recipe.patience,
+        seed=args.seed,
+    )
+    looked = {t: [row for row in dev[t.name] if row.get("seen", True)][:400] for t in wanted}
+
+    def look() -> tuple[float, dict[str, float]]:
+        found = {t: publish_encoder.glance(encoder, tokenizer, t, part) for t, part in looked.items()}
+        said = {f"{t.name}_{metric}" if len(found) > 1 else metric: value for t, of in found.items() for metric, value in of.items()}
+        return sum(of.get(t.main, of["right"]) for t, of in found.items()) / len(found), said
+
+    ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look if args.looks else None, work, args.resume)
+    net.save(encoder, tokenizer, work)
+    return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
+
+
+def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
+    """One time-bound training of a decoder; its best checkpoint is in `work` after it."""
+    import torch
+
+    from . import loop
+
+    fresh = args.source == "scratch"
+    resume = args.resume and (work / "state.pt").is_file()
+    if resume:
+        weights, prompt = model.load(work)
+    elif fresh:
+        prompt = _prompt(args, wanted, rows)
+        weights = model.fresh(model.Size(args.hidden, args.layers or 6, args.vocabulary or 4096, args.context), prompt)
+    else:
+        weights, prompt = model.load(Path(args.source))
+    if not resume:
+        model.save(weights, prompt, work)
+        (work / "log.jsonl").unlink(missing_ok=True)
+        (work / "best.pt").unlink(missing_ok=True)
+    if args.lora:
+        weights = model.adapted(weights, args.lora)
+    weights.to("cuda" if torch.cuda.is_available() else "cpu")
+    shares = _shares(args, wanted, rows)
+    recipe = loop.Recipe(
+        minutes=args.minutes,
+        steps=args.steps,
+        rate=args.rate or (loop.Recipe.rate if fresh else loop.Recipe.rate / 4),
+        batch_tokens=args.batch_tokens,
+        looks=args.looks,
+        patience=args.patience or loop.Recipe.patience,
+        seed=args.seed,
+        compiled=not args.uncompiled,
+    )
+    ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume)
+    device = str(weights.device)
+    model.save(model.merged(weights).to("cpu"), prompt, work)
+    return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device, "precision": precision.name(device)}
+
+
+def _shares(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]) -> list[batches.Share]:
+    """Each task's rows, as often as `--mix` says."""
+    weigh = _weights(args.mix)
+    if stray := set(weigh) - {t.name for t in wanted}:
+        raise SystemExit(f"--mix names `{min(stray)}`, which is not trained here")
+    return [batches.Share(t, rows[t.name], weigh.get(t.name, 1.0)) for t in wanted]
+
+
+def _weights(mix: str) -> dict[str, float]:
+    try:
+        weigh = {name: float(weight) for name, weight in (pair.split("=") for pair in mix.split(",") if pair)}
+    except ValueError:
+        weigh = {"": 0.0}
+    if not all(0 < weight < float("inf") for weight in weigh.values()):
+        raise SystemExit(f"--mix is `{mix}`: give TASK=WEIGHT, separated by commas, each weight over 0")
+    return weigh
+
+
+def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]]):  # noqa: ANN202
+    """A tokenizer trained on the tasks, or the one of another checkpoint."""
+    from .prompt import Prompt
+
+    if args.tokenizer:
+        return Prompt.load(args.tokenizer)
+    untrained = Prompt.untrained()
+    rng = random.Random(args.seed)
+
+    def texts():  # noqa: ANN202
+        for task in wanted:
+            # As many rows of each: a task with long prompts must not own the vocabulary.
+            for row in rng.sample(rows[task.name], min(8000, len(rows[task.name]))):
+                yield untrained.render(task.name, row["input"])
+                yield task.say(row["target"])
+
+    return Prompt.learn(texts(), args.vocabulary or 4096)
+
+
+def read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:
+    """Tasks that have learned from their training rows, those rows, the dev rows, and the training files."""
+    wanted = tasks.named(args.task)
+    for task in wanted:
+        task.kind = args.kind or task.kind
+    files = {t.name: data.find(args.data, t.name, "train") for t in wanted}
+    rows = {t.name: data.read(files[t.name], t) for t in wanted}
+    dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in wanted}
+    for task in wanted:
+        task.learn(rows[task.name])
+    if getattr(args, "rows", 0):
+        rows = {name: random.Random(args.seed).sample(part, min(args.rows, len(part))) for name, part in rows.items()}
+    return wanted, rows, dev, files
