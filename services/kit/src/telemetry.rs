@@ -11,6 +11,7 @@ use std::{io::IsTerminal as _, sync::OnceLock, time::Duration};
 use tracing_subscriber::{
     EnvFilter,
     filter::{LevelFilter, filter_fn},
+    fmt::format::debug_fn,
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
@@ -124,6 +125,8 @@ pub fn init(process: &str, config: &config::Telemetry) -> anyhow::Result<Guard> 
             process: process.to_owned(),
             json,
         })
+        // A line shows its own fields and the trace id: those of its spans would be put together on every call, for nobody.
+        .fmt_fields(debug_fn(|_, _, _| Ok(())))
         .with_writer(std::io::stderr)
         .with_filter_of(filter);
     // Spans are filtered apart from log lines: a quieter log must not orphan children in the trace.

@@ -15,7 +15,7 @@ Made by `python -m shoal_trainer table models > models/README.md` from the folde
 to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
 is at or over the threshold; `right of kept`: how many of those are right; `ECE`: expected calibration error of the confidence, on rows that
 it was not fitted on; in brackets the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
-`bar`: what a version must have to be shipped as its task's specialist, on services seen in training (a test holds them to it). Those of episode, extract, compose and
+`bar`: what a version must have to be its task's specialist, the first of its chain in mesh.toml, on services seen in training (a test holds them to it). Those of episode, extract, compose and
 summarize were raised when the first models passed the ones that had been set without a model.
 
 | folder | task | version | parameters | size | score | other metrics | bar | beside it | threshold | kept | right of kept | ECE | trained for |

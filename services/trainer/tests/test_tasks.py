@@ -146,13 +146,16 @@ def test_a_reply_is_right_if_it_says_every_value() -> None:
 
 
 def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() -> None:
+    chains = tomllib.loads((Path(__file__).parents[3] / "mesh.toml").read_text())["task"]
     for folder in SHIPPED:
         card = tomllib.loads((folder / "card.toml").read_text())
         for name, scores in card["scores"].items():
-            for metric, bar in tasks.KNOWN[name].bars.items():
+            chain = chains[name]["chain"]
+            # Of the larger tier more is not asked than that it helps: `escalate` says whether.
+            for metric, bar in tasks.KNOWN[name].bars.items() if chain[0] == card["name"] else ():
                 assert scores[metric] <= bar if metric in FEWER else scores[metric] >= bar, (folder, metric)
             # The aim is 0.05; of the planner's 394 rows a map without fault would have 0.045, and it has 0.067.
-            assert card["calibration"][name]["expected_calibration_error"] <= 0.07, folder
+            assert card["name"] not in chain or card["calibration"][name]["expected_calibration_error"] <= 0.07, folder
     assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)
 
 

@@ -240,7 +240,7 @@ impl Encoder {
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str, context: usize) -> Result<Vec<u32>, String> {
-    let encoding = tokenizer.encode(text, true).map_err(|e| e.to_string())?;
+    let encoding = tokenizer.encode_fast(text, true).map_err(|e| e.to_string())?;
     let ids = encoding.get_ids();
     if ids.is_empty() || ids.len() > context {
         return Err(format!("it has {} tokens; 1 to {context} fit", ids.len()));

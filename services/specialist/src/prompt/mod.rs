@@ -94,7 +94,7 @@ pub(crate) fn hold(object: &serde_json::Map<String, Value>, schema: &Validator, 
 /// # Errors
 /// `Invalid` when the tokenizer refuses.
 pub fn encode(tokenizer: &Tokenizer, rendered: &str) -> Result<Vec<u32>, Error> {
-    let encoding = tokenizer.encode(rendered, false);
+    let encoding = tokenizer.encode_fast(rendered, false);
     Ok(encoding
         .map_err(|e| Error::invalid("prompt", format!("the tokenizer refuses it: {e}")))?
         .get_ids()
