@@ -28,10 +28,6 @@ const UNAVAILABLE: u8 = 69;
 /// The machine has no runtime to give, or one side of a benchmark no answer.
 const INTERNAL: u8 = 70;
 
-/// As in the shipped binary: `engine` measures the engine in this process.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -31,11 +31,6 @@ pub mod why;
 use clap::Parser as _;
 use std::process::ExitCode;
 
-/// Of everything but ONNX Runtime, which keeps glibc's: that has one arena in a specialist, so that models that come and go leave no holes
-/// (`shoal_specialist::settle`), and its calls would wait for each other there. They spent a third of their processor time so.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Parses the command line, runs the command, says what went wrong. Everything `main` does.
 #[must_use]
 pub fn main_entry() -> ExitCode {
