@@ -51,6 +51,11 @@ def _publish(args: argparse.Namespace, weights: Path) -> None:
     print(json.dumps(publish.publish(version, weights, wanted, dev)))
 
 
+def numbers(said: str) -> list[float]:
+    """Numbers with commas between them; argparse says by this name what was wrong."""
+    return [float(number) for number in said.split(",")]
+
+
 def averaged(args: argparse.Namespace) -> None:
     """The mean of encoders' checkpoints that were trained on from one, with other seeds or on other tasks."""
     soup.average(args.folders, args.weights or [1.0] * len(args.folders), args.out)
@@ -194,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     c.set_defaults(run=cooked)
     a = commands.add_parser("average", help=(averaged.__doc__ or "").splitlines()[0])
     a.add_argument("folders", type=Path, nargs="+", help="checkpoints (the .work folders of runs with --no-export) or versions of shipped specialists; the first has the most layers")
-    a.add_argument("--weights", type=lambda said: [float(w) for w in said.split(",")], help="how much of each, separated by commas; default: as much of all")
+    a.add_argument("--weights", type=numbers, help="how much of each, separated by commas; default: as much of all")
     a.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
     a.set_defaults(run=averaged)
     n = commands.add_parser("narrow", help=(narrowed.__doc__ or "").splitlines()[0])

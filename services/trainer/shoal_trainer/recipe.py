@@ -80,9 +80,10 @@ def read(path: Path) -> list[Step]:
             raise DataError(f"{path}: [{name}] has `{sorted(stray)[0]}`: a step has {', '.join(sorted(KEYS))}")
         if ("train" in table) == ("average" in table):
             raise DataError(f"{path}: [{name}] needs `train` or `average`, one of them")
-        if "weights" in table and len(table["weights"]) != len(table.get("average", ())):
-            raise DataError(f"{path}: [{name}] has {len(table['weights'])} weights for {len(table.get('average', ()))} steps: give each its own, or none")
-        steps[name] = Step(name, table.get("train"), tuple(table.get("average", ())), tuple(table.get("weights", ())), table.get("narrow", False), table.get("export"))
+        weights, of = table.get("weights"), table.get("average", ())
+        if weights is not None and (not isinstance(weights, list) or len(weights) != len(of) or not all(isinstance(w, (int, float)) and w > 0 for w in weights)):
+            raise DataError(f"{path}: [{name}] has the weights {weights!r} for {len(of)} steps: give each a number above 0, or none")
+        steps[name] = Step(name, table.get("train"), tuple(of), tuple(weights or ()), table.get("narrow", False), table.get("export"))
     ordered: list[Step] = []
     waiting = list(steps.values())
     while waiting:

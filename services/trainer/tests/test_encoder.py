@@ -152,7 +152,7 @@ def test_an_average_is_the_mean_of_the_weights_and_comes_from_all_their_runs(fol
     done = run("average", *branches, "--weights", "3,1", "--out", tmp_path / "mean")
     mean = net.load(tmp_path / "mean")[0].state_dict()
     assert done.returncode == 0 and all(np.allclose(mean[k], 0.75 * one[k] + 0.25 * two[k], atol=1e-6) for k in one), done.stderr[-3000:]
-    for wrong in ("1", "1,0"):
+    for wrong in ("1", "1,0", "1,nan"):
         done = run("average", *branches, "--weights", wrong, "--out", tmp_path / "none")
         assert done.returncode == 65 and "2 checkpoints need as many weights" in done.stderr
     other = tmp_path / "other"

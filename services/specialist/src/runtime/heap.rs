@@ -21,7 +21,8 @@ const OWN_PAGES: i32 = 1 << 20;
 
 /// Arenas for what is smaller. glibc makes up to eight a core, and each version is loaded by whichever thread is free, out of that thread's
 /// arena: over a hundred switches a process that takes 105 MB wandered between 105 and 137, with one arena between 105 and 110. Threads share its
-/// lock for what is over a kilobyte; a request asks for some dozens of those.
+/// lock for what is over a kilobyte; a request asks for some dozens of those. That costs: classifying a short text took 188 us of processor time
+/// instead of 324 with mimalloc for all but ONNX Runtime, but fifty switches then left up to 15 % more resident, in heaps of threads that had gone quiet.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENAS: i32 = 1;
 

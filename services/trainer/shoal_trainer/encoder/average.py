@@ -20,7 +20,7 @@ Encoder = net.Encoder | fill.Filler
 def average(folders: list[Path], weights: list[float], into: Path) -> None:
     """Writes the mean, with every run that any of them comes from. Of `weights` each has its share of their sum. Fillers with fewer layers than the
     first, or that know other values and fields, are brought into its form before."""
-    if len(weights) != len(folders) or min(weights) <= 0:
+    if len(weights) != len(folders) or not all(0 < weight < float("inf") for weight in weights):
         raise ExportError(f"{len(folders)} checkpoints need as many weights, each above 0; given were {', '.join(f'{w:g}' for w in weights)}")
     (encoder, tokenizer), *others = (net.opened(folder) for folder in folders)
     states = [encoder.state_dict()]

@@ -115,7 +115,7 @@ class _At:
 
 
 class _State:
-    """A run on disk, in `folder`: `state.pt`, all that it goes on from, and `best.pt`, the weights that were best on dev."""
+    """A run on disk: `state.pt` in `folder` is all that it goes on from, the weights that were best on dev among it."""
 
     def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, steps: int, folder: Path | None) -> None:
         self._encoder, self._parts, self._steps, self._folder = encoder, {"model": encoder, "optimizer": optimizer, "schedule": schedule}, steps, folder
@@ -128,15 +128,16 @@ class _State:
         if reached > self.at.best:
             self.at.best = reached
             self._kept = {name: part.detach().clone() for name, part in self._encoder.state_dict().items()}
-            if self._folder:
-                torch.save(self._kept, self._folder / "best.pt")
         if self._folder:
-            torch.save({**{name: part.state_dict() for name, part in self._parts.items()}, "steps": self._steps, "at": asdict(self.at)}, self._folder / "state.pt")
+            parts = {name: part.state_dict() for name, part in self._parts.items()}
+            torch.save({**parts, "steps": self._steps, "at": asdict(self.at), "best": self._kept}, self._folder / "state.partial")
+            # Whole or not at all, whenever the run is stopped.
+            (self._folder / "state.partial").replace(self._folder / "state.pt")
 
     def forget(self) -> None:
         """A run before this one, which nobody may go on from by mistake."""
-        for name in ("state.pt", "best.pt") if self._folder else ():
-            (self._folder / name).unlink(missing_ok=True)
+        if self._folder:
+            (self._folder / "state.pt").unlink(missing_ok=True)
 
     def load(self) -> None:
         """What the folder has of a run that was stopped."""
@@ -148,9 +149,7 @@ class _State:
             raise DataError(f"{self._folder} is of a run of {state['steps']} steps, and this one has {self._steps}: resume with the same data, --epochs, --batch-rows and --mix")
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
-        self.at = _At(**state["at"])
-        if self.at.best >= 0:
-            self._kept = torch.load(self._folder / "best.pt", map_location=device, weights_only=True)
+        self.at, self._kept = _At(**state["at"]), state["best"]
 
     def best(self) -> None:
         """Sets the weights to those that were best on dev, if anybody looked."""
