@@ -28,6 +28,10 @@ const UNAVAILABLE: u8 = 69;
 /// The machine has no runtime to give, or one side of a benchmark no answer.
 const INTERNAL: u8 = 70;
 
+/// As in the shipped binary: `engine` measures the engine in this process.
+#[global_allocator]
+static ALLOCATOR: shoal_specialist::Allocator = shoal_specialist::Allocator;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -31,6 +31,9 @@ pub mod why;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: shoal_specialist::Allocator = shoal_specialist::Allocator;
+
 /// Parses the command line, runs the command, says what went wrong. Everything `main` does.
 #[must_use]
 pub fn main_entry() -> ExitCode {

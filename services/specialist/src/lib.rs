@@ -30,4 +30,4 @@ mod workshop;
 
 pub use error::Error;
 pub use process::{confine, load, serve};
-pub use runtime::{Error as RuntimeError, settle};
+pub use runtime::{Allocator, Error as RuntimeError, settle};

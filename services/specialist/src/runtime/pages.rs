@@ -4,7 +4,7 @@
 //! the processor remembers some thousands: with 2 MiB a page, a decoder of 25 M parameters went from 240 to 340 tokens/s on the two cores of
 //! an AMD EPYC, and 16 rows of it from 880 to 1040. Linux gives such pages by itself only where the whole machine is set up for it, and to
 //! memory that is asked for in large pieces; so what is there once a model has loaded is asked for, as it is.
-use std::ops::Range;
+use std::{io, ops::Range};
 
 /// A huge page, on x86-64 and on arm64 with pages of 4 KiB.
 const HUGE: usize = 2 << 20;
@@ -23,12 +23,14 @@ pub(crate) fn gather() {
     };
     for mapping in maps.lines().filter_map(own) {
         for range in runs(whole(mapping), is_there) {
-            // SAFETY: both calls change which pages hold the bytes of the range and none of the bytes, whatever is mapped there by now; what
+            // SAFETY: either call changes which pages hold the bytes of the range and none of the bytes, whatever is mapped there by now; what
             // is mapped no more is an error and no harm.
-            let _ = unsafe {
-                libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_HUGEPAGE);
-                libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_COLLAPSE)
-            };
+            let ask = |advice| unsafe { libc::madvise(range.start as *mut libc::c_void, range.len(), advice) };
+            // What is gathered at once needs no mark. A marked range would be filled up again, 2 MiB for the first byte that is touched, by
+            // whatever comes to lie there once this model has gone: that is for a Linux before 6.1, which knows only the mark.
+            if ask(libc::MADV_COLLAPSE) != 0 && io::Error::last_os_error().kind() == io::ErrorKind::InvalidInput {
+                ask(libc::MADV_HUGEPAGE);
+            }
         }
     }
 }
