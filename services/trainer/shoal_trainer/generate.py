@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import batches, evaluate, lineage, loop, model, publish
+from . import batches, evaluate, lineage, loop, model, publish, state
 from .data import sha256
 from .export import ExportError
 from .lesson import Lesson, LessonError, Staged
@@ -71,8 +71,8 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
         seed=lesson.seed,
         compiled=lesson.minutes >= COMPILED and not lesson.steps,
     )
-    for left in ("log.jsonl", "best.pt", "state.pt"):
-        (work / left).unlink(missing_ok=True)
+    (work / "log.jsonl").unlink(missing_ok=True)
+    state.forget(work)
     ran = loop.train(weights, prompt, shares, [batches.Share(t, choosers[t.name]) for t in lesson.tasks], recipe, work)
     way = _settle(weights, before, prompt, [batches.Share(t, choosers[t.name]) for t in lesson.tasks], recipe)
     model.save(weights.to("cpu"), prompt, work)

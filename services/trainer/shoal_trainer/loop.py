@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from . import model as checkpoint
 from . import precision
+from . import state as disk
 from .batches import Pair, Share, Stream, packed, tensors
 from .prompt import Prompt
 
@@ -49,10 +50,9 @@ def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Sha
     context = checkpoint.base(weights).config.max_position_embeddings
     optimizers = _optimizers(weights, recipe)
     averaged = _Average(weights, recipe.average)
-    state_file = folder / "state.pt"
     step, spent, best, stale, read = 0, 0.0, -1.0, 0, 0
-    if resume and state_file.is_file():
-        state = torch.load(state_file, map_location=checkpoint.base(weights).device, weights_only=True)
+    state = disk.load(folder, checkpoint.base(weights).device) if resume else None
+    if state:
         weights.load_state_dict(state["model"])
         averaged.load(state["average"])
         for optimizer, saved in zip(optimizers, state["optimizers"]):
@@ -61,9 +61,7 @@ def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Sha
     forward = _forward(weights, recipe.compiled)
     # A resumed run draws other variants than the first part of it did, not the same ones again.
     stream = iter(Stream(shares, prompt, context, recipe.batch_tokens, recipe.seed + step))
-    began, kept = time.monotonic() - spent, averaged.copy()
-    if best >= 0 and (folder / "best.pt").is_file():
-        kept = torch.load(folder / "best.pt", map_location=checkpoint.base(weights).device, weights_only=True)
+    began, kept = time.monotonic() - spent, state["kept"] if state else averaged.copy()
     looks = int(recipe.looks * _done(recipe, step, spent))
     unit = "steps" if recipe.steps else "s"
     bar = tqdm(total=recipe.steps or round(recipe.minutes * 60), initial=step if recipe.steps else round(spent), mininterval=5, bar_format="{l_bar}{bar}| {n:.0f}/{total} " + unit + "{postfix}")
@@ -78,9 +76,8 @@ def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Sha
             stale = 0 if reached > best else stale + 1
             if reached > best:
                 best, kept = reached, averaged.copy()
-                torch.save(kept, folder / "best.pt")
-            state = {"model": weights.state_dict(), "average": averaged.state(), "optimizers": [o.state_dict() for o in optimizers]}
-            torch.save({**state, "step": step, "seconds": seconds, "best": best, "stale": stale, "tokens": read}, state_file)
+            parts = {"model": weights.state_dict(), "average": averaged.state(), "optimizers": [o.state_dict() for o in optimizers], "kept": kept}
+            disk.save(folder, {**parts, "step": step, "seconds": seconds, "best": best, "stale": stale, "tokens": read})
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"seconds": round(seconds), "step": step, "tokens": read, "dev_exact": reached, **{k: round(v, 4) for k, v in exact.items()}}) + "\n")
             bar.write(json.dumps({"step": step, **{k: round(v, 4) for k, v in exact.items()}}))

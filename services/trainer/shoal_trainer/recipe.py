@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import state
 from .data import DataError, sha256
 
 SHIPPED = Path(__file__).with_name("recipe.toml")
@@ -57,7 +58,7 @@ class Step:
         work, narrow = out / f"{self.name}.work", out / f"{self.name}.narrow"
         if self.train is not None:
             words = [str(out / f"{word[1:]}.work") if word.startswith("@") else word for word in shlex.split(self.train)]
-            resumed = ["--resume"] if (work / "state.pt").is_file() else []
+            resumed = ["--resume"] if (work / state.FILE).is_file() else []
             made = ["train", *words, *resumed, "--data", str(data), "--out", str(out / self.name), "--no-export"]
         else:
             weights = ["--weights", ",".join(f"{weight:g}" for weight in self.weights)] if self.weights else []
@@ -176,14 +177,37 @@ def parts(out: Path, into: Path) -> int:
     # Those of an earlier time may be more.
     for old in into.glob("*/part.*"):
         old.unlink()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
+    # `w|`: a stream, written block by block, so that no part and no archive is ever whole in memory.
+    written = _Parts(into)
+    with io.BufferedWriter(written) as archive, tarfile.open(fileobj=archive, mode="w|") as tar:
         for path in sorted(out.iterdir()):
-            tar.add(path, arcname=path.name, filter=lambda entry: None if entry.name.endswith(("state.pt", "best.pt", ".log")) else entry)
-    content, count = archive.getbuffer(), 0
-    for at in range(0, len(content), PART_BYTES):
-        folder = into / f"{count // TOGETHER:03}"
+            tar.add(path, arcname=path.name, filter=lambda entry: None if entry.name.endswith((state.FILE, ".partial", ".log")) else entry)
+    return written.count
+
+
+class _Parts(io.RawIOBase):
+    """What is written goes into files of at most PART_BYTES, TOGETHER to a folder."""
+
+    def __init__(self, into: Path) -> None:
+        self.count, self._into, self._part = 0, into, None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        if self._part is None or self._part.tell() == PART_BYTES:
+            self._next()
+        return self._part.write(memoryview(content)[: PART_BYTES - self._part.tell()])
+
+    def _next(self) -> None:
+        if self._part is not None:
+            self._part.close()
+        folder = self._into / f"{self.count // TOGETHER:03}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"part.{count:03}").write_bytes(content[at : at + PART_BYTES])
-        count += 1
-    return count
+        self._part = (folder / f"part.{self.count:03}").open("wb")
+        self.count += 1
+
+    def close(self) -> None:
+        if self._part is not None:
+            self._part.close()
+        super().close()

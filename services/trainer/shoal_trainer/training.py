@@ -6,7 +6,7 @@ import random
 from dataclasses import asdict
 from pathlib import Path
 
-from . import batches, data, lineage, model, precision, tasks
+from . import batches, data, lineage, model, precision, state, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -23,7 +23,7 @@ def train(args: argparse.Namespace) -> Path:
     torch.set_num_threads(args.threads)
     work = args.work or args.out.with_name(args.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    resumed = args.resume and (work / "state.pt").is_file()
+    resumed = args.resume and (work / state.FILE).is_file()
     before = lineage.of(work if resumed else Path(args.source))
     corpora = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
     if args.source == net.MINILM:
@@ -97,7 +97,7 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     from . import loop
 
     fresh = args.source == "scratch"
-    resume = args.resume and (work / "state.pt").is_file()
+    resume = args.resume and (work / state.FILE).is_file()
     if resume:
         weights, prompt = model.load(work)
     elif fresh:
@@ -108,7 +108,7 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     if not resume:
         model.save(weights, prompt, work)
         (work / "log.jsonl").unlink(missing_ok=True)
-        (work / "best.pt").unlink(missing_ok=True)
+        state.forget(work)
     if args.lora:
         weights = model.adapted(weights, args.lora)
     weights.to("cuda" if torch.cuda.is_available() else "cpu")

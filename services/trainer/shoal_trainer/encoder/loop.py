@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import precision
+from .. import state as disk
 from ..batches import Share
 from ..data import DataError
 from ..tasks import Row, Task
@@ -115,7 +116,7 @@ class _At:
 
 
 class _State:
-    """A run on disk: `state.pt` in `folder` is all that it goes on from, the weights that were best on dev among it."""
+    """A run and its folder, if it has one."""
 
     def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, steps: int, folder: Path | None) -> None:
         self._encoder, self._parts, self._steps, self._folder = encoder, {"model": encoder, "optimizer": optimizer, "schedule": schedule}, steps, folder
@@ -130,21 +131,18 @@ class _State:
             self._kept = {name: part.detach().clone() for name, part in self._encoder.state_dict().items()}
         if self._folder:
             parts = {name: part.state_dict() for name, part in self._parts.items()}
-            torch.save({**parts, "steps": self._steps, "at": asdict(self.at), "best": self._kept}, self._folder / "state.partial")
-            # Whole or not at all, whenever the run is stopped.
-            (self._folder / "state.partial").replace(self._folder / "state.pt")
+            disk.save(self._folder, {**parts, "steps": self._steps, "at": asdict(self.at), "best": self._kept})
 
     def forget(self) -> None:
         """A run before this one, which nobody may go on from by mistake."""
         if self._folder:
-            (self._folder / "state.pt").unlink(missing_ok=True)
+            disk.forget(self._folder)
 
     def load(self) -> None:
         """What the folder has of a run that was stopped."""
-        if self._folder is None or not (self._folder / "state.pt").is_file():
+        state = disk.load(self._folder, next(self._encoder.parameters()).device) if self._folder else None
+        if state is None:
             return
-        device = next(self._encoder.parameters()).device
-        state = torch.load(self._folder / "state.pt", map_location=device, weights_only=True)
         if state["steps"] != self._steps:
             raise DataError(f"{self._folder} is of a run of {state['steps']} steps, and this one has {self._steps}: resume with the same data, --epochs, --batch-rows and --mix")
         for name, part in self._parts.items():
