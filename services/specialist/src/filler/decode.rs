@@ -132,13 +132,19 @@ fn fill(slots: &Slots, given: &Given, logits: &Logits<'_>, p: usize, before: &[u
         .map(|(x, may)| if may { f64::from(*x) } else { f64::NEG_INFINITY })
         .collect();
     let source = log_softmax(&source);
-    let chosen = greatest(&source);
+    let known = slots.known(&given.asked.methods[*method].0, parameter);
+    let chosen = match greatest(&source) {
+        // A literal, of a parameter of which none is known: it can only be what was said, and no other parameter's value.
+        VALUE if known.is_empty() && !given.text.is_empty() => RUN,
+        chosen => chosen,
+    };
     let (filled, logprob) = match chosen {
         VALUE => {
-            let known = slots.known(&given.asked.methods[*method].0, parameter);
-            let known = known
-                .filter(|k| !k.is_empty())
-                .unwrap_or_else(|| (0..slots.values.len()).collect());
+            let known = if known.is_empty() {
+                (0..slots.values.len()).collect()
+            } else {
+                known
+            };
             let row = logits.value.row(p);
             let value = log_softmax(&known.iter().map(|i| f64::from(row[*i])).collect::<Vec<_>>());
             let best = greatest(&value);

@@ -132,6 +132,23 @@ fn each_source_gives_what_it_says_and_calls_stand_in_their_order() {
 }
 
 #[test]
+fn a_literal_of_which_none_is_known_is_read_from_what_was_said() {
+    let mut made = Made::zero();
+    made.called = vec![5.0, -5.0];
+    made.source[VALUE] = 9.0;
+    // The bus's `to` is of no list: neither is the likeliest of all values its own.
+    made.value[0] = 50.0;
+    made.first[7] = 9.0;
+    made.last[7] = 9.0;
+    let (calls, choices) = made.read();
+    assert_eq!(calls[0].parameters, [("to".to_owned(), Fill::Text("Oslo".into()))]);
+    assert!(
+        choices[2].margin < 0.0,
+        "that it is not what the source says counts as doubt: {choices:?}"
+    );
+}
+
+#[test]
 fn the_first_call_refers_to_nothing_and_one_is_called_at_least() {
     let mut made = Made::zero();
     made.called = vec![-3.0, -2.0];

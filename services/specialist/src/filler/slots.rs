@@ -45,11 +45,11 @@ impl Slots {
     }
 
     /// Values that a parameter of a service may have, by index: of a service that was never seen those of the name in other
-    /// services. `None`: any.
+    /// services. Empty where none is known.
     #[must_use]
-    pub fn known(&self, service: &str, parameter: &str) -> Option<Vec<usize>> {
+    pub fn known(&self, service: &str, parameter: &str) -> Vec<usize> {
         if let Some(ids) = self.slots.get(&format!("{service}.{parameter}")) {
-            return Some(ids.clone());
+            return ids.clone();
         }
         let of_name =
             |(slot, _): &(&String, &Vec<usize>)| slot.split_once('.').is_some_and(|(_, name)| name == parameter);
@@ -60,7 +60,7 @@ impl Slots {
             .flat_map(|(_, ids)| ids)
             .copied()
             .collect();
-        (!found.is_empty()).then(|| found.into_iter().collect())
+        found.into_iter().collect()
     }
 }
 
@@ -69,14 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_has_its_own_values_or_those_of_its_name_or_any() {
+    fn a_slot_has_its_own_values_or_those_of_its_name_or_none() {
         let text = r#"{"values": ["a", "b", "c"], "slots": {"X_1.city": [0], "Y_1.city": [2, 0], "Y_1.size": []}, "fields": [], "returns": {"X_1.Find": ["name"]}}"#;
         let slots = Slots::parse(text).expect("good");
-        assert_eq!(slots.known("X_1", "city"), Some(vec![0]));
-        assert_eq!(slots.known("Z_9", "city"), Some(vec![0, 2]));
-        assert_eq!(slots.known("Y_1", "size"), Some(vec![]));
-        assert_eq!(slots.known("X_1", "size"), None);
-        assert_eq!(slots.known("X_1", "date"), None);
+        assert_eq!(slots.known("X_1", "city"), [0]);
+        assert_eq!(slots.known("Z_9", "city"), [0, 2]);
+        assert!(slots.known("Y_1", "size").is_empty() && slots.known("X_1", "date").is_empty());
         assert!(slots.may_return("X_1", "Find", "name") && !slots.may_return("X_1", "Find", "city"));
         assert!(slots.may_return("X_1", "Get", "city"));
     }

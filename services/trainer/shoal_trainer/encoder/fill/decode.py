@@ -53,10 +53,13 @@ def _fill(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: l
     may[net.REFERENCE] = bool(before)
     source = log_softmax(np.where(may, out.source[p].astype(np.float64), -np.inf))
     chosen = int(source.argmax())
+    if chosen == net.VALUE and not known and places.text:
+        # A literal, of a parameter of which none is known: it can only be what was said, and no other parameter's value.
+        chosen = net.RUN
     if chosen == net.ABSENT:
         return None, float(source[chosen])
     if chosen == net.VALUE:
-        ids = np.arange(len(shape.values)) if known is None else np.array(known)
+        ids = np.array(known or range(len(shape.values)))
         value = log_softmax(out.value[p][ids])
         return shape.values[int(ids[value.argmax()])], float(source[chosen] + value.max())
     if chosen == net.RUN:
