@@ -8,15 +8,21 @@ use crate::{
 use futures::Stream;
 use shoal_kit::telemetry::names;
 use shoal_proto::{time::duration, v1};
-use std::time::Instant;
-use tokio::time::timeout_at;
+use std::time::{Duration, Instant};
+use tokio::time::{timeout, timeout_at};
 use tracing::Span;
+
+/// How long a stream's headers wait for its first event, so that both leave in one piece. Alone they would be written, and read, while the engine
+/// begins, on the cores that it needs then. An answer that takes longer to begin is no slower for a second piece.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// A running generation.
 pub(super) struct Generation {
     ticket: Ticket,
     deadline: Option<Instant>,
     deltas: usize,
+    /// An event that came and was not given out yet.
+    first: Option<Event>,
     span: Span,
     door: Door,
 }
@@ -27,14 +33,26 @@ impl Generation {
             ticket,
             deadline,
             deltas: 0,
+            first: None,
             span,
             door,
         }
     }
 
+    /// Waits a moment for the first event, which stays to be given out: never for so long that tonic's own timer ends the call, in its own words.
+    pub(super) async fn begun(mut self) -> Self {
+        let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()) / 2);
+        let wait = left.map_or(TOGETHER, |left| TOGETHER.min(left));
+        self.first = timeout(wait, self.next()).await.ok();
+        self
+    }
+
     /// The next event. The deadline holds through the whole stream, whatever the engine is busy with: tonic's own timer
     /// stops at the headers.
     pub(super) async fn next(&mut self) -> Event {
+        if let Some(event) = self.first.take() {
+            return event;
+        }
         let event = match self.deadline {
             None => self.ticket.next().await,
             Some(deadline) => match timeout_at(deadline.into(), self.ticket.next()).await {

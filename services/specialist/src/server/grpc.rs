@@ -152,8 +152,8 @@ impl v1::specialist_service_server::SpecialistService for Service {
         let call = self.call();
         call.identify(&span);
         let deadline = until(request.metadata()).map_err(told(&span))?;
-        let begun = call.begin(request.into_inner(), deadline, &span).await;
-        let stream = begun.map_err(told(&span))?.stream();
+        let generation = call.begin(request.into_inner(), deadline, &span).await;
+        let stream = generation.map_err(told(&span))?.begun().await.stream();
         Ok(Response::new(Box::pin(stream.map(|item| item.map_err(refuse)))))
     }
 
