@@ -6,9 +6,9 @@
 //! the graph before and after each optimisation.
 use std::ptr::null_mut;
 
-/// What a binary that serves specialists has as its global allocator. glibc with the one arena that models need ([`ARENAS`]) has a call's threads
+/// What a binary that serves specialists has as its global allocator. glibc with the one arena that models need has a call's threads
 /// wait for each other: classifying a short text took 324 us of processor time with it, and 188 with an allocator that keeps some of each size at
-/// hand in each thread.
+/// hand in each thread (mimalloc then; it keeps more of what a version leaves behind).
 pub use tikv_jemallocator::Jemalloc as Allocator;
 
 /// jemalloc reads this before anything asks for memory. One arena, so that what one version leaves is where the next one looks; pages that have been
