@@ -98,13 +98,6 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
             "one trace id for the plan"
         );
 
-        let spans = collector
-            .settled(&trace, |spans| {
-                whole(spans).is_ok() && services(spans).contains("shoal-gateway")
-            })
-            .await;
-        whole(&spans).map_err(anyhow::Error::msg)?;
-        let seen = services(&spans);
         let expected: &[&str] = if ahead > 0 {
             &[
                 "shoal-run",
@@ -116,6 +109,14 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
         } else {
             &["shoal-run", "shoal-gateway", "shoal-concierge"]
         };
+        // Each process sends its spans when its own second is over: a trace is complete only once the last of them has.
+        let all_sent = |spans: &[Span]| {
+            let seen = services(spans);
+            whole(spans).is_ok() && expected.iter().all(|service| seen.contains(service))
+        };
+        let spans = collector.settled(&trace, all_sent).await;
+        whole(&spans).map_err(anyhow::Error::msg)?;
+        let seen = services(&spans);
         assert!(
             expected.iter().all(|s| seen.contains(s)),
             "{expected:?} are not all in {seen:?}"
