@@ -1,6 +1,6 @@
 """The tiny folders of tests/fixtures/models/foreign: random weights of the shapes that people export (Llama, Qwen2, Qwen3, Phi-3), exported by
 other people's exporters, each with the 32 greedy tokens that transformers gives for three prompts. Exporters want different transformers, so
-there are three steps, the last in an environment of its own (`pip install optimum-onnx==0.1.0 transformers==4.57.6 torch==2.15.0`):
+there are three steps, the last in an environment of its own (`pip install optimum-onnx==0.1.0 onnxconverter-common==1.16.0 transformers==4.57.6 torch==2.15.0`):
 
     python services/trainer/shoal_trainer/foreign.py checkpoints SCRATCH
     python services/trainer/shoal_trainer/foreign.py genai SCRATCH tests/fixtures/models/foreign
@@ -58,8 +58,12 @@ GENAI = [
     ("llama_int8", "llama", "int8", "cpu"), ("qwen2_int4", "qwen2", "int4", "cpu"),
     ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("llama_fp16_apart", "llama", "fp16", "cpu"),
 ]
-# Folder, family, whether position_ids are an input (releases of optimum before 1.14 wrote none).
-OPTIMUM = [("optimum_llama", "llama", True), ("optimum_phi3", "phi3", True), ("optimum_qwen3_no_positions", "qwen3", False)]
+# Folder, family, whether position_ids are an input (releases of optimum before 1.14 wrote none), precision: fp16 by onnxconverter-common, since
+# optimum itself exports it with a GPU alone. Keys, values and logits are fp16 then too.
+OPTIMUM = [
+    ("optimum_llama", "llama", True, "fp32"), ("optimum_phi3", "phi3", True, "fp32"), ("optimum_qwen3_no_positions", "qwen3", False, "fp32"),
+    ("optimum_llama_fp16", "llama", True, "fp16"),
+]
 CARD = """name = "{name}"
 version = 1
 kind = "generate"
@@ -260,6 +264,23 @@ def genai(scratch: Path, root: Path) -> None:
         finish(root, name, checkpoint, expected(model, Tokenizer.from_file(str(checkpoint / "tokenizer.json")), precision, told, second))
 
 
+def half(path: Path) -> None:
+    """Makes a graph compute in fp16, and take and give it. Angles of positions stay fp32, as torch has them: fp16 has three digits."""
+    import onnx
+    from onnxconverter_common import float16
+
+    model = onnx.load(path)
+    angles = [node.name for node in model.graph.node if "rotary_emb" in node.name]
+    # A cast to fp32 did nothing in an fp32 graph; the converter leaves it, and what reads it would have another type than it expects.
+    casts = {node.name for node in model.graph.node if node.op_type == "Cast"} - set(angles)
+    model = float16.convert_float_to_float16(model, keep_io_types=False, node_block_list=angles)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.name in casts and attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+
+
 def optimum(scratch: Path, root: Path) -> None:
     """optimum.exporters.onnx."""
     from importlib.metadata import version
@@ -268,7 +289,7 @@ def optimum(scratch: Path, root: Path) -> None:
 
     with_positions = model_configs.LlamaOnnxConfig.inputs
     without = property(lambda self: {k: v for k, v in with_positions.fget(self).items() if k != "position_ids"})
-    for name, family, positions in OPTIMUM:
+    for name, family, positions, precision in OPTIMUM:
         out, checkpoint = scratch / f"made_{name}", scratch / family
         model_configs.LlamaOnnxConfig.inputs = with_positions if positions else without
         main_export(str(checkpoint), out, task="text-generation-with-past", do_validation=False)
@@ -277,8 +298,13 @@ def optimum(scratch: Path, root: Path) -> None:
         here.mkdir(parents=True)
         for file in ("model.onnx", "config.json", "generation_config.json"):
             shutil.copyfile(out / file, here / file)
-        told = f"transformers {transformers.__version__}, greedy, over the checkpoint's weights; export: optimum-onnx {version('optimum-onnx')}"
-        finish(root, name, checkpoint, expected(load(checkpoint), Tokenizer.from_file(str(checkpoint / "tokenizer.json")), "fp32", told))
+        model, over, by = load(checkpoint), "the checkpoint's weights", f"optimum-onnx {version('optimum-onnx')}"
+        if precision == "fp16":
+            half(here / "model.onnx")
+            model, over = model.half().float(), "the weights rounded to fp16, computed in fp32"
+            by += f", made fp16 by onnxconverter-common {version('onnxconverter-common')}"
+        told = f"transformers {transformers.__version__}, greedy, over {over}; export: {by}"
+        finish(root, name, checkpoint, expected(model, Tokenizer.from_file(str(checkpoint / "tokenizer.json")), precision, told))
 
 
 if __name__ == "__main__":

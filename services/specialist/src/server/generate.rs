@@ -41,9 +41,8 @@ impl Generation {
 
     /// Waits a moment for the first event, which stays to be given out: never for so long that tonic's own timer ends the call, in its own words.
     pub(super) async fn begun(mut self) -> Self {
-        let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()) / 2);
-        let wait = left.map_or(TOGETHER, |left| TOGETHER.min(left));
-        self.first = timeout(wait, self.next()).await.ok();
+        let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        self.first = timeout(patience(left), self.next()).await.ok();
         self
     }
 
@@ -103,6 +102,11 @@ impl Generation {
     }
 }
 
+/// How long headers wait, with so much time left to the call.
+fn patience(left: Option<Duration>) -> Duration {
+    left.map_or(TOGETHER, |left| TOGETHER.min(left / 2))
+}
+
 fn to_wire(done: Done, specialist: &Specialist) -> v1::GenerateDone {
     let finish = match done.finish {
         Finish::Stop => v1::generate_done::FinishReason::Stop,
@@ -130,5 +134,80 @@ pub(super) fn usage(input: usize, output: usize, specialist: &Specialist) -> v1:
         input_tokens: input as u64,
         output_tokens: output as u64,
         cost_usd: specialist.cost_usd(input, output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::door::Doors;
+    use crate::versions::Serving;
+    use shoal_kit::{config, onnxruntime};
+    use std::{path::Path, sync::Arc};
+    use tokio::sync::{mpsc, watch};
+
+    /// A generation whose engine is the test: what is sent is what it hears.
+    fn generation(deadline: Option<Instant>) -> (mpsc::Sender<Event>, Generation) {
+        let library = onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {}).expect("ONNX Runtime");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/tiny_classifier");
+        let specialist = Specialist::load(&path, &config::Specialist::default(), &library.path).expect("a good folder");
+        let serving = Serving {
+            specialist: Arc::new(specialist),
+            refused: None,
+        };
+        let door = Doors::new(watch::channel(serving).1, false).open();
+        let (engine, events) = mpsc::channel(4);
+        let generation = Generation::new(Ticket::new(events), deadline, Span::none(), door);
+        (engine, generation)
+    }
+
+    async fn deltas(generation: &mut Generation, wanted: &[&str]) {
+        for text in wanted {
+            let event = generation.next().await;
+            assert!(
+                matches!(&event, Event::Delta(delta) if delta == text),
+                "{event:?}, not {text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_has_begun_is_in_hand_and_in_order_when_the_headers_leave() {
+        let (engine, generation) = generation(None);
+        for text in ["a", "b"] {
+            engine.send(Event::Delta(text.into())).await.expect("it listens");
+        }
+        let mut begun = generation.begun().await;
+        assert!(begun.first.is_some());
+        deltas(&mut begun, &["a", "b"]).await;
+        assert_eq!(begun.deltas, 2, "each is counted once");
+    }
+
+    #[tokio::test]
+    async fn the_headers_of_a_slow_answer_leave_without_it_and_it_follows_whole() {
+        let (engine, generation) = generation(None);
+        let started = Instant::now();
+        let mut begun = generation.begun().await;
+        assert!(begun.first.is_none() && started.elapsed() >= TOGETHER);
+        engine
+            .send(Event::Delta("late".into()))
+            .await
+            .expect("it still listens");
+        deltas(&mut begun, &["late"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_is_near_ends_the_wait_before_it_ends_the_answer() {
+        assert_eq!(patience(None), TOGETHER);
+        assert_eq!(patience(Some(Duration::from_secs(60))), TOGETHER);
+        assert_eq!(patience(Some(TOGETHER)), TOGETHER / 2);
+        assert_eq!(patience(Some(Duration::ZERO)), Duration::ZERO);
+        let (_engine, generation) = generation(Some(Instant::now() + TOGETHER));
+        let mut begun = generation.begun().await;
+        let event = begun.next().await;
+        assert!(
+            matches!(event, Event::Failed(Error::Expired { generated: 0 })),
+            "{event:?}"
+        );
     }
 }

@@ -21,7 +21,7 @@ use std::fs;
 const APART: Past = Past::Apart { padded: true };
 
 /// Every folder, how its graph takes the past, and what it computes in.
-const FOLDERS: [(&str, Past, Number); 11] = [
+const FOLDERS: [(&str, Past, Number); 12] = [
     ("llama_fp32", Past::InPlace, Number::Single),
     ("qwen2_fp32", Past::InPlace, Number::Single),
     ("qwen3_fp32", Past::InPlace, Number::Single),
@@ -32,6 +32,7 @@ const FOLDERS: [(&str, Past, Number); 11] = [
     ("qwen2_fp16_positions", Past::InPlace, Number::Half),
     ("optimum_llama", APART, Number::Single),
     ("optimum_phi3", APART, Number::Single),
+    ("optimum_llama_fp16", APART, Number::Half),
     (
         "optimum_qwen3_no_positions",
         Past::Apart { padded: false },
@@ -138,7 +139,12 @@ async fn rows_that_come_and_go_at_their_own_lengths_are_as_alone() {
 
 #[tokio::test]
 async fn what_a_prompt_left_behind_is_gone_on_from() {
-    for name in ["llama_fp16", "optimum_llama", "optimum_qwen3_no_positions"] {
+    for name in [
+        "llama_fp16",
+        "optimum_llama",
+        "optimum_llama_fp16",
+        "optimum_qwen3_no_positions",
+    ] {
         let specialist = load_with(&fixture("foreign").join(name), 2, 2);
         for row in wanted(name).iter().flat_map(|row| [row, row, row]) {
             assert_eq!(
