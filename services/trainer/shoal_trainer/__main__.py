@@ -6,6 +6,7 @@
     python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
     python -m shoal_trainer average A.work B.work C.work --out AVERAGE
     python -m shoal_trainer narrow models/route/1 --out ROUTE.work
+    python -m shoal_trainer lengthen models/summarize/1 --positions 1024 --out SUMMARIZE.work
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
     python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
@@ -24,9 +25,9 @@ from pathlib import Path
 
 import tomli_w
 
-from . import calibrate, data, evaluate, model, parity, recipe, retrain, rules, table, tasks, training
+from . import calibrate, data, evaluate, lineage, model, parity, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
-from .encoder import narrow
+from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
 
 
@@ -78,6 +79,13 @@ def cooked(args: argparse.Namespace) -> None:
 def narrowed(args: argparse.Namespace) -> None:
     """An encoder without the word pieces of other scripts than Latin: a megabyte less."""
     print(json.dumps({"pieces": narrow.narrow(args.source, args.out)}))
+
+
+def lengthened(args: argparse.Namespace) -> None:
+    """An encoder that reads longer texts, as far as it can without having seen any."""
+    encoder, tokenizer = net.opened(args.source)
+    net.save(net.lengthen(encoder, args.positions), tokenizer, args.out)
+    lineage.write(lineage.of(args.source), args.out)
 
 
 def evaluated(args: argparse.Namespace) -> None:
@@ -169,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
         ("--steps", int, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
         ("--epochs", float, 6.0, "how long an encoder: passes over the rows"),
         ("--batch-rows", int, 64, "rows of an encoder's batch"),
-        ("--positions", int, 512, "tokens that an encoder from minilm may read"),
+        ("--positions", int, 0, "tokens that an encoder may read: at most twice what it could before; default: as many as before, 512 of minilm"),
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
         ("--batch-tokens", int, 2048, "padded tokens of a batch"),
         ("--rows", int, 0, "train on a random N rows of each task; 0 is all"),
@@ -206,6 +214,11 @@ def parser() -> argparse.ArgumentParser:
     n.add_argument("source", type=Path, help="a checkpoint, or a version of a shipped specialist")
     n.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
     n.set_defaults(run=narrowed)
+    g = commands.add_parser("lengthen", help=(lengthened.__doc__ or "").splitlines()[0])
+    g.add_argument("source", type=Path, help="a checkpoint, or a version of a shipped specialist")
+    g.add_argument("--positions", type=int, required=True, help="tokens that it is to read, at most twice what it could before")
+    g.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
+    g.set_defaults(run=lengthened)
     r = commands.add_parser("rescore", help=(rescored.__doc__ or "").splitlines()[0])
     r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")

@@ -69,7 +69,7 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     elif args.source == "scratch":
         raise SystemExit(f"`{task.name}` is an encoder: start it from `{net.MINILM}` or from a folder")
     else:
-        encoder, tokenizer = net.start(Path(args.source), shape, args.layers)
+        encoder, tokenizer = net.start(Path(args.source), shape, args.layers, args.positions)
     recipe = loop_of_encoders.Recipe(
         epochs=args.epochs,
         rate=args.rate or loop_of_encoders.Recipe.rate,

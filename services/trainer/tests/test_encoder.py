@@ -177,6 +177,16 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
         said = [of(torch.tensor([i]), torch.ones((1, len(i)), dtype=torch.long))[1] for of, i in zip((before, after), ids)]
         assert torch.allclose(*said, atol=1e-4)
     assert "[UNK]" in latin.encode("天気 in oslo").tokens
+    done = run("lengthen", tmp_path / "route" / "1", "--positions", "700", "--out", tmp_path / "long")
+    assert done.returncode == 0, done.stderr[-3000:]
+    long, _ = net.load(tmp_path / "long")
+    ids = torch.arange(5, 305)[None]
+    assert torch.equal(*(of(ids, torch.ones_like(ids))[1] for of in (before, long))), "of shorter texts nothing changes"
+    places = long.body.embeddings.position_embeddings.weight
+    assert torch.equal(places[512:], places[512 - 188 : 512]) and long(ids.repeat(1, 2)[:, :599], torch.ones((1, 599), dtype=torch.long))[1].isfinite().all()
+    for wrong in ("511", "1025"):
+        done = run("lengthen", tmp_path / "route" / "1", "--positions", wrong, "--out", tmp_path / "none")
+        assert done.returncode == 65 and "it reads 512 tokens" in done.stderr
     done = run("rescore", "--calibrate", "--data", folder, tmp_path / "route" / "1")
     assert done.returncode != 0 and "`export` it anew" in done.stderr, "its thresholds would be in the terms of another map"
 

