@@ -2,7 +2,7 @@
 use crate::{
     doors::collect,
     folders::{Copy, has},
-    world::{Served, answer, ask, fixture, load},
+    world::{Served, answer, ask, fixture, load, load_with, shipped},
 };
 use serde_json::{Value, json};
 use shoal_proto::v1::{self, prompt::Content};
@@ -48,6 +48,49 @@ async fn conversations_become_the_calls_that_the_trainer_reads_in_them() {
         said.contains("=$1.") && said.contains("Where, and when"),
         "references and runs are among them: {said}"
     );
+}
+
+#[tokio::test]
+async fn a_long_dialogue_is_summed_up_as_a_short_one_is_and_one_that_never_ends_is_refused() {
+    let turn = |speaker: &str, text: &str| json!({"speaker": speaker, "text": text});
+    let dialogue = |chat: usize| {
+        let booking = [
+            turn("user", "My car did not start today, so can you find me a cab?"),
+            turn("system", "Sure, how many people will be riding, and where to?"),
+            turn(
+                "user",
+                "It is just me. To the California State Capitol Museum, please, and a shared ride is fine.",
+            ),
+            turn("system", "Your cab is on its way."),
+        ];
+        let more = [
+            turn("user", "Thank you. How has your day been so far?"),
+            turn(
+                "system",
+                "It has been a quiet day, thanks for asking. Is there anything else that you need?",
+            ),
+        ];
+        let turns = booking.into_iter().chain(more.into_iter().cycle().take(2 * chat));
+        let methods = json!({"RideSharing_1": {"GetRide": ["destination", "number_of_riders", "shared_ride"]}});
+        json!({"methods": methods, "dialogue": turns.collect::<Vec<_>>()}).to_string()
+    };
+    for name in ["summarize", "generalist"] {
+        let specialist = load_with(&shipped(name), 1, 0);
+        let asked = async |chat| {
+            specialist
+                .generate(ask("summarize", &dialogue(chat), Sampling::greedy(1)))
+                .await
+        };
+        let short = asked(0).await.expect("accepted").complete().await.expect("answered");
+        let call: Value = serde_json::from_str(&short.text).expect("JSON");
+        let wanted =
+            json!({"destination": "California State Capitol Museum", "number_of_riders": "1", "shared_ride": "True"});
+        assert_eq!(call[0]["parameters"], wanted, "{name}");
+        let long = asked(26).await.expect("accepted").complete().await.expect("answered");
+        assert!(long.input_tokens > 900 && long.text == short.text, "{name}: {long:?}");
+        let error = asked(40).await.expect_err("too long").to_string();
+        has(&error, &["1 to 1024 fit"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
