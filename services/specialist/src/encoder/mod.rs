@@ -119,6 +119,7 @@ impl Encoder {
             file: "model.onnx".into(),
             message,
         })?;
+        model.proven()?;
         let run = move |rows, columns, ids, mask| owner::answer(&mut model, &wanted, rows, columns, ids, mask);
         Ok(Self::over(tokenizer, context_tokens, queue_tokens, run)?)
     }

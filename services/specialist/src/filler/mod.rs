@@ -94,6 +94,7 @@ pub(crate) fn load(
             .map(drop)
     });
     proven.map_err(|e| fault("model.onnx", e))?;
+    runs.model.proven()?;
     let limits = Limits {
         context_tokens,
         queue_tokens: config.queue_tokens,

@@ -1,9 +1,10 @@
 //! An encoder: one padded batch in, one tensor out, or several.
 use super::{Error, Options, open};
 use ort::{
-    session::{Session, SessionInputValue},
+    session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue},
     value::Tensor,
 };
+use shoal_kit::config::Provider;
 use std::{borrow::Cow, path::Path};
 
 /// Bytes of a graph that one thread runs, whatever it may have: a second one, awake, took as much processor time as all that the first did for a
@@ -41,6 +42,7 @@ pub(crate) struct OrtEncoder {
     session: Session,
     token_types: bool,
     outputs: Vec<String>,
+    options: RunOptions<NoSelectedOutputs>,
 }
 
 impl OrtEncoder {
@@ -95,11 +97,26 @@ impl OrtEncoder {
         };
         let outputs = outputs.iter().map(named).collect::<Result<_, _>>()?;
         let token_types = session.inputs().iter().any(|i| i.name() == "token_type_ids");
+        let memory = match options.provider {
+            Provider::Cpu => "cpu:0",
+            Provider::Cuda => "cpu:0;gpu:0",
+        };
+        let mut options = RunOptions::new()?;
+        options.set("memory.enable_memory_arena_shrinkage", memory)?;
         Ok(Self {
             session,
             token_types,
             outputs,
+            options,
         })
+    }
+
+    /// From here on a run keeps the memory that it took for the next one, which is a sixth faster for long texts. Until then each gives it back: a
+    /// proof reads the longest text that there may be, attention takes memory with the square of that, and ONNX Runtime's arena never shrinks
+    /// by itself. Of 1,024 tokens a filler of 12 MB held 215 MB at rest, and holds 68 so.
+    pub(crate) fn proven(&mut self) -> Result<(), Error> {
+        self.options = RunOptions::new()?;
+        Ok(())
     }
 
     /// Runs `rows` of `columns` tokens: `ids` and `mask` are `[rows, columns]`, right-padded. Gives the
@@ -126,7 +143,7 @@ impl OrtEncoder {
         for (name, columns, values) in beside {
             inputs.push((name.into(), Tensor::from_array(([rows, columns], values))?.into()));
         }
-        let outputs = self.session.run(inputs)?;
+        let outputs = self.session.run_with_options(inputs, &self.options)?;
         let extract = |name: &String| {
             let value = outputs
                 .get(name)

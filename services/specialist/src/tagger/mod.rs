@@ -63,34 +63,37 @@ pub(crate) fn load(
         _ => &[&["tag_logits"], &["class_logits"]],
     };
     let mut model = OrtEncoder::open(library, &folder.model, &[], outputs, options)?;
-    let shape = tagset.clone();
-    let mut run = move |batch: Padded| {
-        let (rows, columns) = (batch.rows, batch.columns);
-        let outputs = model.run(rows, columns, batch.ids, batch.mask, Vec::new());
-        Logits::of(outputs.map_err(|e| e.to_string())?, rows, columns, &shape)
-    };
     let context_tokens = folder.card.limits.context_tokens as usize;
     let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
-        run(Padded {
+        let batch = Padded {
             rows,
             columns,
             ids,
             mask,
-        })
-        .map(drop)
+        };
+        logits(&mut model, batch, &tagset).map(drop)
     });
     proven.map_err(|e| fault("model.onnx", e))?;
+    model.proven()?;
+    let shape = tagset.clone();
     let limits = Limits {
         context_tokens,
         queue_tokens: config.queue_tokens,
     };
     let tasks = folder.tasks.iter().map(Prepared::of).collect();
     let runs = Tags {
-        model: run,
+        model: move |batch| logits(&mut model, batch, &shape),
         tagset,
         answers,
     };
     Ok(OneRun::over(&folder.card.name, tokenizer, limits, tasks, reads, runs)?)
+}
+
+/// Runs a batch.
+fn logits(model: &mut OrtEncoder, batch: Padded, tagset: &Tagset) -> Result<Logits, String> {
+    let (rows, columns) = (batch.rows, batch.columns);
+    let outputs = model.run(rows, columns, batch.ids, batch.mask, Vec::new());
+    Logits::of(outputs.map_err(|e| e.to_string())?, rows, columns, tagset)
 }
 
 /// How a tagger reads requests.
