@@ -109,7 +109,7 @@ async fn a_goal_runs_through_planner_specialists_and_tools_into_the_store_and_on
         } else {
             &["shoal-run", "shoal-gateway", "shoal-concierge"]
         };
-        // Each process sends its spans when its own second is over: a trace is complete only once the last of them has.
+        // Each process sends its spans every five seconds, at a time of its own: a trace is complete only once the last of them has.
         let all_sent = |spans: &[Span]| {
             let seen = services(spans);
             whole(spans).is_ok() && expected.iter().all(|service| seen.contains(service))

@@ -140,8 +140,7 @@ pub(super) fn usage(input: usize, output: usize, specialist: &Specialist) -> v1:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::door::Doors;
-    use crate::versions::Serving;
+    use crate::{server::door::Doors, versions::Serving};
     use shoal_kit::{config, onnxruntime};
     use std::{path::Path, sync::Arc};
     use tokio::sync::{mpsc, watch};
