@@ -85,7 +85,7 @@ def lengthened(args: argparse.Namespace) -> None:
     """An encoder that reads longer texts, as far as it can without having seen any."""
     encoder, tokenizer = net.opened(args.source)
     net.save(net.lengthen(encoder, args.positions), tokenizer, args.out)
-    lineage.write(lineage.of(args.source), args.out)
+    lineage.write(lineage.extended(lineage.of(args.source), {"lengthened_to": args.positions}, []), args.out)
 
 
 def evaluated(args: argparse.Namespace) -> None:

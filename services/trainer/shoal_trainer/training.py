@@ -87,7 +87,7 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
 
     ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look if args.looks else None, work, args.resume)
     net.save(encoder, tokenizer, work)
-    return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size}
+    return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size, "positions": encoder.body.config.max_position_embeddings}
 
 
 def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:

@@ -99,6 +99,7 @@ def test_a_smaller_vocabulary_spells_what_it_lost_in_pieces_that_it_kept() -> No
     assert text == " constantinople , and then jazz"
 
 
+SHIPPED_DECODER = Path(__file__).parents[3] / "models" / "compose" / "1"
 SMALL = "--layers 1 --vocabulary 3000 --looks 1 --threads 2 --dev-rows 40 --precision int8".split()
 
 
@@ -179,6 +180,7 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     assert "[UNK]" in latin.encode("天気 in oslo").tokens
     done = run("lengthen", tmp_path / "route" / "1", "--positions", "700", "--out", tmp_path / "long")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "long" / "training.json").read_text())["runs"] == [*card["training"]["runs"], {"lengthened_to": 700}]
     long, _ = net.load(tmp_path / "long")
     ids = torch.arange(5, 305)[None]
     assert torch.equal(*(of(ids, torch.ones_like(ids))[1] for of in (before, long))), "of shorter texts nothing changes"
@@ -187,6 +189,9 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     for wrong in ("511", "1025"):
         done = run("lengthen", tmp_path / "route" / "1", "--positions", wrong, "--out", tmp_path / "none")
         assert done.returncode == 65 and "it reads 512 tokens" in done.stderr
+    for source, told in ((SHIPPED_DECODER, "no encoder"), (tmp_path / "nowhere", "no encoder.safetensors and no card.toml")):
+        done = run("lengthen", source, "--positions", "700", "--out", tmp_path / "none")
+        assert done.returncode == 65 and told in done.stderr and "Traceback" not in done.stderr, done.stderr[-500:]
     done = run("rescore", "--calibrate", "--data", folder, tmp_path / "route" / "1")
     assert done.returncode != 0 and "`export` it anew" in done.stderr, "its thresholds would be in the terms of another map"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -194,7 +195,14 @@ def opened(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """A checkpoint, or the weights of an exported version."""
     from . import export
 
-    return load(folder) if (folder / "encoder.safetensors").is_file() else export.load(folder)
+    if (folder / "encoder.safetensors").is_file():
+        return load(folder)
+    card = folder / "card.toml"
+    if not card.is_file():
+        raise DataError(f"{folder} is neither a checkpoint of an encoder nor a version of a specialist: it has no encoder.safetensors and no card.toml")
+    if (kind := tomllib.loads(card.read_text())["kind"]) == "generate":
+        raise DataError(f"{folder} is of kind `{kind}`: no encoder")
+    return export.load(folder)
 
 
 def load(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:
