@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import calibrate, data, evaluate, lineage, model, parity, recipe, retrain, rules, table, tasks, training
+from . import calibrate, data, evaluate, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
 from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
@@ -103,18 +104,15 @@ def rescored(args: argparse.Namespace) -> None:
     """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
     for folder in args.folders:
         about = tomllib.loads((folder / "card.toml").read_text())
-        if args.calibrate and about["kind"] == "classify":
-            raise SystemExit(f"{folder}: a classifier's thresholds are in the terms of its map, and are made with it: `export` it anew")
         for name in about["scores"]:
             task = tasks.named(name)[0]
             task.kind = about["kind"]
             task.learn(data.read(data.find(args.data, name, "train"), task))
             dev = data.read(data.find(args.data, name, "dev"), task)
-            judged = evaluate.judge(folder, task, dev[: args.dev_rows] if args.dev_rows else dev, about["limits"]["max_new_tokens"], about)
+            asked = dev[: args.dev_rows] if args.dev_rows else dev
+            judge = functools.partial(evaluate.judge, folder, task, asked, about["limits"]["max_new_tokens"], about)
+            judged = publish.calibrated(about, task, judge) if args.calibrate else judge()
             about["scores"][name] = evaluate.metrics(task, judged)
-            if args.calibrate:
-                seen = [j for j in judged if j.row.get("seen", True)]
-                about["calibration"][name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
             print(json.dumps({"folder": str(folder), "task": name, **about["scores"][name]}))
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
@@ -223,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
-    r.add_argument("--calibrate", action="store_true", help="fit confidence and threshold anew too, as `export` does")
+    r.add_argument("--calibrate", action="store_true", help="fit confidence and thresholds anew too, as `export` does")
     r.set_defaults(run=rescored)
     e = commands.add_parser("escalate", help=(escalated.__doc__ or "").splitlines()[0])
     e.add_argument("small", type=Path, help="a version of the specialist")

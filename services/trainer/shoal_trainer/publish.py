@@ -49,13 +49,7 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
     about |= {"calibration": {}, "scores": {}}
     samples = []
     for task in tasks:
-        judged = judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
-        # Confidence is calibrated on services seen in training: on others the larger tier is wanted anyway.
-        seen = [j for j in judged if j.row.get("seen", True)]
-        about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
-        if about["kind"] == "classify":
-            about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
-            judged = judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about)
+        judged = calibrated(about, task, lambda: judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about))
         about["scores"][task.name] = evaluate.metrics(task, judged)
         shown = [next((j for j in judged if j.right), None), next((j for j in judged if not j.right), None)]
         samples += [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in shown if j]
@@ -64,6 +58,20 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
     about["data"] = from_where["data"]
     card.write(version.folder, version.name, [t.name for t in tasks], about)
     return {"folder": str(version.here), "parity": about["training"]["parity"], "scores": about["scores"], "calibration": about["calibration"]}
+
+
+def calibrated(about: dict[str, Any], task: Task, judge: Callable[[], list[evaluate.Judged]]) -> list[evaluate.Judged]:
+    """Puts the task's confidence into a card, and of a classifier its thresholds, which are in the terms of that; gives what the version then answers."""
+    if about["kind"] == "classify":
+        about["classify"]["thresholds"] = {}
+    judged = judge()
+    # Confidence is calibrated on services seen in training: on others the larger tier is wanted anyway.
+    seen = [j for j in judged if j.row.get("seen", True)]
+    about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
+    if about["kind"] == "classify":
+        about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
+        judged = judge()
+    return judged
 
 
 def _decoder(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]]) -> dict[str, Any]:

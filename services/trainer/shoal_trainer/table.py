@@ -14,7 +14,7 @@ HEAD = """\
 Made by `python -m shoal_trainer table models > models/README.md` from the folders; not typed. Scores are on the dev split, answers held
 to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
 is at or over the threshold; `right of kept`: how many of those are right; `ECE`: expected calibration error of the confidence, on rows that
-it was not fitted on; in brackets the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
+it was not fitted on, with what promises without fault would show on as many rows in brackets; in brackets behind the score the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
 `bar`: what a version must have to be its task's specialist, the first of its chain in mesh.toml, on services seen in training (a test holds them to it). Those of episode, extract, compose and
 summarize were raised when the first models passed the ones that had been set without a model.
 
@@ -37,7 +37,9 @@ def table(models: Path) -> str:
         size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
         for task, scores in card["scores"].items():
             kept = card.get("calibration", {}).get(task, {})
-            shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept", "expected_calibration_error")]
+            shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept")]
+            if "calibration_error_floor" in kept:
+                shown.append(f"{kept['expected_calibration_error']:.3f} ({kept['calibration_error_floor']:.3f})")
             main = tasks.KNOWN[task].main
             other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and not k.startswith(main))
             bounds = f" ({scores[f'{main}_low']:.3f} to {scores[f'{main}_high']:.3f})" if f"{main}_low" in scores else ""

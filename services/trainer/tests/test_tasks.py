@@ -154,10 +154,9 @@ def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() ->
             # Of the larger tier more is not asked than that it helps: `escalate` says whether.
             for metric, bar in tasks.KNOWN[name].bars.items() if chain[0] == card["name"] else ():
                 assert scores[metric] <= bar if metric in FEWER else scores[metric] >= bar, (folder, metric)
-            # Of what answers last nobody asks whether to go on; the 326 rows of `summarize` would show 0.05 of a map without fault, and which rows
-            # are held out moves the larger model's 0.081 by 0.014 either way (0.063 is the mean over eight ways).
-            most = 0.05 if chain[0] == card["name"] else 0.085
-            assert card["name"] not in chain or card["calibration"][name]["expected_calibration_error"] <= most, folder
+            # Of few rows a map without fault would show more than 0.05: the 326 of `summarize` 0.06. Then it may be as far off as that, and half again.
+            sure = card["calibration"][name]
+            assert sure["expected_calibration_error"] <= max(0.05, 1.5 * sure["calibration_error_floor"]), folder
     assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)
 
 
