@@ -43,7 +43,7 @@ class EpisodeRules:
         refers: dict[tuple[tuple[str, str], str], Counter[tuple[tuple[str, str], str]]] = defaultdict(Counter)
         times: Counter[tuple[str, str]] = Counter()
         for row in rows:
-            for call in task.calls(row["target"]):
+            for call in task.calls(row):
                 times[call.name] += 1
                 for name, value in call.parameters.items():
                     if isinstance(value, Reference):

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from conftest import learned, rows
 from test_encoder import pieces
+from transformers import BertConfig
 
 from shoal_trainer import data, tasks
 from shoal_trainer.encoder import net as encoders
@@ -20,6 +22,7 @@ from shoal_trainer.encoder.align import untouched
 from shoal_trainer.encoder.fill import asked, decode, net, study
 from shoal_trainer.encoder.fill.folder import as_json, of_json
 from shoal_trainer.prompt import environment
+from shoal_trainer.tasks import Task
 
 GIVEN = {"methods": {"Z_1": {"PayBill": ["due_date"]}, "A_1": {"GoTo": ["x", "yZ"], "Ask": []}}, "turns": ["Hi there.", {"speaker": "system", "text": "Hi?"}]}
 WAY = asked.Way("methods", "turns", references=True)
@@ -56,7 +59,7 @@ def test_what_is_often_said_or_was_meant_and_not_said_is_known() -> None:
 def test_a_target_is_calls_and_its_calls_are_said_as_the_target(name: str) -> None:
     task, template = learned(name), environment().from_string(learned(name).answer_template())
     for row in rows(name):
-        calls = task.calls(row["target"])
+        calls = task.calls(row)
         numbers = {call.name: n for n, call in enumerate(calls, 1)}
         filled = [
             {"service": c.name[0], "method": c.name[1], "parameters": [
@@ -93,6 +96,63 @@ def test_any_logits_make_calls_of_the_input_with_references_that_reach_back() ->
                     assert value in given.text or (name, value) == ("x", "2"), "a literal is known of its parameter, or was said"
                     seen.add("known" if value in shape.values else "run")
     assert seen == {"reference", "known", "run"}
+
+
+def as_filler(name: str) -> Task:
+    task = tasks.KNOWN[name]()
+    task.kind = "fill"
+    task.learn(rows(name))
+    return task
+
+
+@pytest.mark.parametrize("name", ["tool_call", "extract"])
+def test_a_task_of_another_form_is_read_by_its_template_and_its_calls_say_its_target(name: str) -> None:
+    task, tokenizer = as_filler(name), untouched(pieces())
+    inputs, template = asked.Inputs(task.way, task.input_template()), environment().from_string(task.answer_template())
+    said = 0
+    for row in rows(name)[:200]:
+        calls = task.calls(row)
+        if calls is None:  # An argument that is said twice.
+            continue
+        given = inputs(row["input"])
+        (call,) = calls
+        assert call.name in given.methods
+        encoding = given.encoded(tokenizer)
+        text = asked.places(given, encoding).text
+        assert text and all(encoding.offsets[i][1] > given.runs_from for i in text)
+        last = given.text[given.runs_from :]
+        assert last == asked.USER + " " + (row["input"] if name == "tool_call" else row["input"]["user"])
+        assert all(study.runs_of(value, given.text, encoding, given.runs_from) for value in call.parameters.values() if value.isalnum()), row
+        filled = [{"service": call.name[0], "method": call.name[1], "parameters": [{"name": k, "text": v} for k, v in call.parameters.items()]}]
+        assert template.render(calls=filled) == task.say(row["target"])
+        said += 1
+    assert said > 150
+
+
+def test_where_one_method_is_called_it_is_the_likeliest_and_literal_values_are_runs_of_the_last_turn() -> None:
+    way, rng, tokenizer = replace(WAY, references=False, single=True, literal=True), np.random.default_rng(6), untouched(pieces())
+    given, shape = asked.Asked.of({**GIVEN, "turns": [*GIVEN["turns"], "a cab to Oslo"]}, way), net.Shape(("1", "2"), {"A_1.x": (1,)}, (), {})
+    encoding = given.encoded(tokenizer)
+    places, known = asked.places(given, encoding), set()
+    for _ in range(200):
+        out = logits(given, shape, rng, len(encoding.ids))
+        reading = decode.read(shape, way, given, places, encoding.offsets, out)
+        (call,) = reading.calls
+        assert call.name == given.methods[int(out.called.argmax())] and all(x <= 0 for x in reading.logprobs)
+        assert all(value in "> a cab to Oslo" for value in call.parameters.values())
+        known |= set(call.parameters)
+    assert known
+
+
+def test_a_row_of_many_methods_is_mostly_offered_two_and_one_of_them_is_called() -> None:
+    task, tokenizer = as_filler("tool_call"), untouched(pieces())
+    filler = net.Filler(BertConfig(vocab_size=tokenizer.get_vocab_size(), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8), net.Shape((), {}, ()))
+    learns, offered = study.Study(filler, tokenizer, task), Counter()
+    for row in [row for row in rows("tool_call") if task.calls(row)][:200]:
+        example = learns.example(row)
+        assert sorted(example.order)[-1] == 0 and example.order.count(0) == 1
+        offered[len(example.order)] += 1
+    assert set(offered) == {2, len(task.arguments)} and offered[2] > 2 * offered[len(task.arguments)]
 
 
 def test_the_loss_falls_to_what_the_target_says_and_a_literal_may_be_said_either_way() -> None:

@@ -22,6 +22,8 @@ pub(crate) struct Asked {
     pub(super) parameter_starts: Vec<usize>,
     /// The conversation.
     pub(super) text: String,
+    /// The byte of `text` from which on a value may be a run of it.
+    pub(super) runs_from: usize,
 }
 
 impl Asked {
@@ -57,13 +59,17 @@ impl Asked {
         let told = "give a list of turns, each a text of the user or {\"speaker\": \"user\" or \"system\", \"text\"}";
         let turns = turns.ok_or_else(|| fault(&way.turns, told))?;
         let said = turns.iter().map(turn).collect::<Option<Vec<_>>>();
+        let said = said.ok_or_else(|| fault(&way.turns, told))?;
+        let last = said.last().map_or(0, String::len);
+        let text = said.join(" ");
         let mut asked = Self {
             methods: Vec::new(),
             parameters: Vec::new(),
             names: String::new(),
             method_starts: Vec::new(),
             parameter_starts: Vec::new(),
-            text: said.ok_or_else(|| fault(&way.turns, told))?.join(" "),
+            runs_from: if way.literal { text.len() - last } else { 0 },
+            text,
         };
         for (service, methods) in methods {
             asked.names += &words(&service);
@@ -137,6 +143,9 @@ mod tests {
             turns: "turns".into(),
             references: true,
             called: 0.5,
+            input: None,
+            single: false,
+            literal: false,
         }
     }
 
@@ -178,7 +187,18 @@ mod tests {
             .map(|(m, name)| (asked.methods[*m].1.as_str(), name.as_str()))
             .collect();
         assert_eq!(of, [("GoTo", "x"), ("GoTo", "yZ"), ("PayBill", "due_date")]);
-        assert_eq!(asked.text, "> Hi. < What? > Go");
+        assert_eq!((asked.text.as_str(), asked.runs_from), ("> Hi. < What? > Go", 0));
+    }
+
+    #[test]
+    fn literal_values_are_of_the_last_turn() {
+        let literal = Filling { literal: true, ..way() };
+        for (turns, wanted) in [(json!(["Hí.", "Go on"]), "> Go on"), (json!(["Go"]), "> Go")] {
+            let object = json!({"methods": {"A": {"B": []}}, "turns": turns});
+            let asked =
+                Asked::of(&literal, "prompt.json", object.as_object().expect("an object").clone()).expect("good");
+            assert_eq!(&asked.text[asked.runs_from..], wanted);
+        }
     }
 
     #[test]

@@ -76,23 +76,12 @@ pub struct Call {
 /// Calls in their order, at least one, and each choice that was made.
 pub(super) fn read(slots: &Slots, way: &Filling, given: &Given, logits: &Logits<'_>) -> (Vec<Call>, Vec<Choice>) {
     let methods = &given.asked.methods;
-    let least = (way.called / (1.0 - way.called)).ln();
-    let mut choices = Vec::new();
-    let mut called: Vec<usize> = (0..methods.len())
-        .filter(|m| f64::from(logits.called[*m]) >= least)
-        .collect();
-    if called.is_empty() {
-        called.push(greatest(&logits.called[..methods.len()]));
-    }
-    for m in 0..methods.len() {
-        let x = f64::from(logits.called[m]);
-        let x = if called.contains(&m) { x } else { -x };
-        choices.push(Choice {
-            token: u32::from(called.contains(&m)),
-            logprob: -(-x).exp().ln_1p(),
-            margin: x,
-        });
-    }
+    let offered: Vec<f64> = logits.called[..methods.len()].iter().map(|x| f64::from(*x)).collect();
+    let (mut called, mut choices) = if way.single {
+        one_of(&offered)
+    } else {
+        each_of(&offered, way.called)
+    };
     called.sort_by(|a, b| logits.order[*a].total_cmp(&logits.order[*b]).then(a.cmp(b)));
     let mut calls = Vec::with_capacity(called.len());
     for (n, method) in called.iter().enumerate() {
@@ -105,7 +94,7 @@ pub(super) fn read(slots: &Slots, way: &Filling, given: &Given, logits: &Logits<
         };
         for (p, (of, parameter)) in given.asked.parameters.iter().enumerate() {
             if of == method {
-                let (filled, choice) = fill(slots, given, logits, p, before);
+                let (filled, choice) = fill(slots, way, given, logits, p, before);
                 choices.push(choice);
                 call.parameters.extend(filled.map(|fill| (parameter.clone(), fill)));
             }
@@ -115,12 +104,50 @@ pub(super) fn read(slots: &Slots, way: &Filling, given: &Given, logits: &Logits<
     (calls, choices)
 }
 
+/// The likeliest method alone, and that choice.
+fn one_of(offered: &[f64]) -> (Vec<usize>, Vec<Choice>) {
+    let (best, scores) = (greatest(offered), log_softmax(offered));
+    let others = (0..scores.len()).filter(|m| *m != best).map(|m| scores[m]);
+    let choice = Choice {
+        token: u32::try_from(best).unwrap_or(u32::MAX),
+        logprob: scores[best],
+        margin: scores[best] - others.fold(f64::MIN, f64::max),
+    };
+    (vec![best], vec![choice])
+}
+
+/// The methods that are called with so much probability, at least one, and the choice of each.
+fn each_of(offered: &[f64], called: f64) -> (Vec<usize>, Vec<Choice>) {
+    let least = (called / (1.0 - called)).ln();
+    let mut chosen: Vec<usize> = (0..offered.len()).filter(|m| offered[*m] >= least).collect();
+    if chosen.is_empty() {
+        chosen.push(greatest(offered));
+    }
+    let choice = |(m, x): (usize, &f64)| {
+        let x = if chosen.contains(&m) { *x } else { -x };
+        Choice {
+            token: u32::from(chosen.contains(&m)),
+            logprob: -(-x).exp().ln_1p(),
+            margin: x,
+        }
+    };
+    let choices = offered.iter().enumerate().map(choice).collect();
+    (chosen, choices)
+}
+
 /// What is likeliest of one parameter, with the calls before its own that it may refer to.
-fn fill(slots: &Slots, given: &Given, logits: &Logits<'_>, p: usize, before: &[usize]) -> (Option<Fill>, Choice) {
+fn fill(
+    slots: &Slots,
+    way: &Filling,
+    given: &Given,
+    logits: &Logits<'_>,
+    p: usize,
+    before: &[usize],
+) -> (Option<Fill>, Choice) {
     let (method, parameter) = &given.asked.parameters[p];
     let may = [
         true,
-        !slots.values.is_empty(),
+        !slots.values.is_empty() && !way.literal,
         !given.text.is_empty(),
         !before.is_empty(),
     ];

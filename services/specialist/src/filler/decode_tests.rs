@@ -26,6 +26,7 @@ fn given() -> Given {
             method_starts: Vec::new(),
             parameter_starts: Vec::new(),
             text: TEXT.into(),
+            runs_from: 0,
         },
         ids: vec![7; 9],
         method_at: vec![0, 1],
@@ -75,6 +76,18 @@ impl Made {
     }
 
     fn read_as(&self, called: f64, references: bool) -> (Vec<Call>, Vec<Choice>) {
+        self.read_by(&Filling {
+            methods: "methods".into(),
+            turns: "turns".into(),
+            references,
+            called,
+            input: None,
+            single: false,
+            literal: false,
+        })
+    }
+
+    fn read_by(&self, way: &Filling) -> (Vec<Call>, Vec<Choice>) {
         let rows = |values, width| Rows { values, width };
         let logits = Logits {
             called: &self.called,
@@ -86,13 +99,7 @@ impl Made {
             origin: rows(&self.origin, 2),
             field: rows(&self.field, 2),
         };
-        let way = Filling {
-            methods: "methods".into(),
-            turns: "turns".into(),
-            references,
-            called,
-        };
-        read(&slots(), &way, &given(), &logits)
+        read(&slots(), way, &given(), &logits)
     }
 }
 
@@ -242,4 +249,32 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn one_method_is_called_and_its_values_are_runs_where_the_way_says_so() {
+    let mut made = Made::zero();
+    // Both would be called, and the cab's riders be a known value.
+    made.called = vec![3.0, 5.0];
+    made.source[2 * SOURCES + VALUE] = 9.0;
+    made.source[2 * SOURCES + RUN] = 5.0;
+    made.first[18 + 4] = 9.0;
+    made.last[18 + 4] = 9.0;
+    let way = Filling {
+        methods: "methods".into(),
+        turns: "turns".into(),
+        references: false,
+        called: 0.5,
+        input: None,
+        single: true,
+        literal: true,
+    };
+    let (calls, choices) = made.read_by(&way);
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].method, "Get");
+    assert_eq!(calls[0].parameters, [("riders".to_owned(), Fill::Text("a".into()))]);
+    // One choice of the method, and one of each of its parameters.
+    assert_eq!(choices.len(), 3);
+    assert!((choices[0].logprob - log_softmax(&[3.0, 5.0])[1]).abs() < 1e-12);
+    assert!((choices[0].margin - 2.0).abs() < 1e-12);
 }

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     folder::{Folder, Task, manifest::Filling},
     one_run::{Limits, OneRun, Padded, Prepared, Reads, Runs, object},
-    prompt::Prompt,
+    prompt::{self, Prompt},
     runtime::{Beside, Options, OrtEncoder, Output},
     sampling::Choice,
     specialist::LoadError,
@@ -28,6 +28,7 @@ use asked::Asked;
 use decode::{Logits, Rows, SOURCES};
 use jsonschema::Validator;
 use read::Given;
+use serde_json::{Map, Value};
 use shoal_kit::config;
 use slots::Slots;
 use std::{
@@ -71,8 +72,7 @@ pub(crate) fn load(
         let references = ways.get(&task.name).is_some_and(|way| way.references);
         answer::add(&mut templates, file, source, &task.name, references).map_err(|e| fault(file, e))?;
     }
-    let reads =
-        Conversation::of(ways, &folder.tasks).map_err(|(task, e)| fault(&format!("input schema of task {task}"), e))?;
+    let reads = Conversation::of(folder).map_err(|(file, e)| fault(&file, e))?;
     let outputs: Vec<&[&str]> = OUTPUTS.iter().map(std::slice::from_ref).collect();
     let beside = [METHOD_AT, PARAMETER_AT, PARAMETER_OF];
     let mut runs = Fills {
@@ -107,22 +107,60 @@ pub(crate) fn load(
 pub(crate) struct Conversation {
     ways: BTreeMap<String, Filling>,
     schemas: HashMap<String, Validator>,
+    inputs: Templates,
 }
 
 impl Conversation {
-    /// As the card says of the tasks; the error is of the task named.
-    fn of(ways: &BTreeMap<String, Filling>, tasks: &[Task]) -> Result<Self, (String, String)> {
+    /// As the card says of the tasks; the error is of the file named.
+    fn of(folder: &Folder) -> Result<Self, (String, String)> {
+        let mut inputs = Templates::new().map_err(|e| ("card.toml".into(), e.to_string()))?;
+        for file in folder.card.fill.values().filter_map(|way| way.input.as_ref()) {
+            let source = folder.text(file).unwrap_or_default();
+            inputs.add(file, source).map_err(|e| (file.clone(), e))?;
+        }
         let schema = |task: &Task| {
             let schema = jsonschema::validator_for(task.input_schema.as_ref()?);
             Some(match schema {
                 Ok(schema) => Ok((task.name.clone(), schema)),
-                Err(e) => Err((task.name.clone(), e.to_string())),
+                Err(e) => Err((format!("input schema of task {}", task.name), e.to_string())),
             })
         };
         Ok(Self {
-            ways: ways.clone(),
-            schemas: tasks.iter().filter_map(schema).collect::<Result<_, _>>()?,
+            ways: folder.card.fill.clone(),
+            schemas: folder.tasks.iter().filter_map(schema).collect::<Result<_, _>>()?,
+            inputs,
         })
+    }
+
+    /// The object that a template makes of a prompt, and the field that the prompt stands in.
+    fn made(
+        &self,
+        file: &str,
+        prompt: Prompt,
+        schema: Option<&Validator>,
+    ) -> Result<(&'static str, Map<String, Value>), Error> {
+        let (place, input) = match prompt {
+            Prompt::Json(object) => ("prompt.json", Value::Object(object)),
+            other => {
+                let (place, text) = object::said(other, Self::NOUN)?;
+                let object = serde_json::from_str(&text).map(Value::Object);
+                (place, object.unwrap_or(Value::String(text)))
+            }
+        };
+        if let (Some(schema), Value::Object(object)) = (schema, &input) {
+            prompt::hold(object, schema, place)?;
+        }
+        let made = self
+            .inputs
+            .render(file, minijinja::context! { input => prompt::jinja(&input) });
+        let made =
+            made.map_err(|e| Error::invalid(place, format!("`{file}` of the model makes nothing of it: {e:#}")))?;
+        match serde_json::from_str(&made) {
+            Ok(object) => Ok((place, object)),
+            Err(e) => Err(Error::Broken {
+                message: format!("`{file}` of the model makes no JSON object: {e}"),
+            }),
+        }
     }
 }
 
@@ -133,7 +171,11 @@ impl Reads for Conversation {
 
     fn asked(&self, task: &str, prompt: Prompt) -> Result<Asked, Error> {
         let way = way(&self.ways, task).map_err(|message| Error::Broken { message })?;
-        let (place, object) = object::read(prompt, self.schemas.get(task), Self::NOUN, || asked::told(way))?;
+        let schema = self.schemas.get(task);
+        let (place, object) = match &way.input {
+            None => object::read(prompt, schema, Self::NOUN, || asked::told(way))?,
+            Some(file) => self.made(file, prompt, schema)?,
+        };
         Asked::of(way, place, object)
     }
 

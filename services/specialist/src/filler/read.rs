@@ -11,7 +11,7 @@ pub(crate) struct Given {
     /// The token that stands for each method, and for each parameter: the one that its name begins with.
     pub(super) method_at: Vec<usize>,
     pub(super) parameter_at: Vec<usize>,
-    /// Tokens of the conversation.
+    /// Tokens of the conversation that a value may be of.
     pub(super) text: Vec<Token>,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn tokenize(tokenizer: &Tokenizer, asked: Asked, context: usize) -> R
         ids: ids.to_vec(),
         method_at,
         parameter_at,
-        text: of(1).map(token).collect(),
+        text: of(1).map(token).filter(|token| token.end > asked.runs_from).collect(),
         asked,
     })
 }

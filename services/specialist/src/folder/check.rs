@@ -210,6 +210,11 @@ impl Filling {
         if self.called <= 0.0 || self.called >= 1.0 || self.called.is_nan() {
             return Err(format!("called is {}: it must lie between 0 and 1", self.called));
         }
+        if self.references && (self.single || self.literal) {
+            return Err(
+                "references are of earlier calls, and with single or literal there are none: make it false".into(),
+            );
+        }
         Ok(())
     }
 }

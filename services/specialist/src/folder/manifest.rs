@@ -170,6 +170,8 @@ pub struct Calibration {
     pub accuracy_kept: Option<f64>,
     /// Mean distance between score and share of right answers, on rows that the map was not fitted on. Told, not used.
     pub expected_calibration_error: Option<f64>,
+    /// What of it a map without fault would show on as many rows, by chance. Told, not used.
+    pub calibration_error_floor: Option<f64>,
 }
 
 impl Calibration {
@@ -308,6 +310,15 @@ pub struct Filling {
     /// Probability from which on a method is called, over 0 and under 1.
     #[serde(default = "even")]
     pub called: f64,
+    /// The file of the Jinja that makes such an object, as JSON, of an input that is none: of `input`, a text or an object. Without it the
+    /// input is such an object itself.
+    pub input: Option<String>,
+    /// Whether exactly one method is called, the likeliest.
+    #[serde(default)]
+    pub single: bool,
+    /// Whether a value is nothing but a run of the last turn's words.
+    #[serde(default)]
+    pub literal: bool,
 }
 
 fn even() -> f64 {

@@ -327,7 +327,8 @@ impl Checked<'_> {
             required,
             template,
         } = self.output(name)?;
-        for file in [&required, &template].into_iter().flatten() {
+        let input = self.card.fill.get(name).and_then(|way| way.input.clone());
+        for file in [&required, &template, &input].into_iter().flatten() {
             self.text(file)?;
         }
         let output_schema = schema.map(|file| self.json(&file)).transpose()?;

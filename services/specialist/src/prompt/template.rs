@@ -156,7 +156,8 @@ fn mapping(map: &serde_json::Map<String, Json>) -> Value {
     Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), jinja(value))))
 }
 
-fn jinja(value: &Json) -> Value {
+/// JSON as a template sees it.
+pub(crate) fn jinja(value: &Json) -> Value {
     match value {
         Json::Null => Value::from(()),
         Json::Bool(b) => Value::from(*b),

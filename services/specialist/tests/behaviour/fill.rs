@@ -213,3 +213,71 @@ async fn one_model_serves_several_tasks_each_read_and_decoded_in_its_own_way() {
     }
     assert!(same > 0 && referring > 0);
 }
+
+/// tiny_fill with two tasks more, of one call and of runs of the last turn: `plain`, of an object, and `worded`, of whatever `template` makes one of.
+fn worded(template: &str) -> Copy {
+    let copy = Copy::of("tiny_fill");
+    copy.write("worded.input.jinja", template.as_bytes());
+    copy.edit("specialist.toml", "\"calls\",", "\"calls\", \"plain\", \"worded\",");
+    let way = "methods = \"methods\"\nturns = \"turns\"\nreferences = false\nsingle = true\nliteral = true\n";
+    let output = |task: &str| format!("[output.{task}]\ntemplate = \"calls.answer.jinja\"\n");
+    let (plain, worded) = (output("plain"), output("worded"));
+    copy.edit(
+        "1/card.toml",
+        "[output.calls]",
+        &format!("[fill.plain]\n{way}\n[fill.worded]\ninput = \"worded.input.jinja\"\n{way}\n{plain}\n{worded}\n[output.calls]"),
+    );
+    copy
+}
+
+#[tokio::test]
+async fn an_input_of_another_form_is_read_as_what_the_cards_template_makes_of_it() {
+    let methods = json!({"Cabs_1": {"FindStop": ["near_to", "riders"], "GetRide": ["to"]}});
+    let template = format!(
+        "{{\"methods\": {}, \"turns\": [\"Hello.\", {{{{ (input if input is string else input.said) | tojson }}}}]}}",
+        methods.to_string().replace("}}", "} }")
+    );
+    let specialist = worded(&template).load(1).expect("loads");
+    let (mut said, mut filled) = (std::collections::BTreeSet::new(), 0);
+    for text in [
+        "a cab to Oslo at noon",
+        "Where does the \"42\" stop?",
+        "two riders, from Bergen",
+        "{no JSON",
+    ] {
+        let object = json!({"methods": methods, "turns": ["Hello.", text]}).to_string();
+        let plain = answer(&specialist, ask("plain", &object, Sampling::greedy(1))).await;
+        // As a text, and as an object of another form.
+        for given in [text.to_owned(), json!({"said": text}).to_string()] {
+            let worded = answer(&specialist, ask("worded", &given, Sampling::greedy(1))).await;
+            assert_eq!((&worded.text, worded.input_tokens), (&plain.text, plain.input_tokens));
+        }
+        assert_eq!(plain.text.lines().count(), 1, "one call: {}", plain.text);
+        assert!(!plain.text.contains("Hello"), "a value of another turn: {}", plain.text);
+        filled += plain.text.matches('=').count();
+        said.insert(plain.text);
+    }
+    assert!(said.len() > 1 && filled > 0, "{said:?}");
+    let missing = specialist
+        .generate(ask("worded", "{\"other\": 1}", Sampling::greedy(1)))
+        .await;
+    has(
+        &missing.expect_err("refused").to_string(),
+        &["prompt.text", "worded.input.jinja"],
+    );
+}
+
+#[tokio::test]
+async fn a_template_of_inputs_that_cannot_be_one_is_its_folders_fault() {
+    let broken = worded("{{ input").load(1).expect_err("refused").to_string();
+    has(&broken, &["worded.input.jinja", "does not compile"]);
+    let no_json = worded("{{ input }}").load(1).expect("loads");
+    let error = no_json.generate(ask("worded", "hello", Sampling::greedy(1))).await;
+    has(&error.expect_err("no object").to_string(), &["worded.input.jinja"]);
+    let copy = worded("{{ input | tojson }}");
+    copy.edit("1/card.toml", "references = false", "references = true");
+    has(&copy.refused(), &["[fill.plain]", "references"]);
+    let copy = worded("{{ input | tojson }}");
+    copy.edit("1/card.toml", "input = \"worded", "input = \"other");
+    has(&copy.refused(), &["other.input.jinja"]);
+}

@@ -20,6 +20,7 @@ from .export import export as to_onnx
 from .fill import folder as fill_folder
 from .fill import net as fill
 from .fill import reader as fill_reader
+from .fill.asked import Way
 from .fill.folder import SLOTS, as_json
 from .runtime import Folder, Reader, open_folder
 
@@ -100,13 +101,18 @@ def card(encoder: net.Encoder | fill.Filler, tasks: list[Task]) -> dict[str, Any
         return {**about, "classify": {"labels": list(encoder.shape.classes)}}
     output = {t.name: _form(t) for t in tasks}
     if task.kind == "fill":
-        return {**about, "fill": {t.name: asdict(t.way) for t in tasks if t.way}, "output": output}
+        return {**about, "fill": {t.name: _way(t.way) for t in tasks if t.way}, "output": output}
     tag: dict[str, Any] = {"classes": list(encoder.shape.classes), "labels": list(encoder.shape.labels)}
     if allowed := task.classes():
         tag["allowed"] = {name: sorted(labels) for name, labels in allowed.items()}
     if task.fields:
         tag["input"] = task.fields
     return {**about, "tag": tag, "output": output}
+
+
+def _way(way: Way) -> dict[str, Any]:
+    """A card says what is not as it mostly is."""
+    return {name: value for name, value in asdict(way).items() if value or name not in ("input", "single", "literal")}
 
 
 def _form(task: Task) -> dict[str, str]:
@@ -138,7 +144,8 @@ def files(task: Task) -> dict[str, str]:
     if task.kind == "classify":
         return {}
     schema = (task.output() or {}).get("schema")
-    return {_template(task): task.answer_template(), **({schema: task.files()[schema]} if schema else {})}
+    reads = {task.way.input: task.input_template()} if task.kind == "fill" and task.way and task.way.input else {}
+    return {_template(task): task.answer_template(), **reads, **({schema: task.files()[schema]} if schema else {})}
 
 
 def _template(task: Task) -> str:
@@ -148,7 +155,7 @@ def _template(task: Task) -> str:
 def glance(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> dict[str, float]:
     """What a checkpoint answers right; for a look while it trains."""
     if isinstance(encoder, fill.Filler):
-        reader = fill_reader.Reader(encoder.shape, {task.name: task.way}, {task.name: task.answer_template()})
+        reader = fill_reader.Reader(encoder.shape, {task.name: task.way}, {task.name: task.answer_template()}, {task.name: task.input_template()})
         said = [(row, row["target"], task.read(_filled(encoder, tokenizer, reader, task, row))) for row in rows]
         return {"right": round(sum(task.right(row, out) for row, _, out in said) / max(1, len(rows)), 4), **task.metrics(said)}
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Iterable
 
 from .. import score
 from ..encoder.align import Span
@@ -92,9 +92,17 @@ class Task:
         """Of an encoder: the row's class and spans; None if its target cannot be read off its input."""
         raise NotImplementedError
 
-    def calls(self, target: Any) -> list[Call]:
-        """Of a filler: the target's calls."""
+    def calls(self, row: Row) -> list[Call] | None:
+        """Of a filler: the calls of a row's target; None where calls cannot say it."""
         raise NotImplementedError
+
+    def returned(self, target: Any) -> list[tuple[str, Iterable[str]]]:
+        """Of a filler: what the target's calls returned, (`Service.method`, names of fields), where that was recorded."""
+        return []
+
+    def input_template(self) -> str:
+        """Of a filler whose `way` names one: Jinja that makes the object that is read, as JSON, of `input`."""
+        return ""
 
     def answer_template(self) -> str:
         """Jinja that gives what `say` says. Of a tagger: over `class`, `spans` (each with `label` and `text`) and `input`. Of a filler: over `calls`,

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from typing import Any
+from typing import Any, Iterable
 
 from ..encoder.fill.asked import Call, Reference, Way
 from . import forms
@@ -158,7 +158,8 @@ class Episode(Task):
             calls.append({"id": int(m[1]), "service": m[2], "method": m[3], "parameters": parameters})
         return calls
 
-    def calls(self, target: Any) -> list[Call]:
+    def calls(self, row: Row) -> list[Call]:
+        target = row["target"]
         names = {call.get("id", i): (call["service"], call["method"]) for i, call in enumerate(target, 1)}
 
         def filled(value: str) -> str | Reference:
@@ -166,6 +167,9 @@ class Episode(Task):
             return Reference(names[int(whole[1])], whole[2]) if whole and int(whole[1]) in names else value
 
         return [Call((c["service"], c["method"]), {name: filled(v) for name, v in c["parameters"].items()}) for c in target]
+
+    def returned(self, target: Any) -> list[tuple[str, Iterable[str]]]:
+        return [(f"{call['service']}.{call['method']}", call["result"]) for call in target if isinstance(call.get("result"), dict)]
 
     def answer_template(self) -> str:
         return ANSWER

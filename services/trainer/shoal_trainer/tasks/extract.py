@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import score
 from ..encoder.align import Span, locate
+from ..encoder.fill.asked import Call, Way
 from . import forms
 from .base import SGD, Row, Task, parse
 from .vary import Pools, swap
@@ -31,6 +32,23 @@ ANSWER = """\
 }"""
 
 
+# As a filler says it: the slots are the parameters of one method.
+CALL = """\
+{
+{%- for p in calls[0].parameters -%}
+{{ "" if loop.first else "," }}{{ p.name | tojson }}:{{ p.text | tojson }}
+{%- endfor -%}
+}"""
+
+METHOD = "Say"
+
+INPUT = (
+    """\
+{"methods": {{ {input.service: {"%s": input.slots}} | tojson }}, "turns": [{"speaker": "system", "text": {{ input.system | tojson }} }, {{ input.user | tojson }}]}"""
+    % METHOD
+)
+
+
 class Extract(Task):
     """`{slot: value}`, in the order in which the turn says them."""
 
@@ -41,6 +59,7 @@ class Extract(Task):
     input_type = dict
     kind = "tag"
     fields = {"text": "user", "before": "system", "labels": "slots"}
+    way = Way("methods", "turns", references=False, input="extract.input.jinja", single=True, literal=True)
 
     VARIED = 0.6
     SWAPPED = 0.6
@@ -91,8 +110,14 @@ class Extract(Task):
         spans = locate(user, sorted(row["target"].items(), key=lambda kv: user.find(kv[1])))
         return None if spans is None else (None, spans)
 
+    def calls(self, row: Row) -> list[Call]:
+        return [Call((row["input"]["service"], METHOD), dict(row["target"]))]
+
+    def input_template(self) -> str:
+        return INPUT
+
     def answer_template(self) -> str:
-        return ANSWER
+        return CALL if self.kind == "fill" else ANSWER
 
     def output(self) -> dict[str, str]:
         return {"schema": "extract.schema.json", "grammar": "extract.lark.jinja"}

@@ -87,8 +87,8 @@ class Summarize(Task):
         calls = parse(text)
         return calls if isinstance(calls, list) else None
 
-    def calls(self, target: Any) -> list[Call]:
-        return [Call((c["service"], c["method"]), {name: str(v) for name, v in c["parameters"].items()}) for c in target]
+    def calls(self, row: Row) -> list[Call]:
+        return [Call((c["service"], c["method"]), {name: str(v) for name, v in c["parameters"].items()}) for c in row["target"]]
 
     def answer_template(self) -> str:
         return ANSWER

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from ..encoder.align import Span, locate
+from ..encoder.fill.asked import Call, Way
 from . import forms
 from .base import SNIPS, Row, Task, parse, texts
 from .vary import Pools, swap
@@ -22,6 +23,17 @@ ANSWER = """\
 }}"""
 
 
+# As a filler says it: one call, of which each argument is said once.
+CALL = """\
+{"tool":{{ calls[0].method | tojson }},"arguments":{
+{%- for p in calls[0].parameters -%}
+{{ "" if loop.first else "," }}{{ p.name | tojson }}:{{ p.text | tojson }}
+{%- endfor -%}
+}}"""
+
+SERVICE = "Tools"  # Of all tools, where a filler reads them as methods.
+
+
 class ToolCall(Task):
     """`{"tool", "arguments"}`; arguments stand in the order in which the utterance says them, as in the data."""
 
@@ -30,6 +42,7 @@ class ToolCall(Task):
     bars = {"score": 0.87}
     beside = "slot-gated 0.755, Stack-Propagation 0.869, joint BERT 0.928"
     kind = "tag"
+    way = Way("methods", "turns", references=False, input="tool_call.input.jinja", single=True, literal=True)
 
     VARIED = 0.7  # Of rows, each time they are seen; the rest anchors the model to real text.
     SWAPPED = 0.6  # Of a varied row's values.
@@ -96,8 +109,19 @@ class ToolCall(Task):
         spans = locate(row["input"], [(key, v) for key, value in call["arguments"].items() for v in texts(value)])
         return None if spans is None else (call["tool"], spans)
 
+    def calls(self, row: Row) -> list[Call] | None:
+        call = row["target"]
+        if any(isinstance(value, list) for value in call["arguments"].values()):
+            return None
+        return [Call((SERVICE, call["tool"]), dict(call["arguments"]))]
+
+    def input_template(self) -> str:
+        methods = json.dumps({SERVICE: self.arguments}, ensure_ascii=False)
+        # Braces of JSON are not of Jinja: they stand apart.
+        return '{"methods": ' + methods.replace("{", "{ ").replace("}", "} ") + ', "turns": [{{ input | tojson }}]}'
+
     def answer_template(self) -> str:
-        return ANSWER
+        return CALL if self.kind == "fill" else ANSWER
 
     def output(self) -> dict[str, str]:
         return {"schema": "tool_call.schema.json", "grammar": "tool_call.lark.jinja"}

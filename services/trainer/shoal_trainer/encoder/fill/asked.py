@@ -1,9 +1,12 @@
 """An input as a filler reads it. Pure; the specialist reads by the same rules."""
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ...prompt import environment
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -23,13 +26,17 @@ CALLED = 0.5  # Probability from which on a method is called, unless a card says
 @dataclass(frozen=True)
 class Way:
     """How a task is read, as `[fill.TASK]` of a card has it: which field of an input has the methods, `{service: {method: [parameter, ...]}}`, and
-    which the turns, texts of a user or `{"speaker", "text"}`; whether a value may be what an earlier call returned; and the probability from
-    which on a method is called."""
+    which the turns, texts of a user or `{"speaker", "text"}`; whether a value may be what an earlier call returned; the probability from which on a
+    method is called; the file of the Jinja that makes such an object of an input that is none (empty: it is one); whether exactly one method is
+    called; and whether a value is nothing but a run of the last turn."""
 
     methods: str
     turns: str
     references: bool
     called: float = CALLED
+    input: str = ""
+    single: bool = False
+    literal: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Asked:
     method_starts: tuple[int, ...]  # Characters of `names`.
     parameter_starts: tuple[int, ...]
     text: str
+    runs_from: int  # The character of `text` from which on a value may be a run of it.
 
     @classmethod
     def of(cls, content: dict[str, Any], way: Way) -> Asked:
@@ -79,8 +87,10 @@ class Asked:
                     names += f"{words(name)} , "
                 names += ") "
                 methods.append((service, method))
-        text = " ".join(f"{who} {said}" for who, said in map(_turn, content[way.turns]))
-        return cls(tuple(methods), tuple(parameters), names, tuple(method_starts), tuple(parameter_starts), text)
+        turns = [f"{who} {said}" for who, said in map(_turn, content[way.turns])]
+        text = " ".join(turns)
+        runs_from = len(text) - len(turns[-1]) if way.literal else 0
+        return cls(tuple(methods), tuple(parameters), names, tuple(method_starts), tuple(parameter_starts), text, runs_from)
 
     def slot(self, parameter: int) -> str:
         """`Service.name` of one of `parameters`."""
@@ -90,6 +100,20 @@ class Asked:
     def encoded(self, tokenizer: Tokenizer) -> Encoding:
         """Names, then the conversation."""
         return tokenizer.encode(self.names, self.text)
+
+
+class Inputs:
+    """A task's inputs to what is read of them: `template` is the text of its way's `input`."""
+
+    def __init__(self, way: Way, template: str = "") -> None:
+        self._way, self._template = way, environment().from_string(template) if way.input else None
+
+    def __call__(self, content: Any) -> Asked:
+        return Asked.of(self.object(content), self._way)
+
+    def object(self, content: Any) -> dict[str, Any]:
+        """The object that is read."""
+        return json.loads(self._template.render(input=content)) if self._template else content
 
 
 def _turn(turn: Any) -> tuple[str, str]:
@@ -104,13 +128,13 @@ class Places:
 
     methods: tuple[int, ...]
     parameters: tuple[int, ...]
-    text: tuple[int, ...]  # Those of the conversation.
+    text: tuple[int, ...]  # Those of the conversation that a value may be of.
 
 
 def places(asked: Asked, encoding: Encoding) -> Places:
     """The token that a name begins with stands for it; of a name without a token it is the next one."""
     heads = [(end, i) for i, ((start, end), which) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if which == 0 and start < end]
-    text = [i for i, ((start, end), which) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if which == 1 and start < end]
+    text = [i for i, ((start, end), which) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if which == 1 and max(start, asked.runs_from) < end]
 
     def at(start: int) -> int:
         return next((i for end, i in heads if end > start), 0)

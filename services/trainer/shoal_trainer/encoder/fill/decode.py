@@ -26,17 +26,22 @@ def read(shape: net.Shape, way: asked.Way, given: asked.Asked, places: asked.Pla
     """`out` is of one row, in numpy. At least one method is called. A reference reaches only a call
     before its own."""
     logprobs: list[float] = []
-    sure = -np.logaddexp(0.0, -out.called.astype(np.float64))  # log of the sigmoid
-    unsure = -np.logaddexp(0.0, out.called.astype(np.float64))
-    called = [i for i in range(len(given.methods)) if sure[i] >= np.log(way.called)] or [int(np.argmax(out.called[: len(given.methods)]))]
-    logprobs += [float(sure[i] if i in called else unsure[i]) for i in range(len(given.methods))]
-    called.sort(key=lambda i: (out.order[i], i))
+    offered = out.called[: len(given.methods)].astype(np.float64)
+    likeliest = int(np.argmax(offered))
+    if way.single:
+        called = [likeliest]
+        logprobs.append(float(log_softmax(offered)[likeliest]))
+    else:
+        sure, unsure = -np.logaddexp(0.0, -offered), -np.logaddexp(0.0, offered)  # Logs of the sigmoid.
+        called = [i for i in range(len(offered)) if sure[i] >= np.log(way.called)] or [likeliest]
+        logprobs += [float(sure[i] if i in called else unsure[i]) for i in range(len(offered))]
+        called.sort(key=lambda i: (out.order[i], i))
     calls = []
     for n, method in enumerate(called):
         parameters: dict[str, str | Reference] = {}
         for p, (of, name) in enumerate(given.parameters):
             if of == method:
-                value, logprob = _fill(shape, given, places, offsets, out, p, called[:n] if way.references else [])
+                value, logprob = _fill(shape, way, given, places, offsets, out, p, called[:n] if way.references else [])
                 logprobs.append(logprob)
                 if value is not None:
                     parameters[name] = value
@@ -44,11 +49,11 @@ def read(shape: net.Shape, way: asked.Way, given: asked.Asked, places: asked.Pla
     return Reading(tuple(calls), tuple(logprobs))
 
 
-def _fill(shape: net.Shape, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits, p: int, before: list[int]) -> tuple[str | Reference | None, float]:
+def _fill(shape: net.Shape, way: asked.Way, given: asked.Asked, places: asked.Places, offsets: list[tuple[int, int]], out: net.Logits, p: int, before: list[int]) -> tuple[str | Reference | None, float]:
     """What is likeliest of one parameter; `before` are the calls that it may refer to."""
     known = shape.known(given.slot(p))
     may = np.ones(net.SOURCES, bool)
-    may[net.VALUE] = bool(shape.values)
+    may[net.VALUE] = bool(shape.values) and not way.literal
     may[net.RUN] = bool(places.text)
     may[net.REFERENCE] = bool(before)
     source = log_softmax(np.where(may, out.source[p].astype(np.float64), -np.inf))

@@ -27,7 +27,8 @@ class Folder:
         self._tokenizer = untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._context = card["limits"]["context_tokens"]
         templates = {task: (folder / form["template"]).read_text() for task, form in card["output"].items()}
-        self.reader = Reader(shape(folder), {task: asked.Way(**way) for task, way in card["fill"].items()}, templates)
+        ways = {task: asked.Way(**way) for task, way in card["fill"].items()}
+        self.reader = Reader(shape(folder), ways, templates, {task: (folder / way.input).read_text() for task, way in ways.items() if way.input})
 
     def asked(self, task: str, content: Any) -> tuple[asked.Asked, Encoding, asked.Places] | None:
         """What the model reads of an input; None if it does not fit."""

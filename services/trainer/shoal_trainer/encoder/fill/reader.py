@@ -13,15 +13,16 @@ from ...runtime import Answer
 from . import asked, decode, net
 
 class Reader:
-    """What serving answers, by the same rules. Ways and templates are by task."""
+    """What serving answers, by the same rules. Ways, the templates of answers and those of inputs are by task."""
 
-    def __init__(self, shape: net.Shape, ways: dict[str, asked.Way], templates: dict[str, str]) -> None:
+    def __init__(self, shape: net.Shape, ways: dict[str, asked.Way], templates: dict[str, str], inputs: dict[str, str]) -> None:
         self._shape, self._ways = shape, ways
+        self._inputs = {task: asked.Inputs(way, inputs.get(task, "")) for task, way in ways.items()}
         self._templates: dict[str, jinja2.Template] = {task: environment().from_string(text) for task, text in templates.items()}
 
     def asked(self, task: str, content: Any, tokenizer: Tokenizer) -> tuple[asked.Asked, Encoding, asked.Places]:
         """An input as the model gets it."""
-        given = asked.Asked.of(content, self._ways[task])
+        given = self._inputs[task](content)
         encoding = given.encoded(tokenizer)
         return given, encoding, asked.places(given, encoding)
 

@@ -1,6 +1,7 @@
 """Rows to tensors, and the loss."""
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ...tasks import Row, Task
 
 RUNS = 4  # Of the places where a value stands, so many from the end are learned from.
+ALL = 0.15  # Of the rows of a task that calls one of many methods: they are offered all of them, the others that one and another.
 NEVER = -1e4  # A log probability of what cannot be: finite, so that rows of padding are no rows of infinities.
 STEP = 8  # Batches are padded to a multiple of this: fewer shapes, fewer kernels to prepare.
 UNKNOWN = -1  # Of a parameter: nothing is learned from it.
@@ -52,6 +54,8 @@ class Study:
 
     def __init__(self, filler: net.Filler, tokenizer: Tokenizer, task: Task) -> None:
         self._filler, self._tokenizer, self._task = filler, tokenizer, task
+        self._rng = random.Random(1)
+        self._inputs = asked.Inputs(task.way, task.input_template())
         self._context = filler.body.config.max_position_embeddings
         shape = filler.shape
         self._value = {norm(v): i for i, v in enumerate(shape.values)}
@@ -62,13 +66,17 @@ class Study:
         self._table = [torch.ones(len(shape.values), dtype=torch.bool)]
 
     def example(self, row: Row) -> Example | None:
-        """None if the row does not fit."""
-        given = asked.Asked.of(row["input"], self._task.way)
+        """None if the row does not fit, or calls cannot say it."""
+        calls, content = self._task.calls(row), self._inputs.object(row["input"])
+        if calls is None:
+            return None
+        if self._task.way.single:
+            content = self._fewer(content, calls[0].name)
+        given = asked.Asked.of(content, self._task.way)
         encoding = given.encoded(self._tokenizer)
         if len(encoding.ids) > self._context:
             return None
         places = asked.places(given, encoding)
-        calls = self._task.calls(row["target"])
         at = {name: i for i, name in enumerate(given.methods)}
         order = [-1] * len(given.methods)
         for place, call in enumerate(calls):
@@ -80,6 +88,17 @@ class Study:
             call = by_name.get(given.methods[method])
             wanted.append(Wanted(UNKNOWN) if call is None else self._wanted(call.parameters.get(name), name, slots[-1], given, encoding, at))
         return Example(encoding.ids, places, tuple(m for m, _ in given.parameters), tuple(slots), tuple(order), tuple(wanted))
+
+    def _fewer(self, content: dict[str, Any], called: tuple[str, str]) -> dict[str, Any]:
+        """Of a task that calls one of many methods mostly two: what is read is shorter, and to tell any two apart is to tell all."""
+        methods = {(service, method): wanted for service, of in content[self._task.way.methods].items() for method, wanted in of.items()}
+        if len(methods) <= 2 or self._rng.random() < ALL:
+            return content
+        other = self._rng.choice(sorted(set(methods) - {called}))
+        kept: dict[str, dict[str, list[str]]] = defaultdict(dict)
+        for service, method in (called, other):
+            kept[service][method] = methods[service, method]
+        return {**content, self._task.way.methods: kept}
 
     def _slot(self, slot: str) -> int:
         known = self._filler.shape.known(slot)
@@ -97,8 +116,8 @@ class Study:
             field = 0 if value.field == name else self._field.get(value.field)
             return Wanted(UNKNOWN) if field is None else Wanted(net.REFERENCE, origin=at[value.call], field=field)
         known = self._value.get(norm(value), -1)
-        known = known if known >= 0 and self._table[slot][known] else -1
-        runs = tuple(runs_of(value, given.text, encoding))[-RUNS:]
+        known = known if known >= 0 and self._table[slot][known] and not self._task.way.literal else -1
+        runs = tuple(runs_of(value, given.text, encoding, given.runs_from))[-RUNS:]
         return Wanted(net.VALUE, value=known, runs=runs) if known >= 0 or runs else Wanted(UNKNOWN)
 
     def batch(self, rows: list[Example]) -> tuple[torch.Tensor, ...]:
@@ -148,8 +167,9 @@ class Study:
         return loss
 
 
-def runs_of(value: str, text: str, encoding: Any) -> list[tuple[int, int]]:
-    """First and last tokens of the places where the conversation says the value, as whole words and whole tokens, in any case."""
+def runs_of(value: str, text: str, encoding: Any, runs_from: int = 0) -> list[tuple[int, int]]:
+    """First and last tokens of the places where the conversation says the value, as whole words and whole tokens, in any case, from a
+    character on."""
     found = []
     if not value.strip():
         return found
@@ -158,7 +178,7 @@ def runs_of(value: str, text: str, encoding: Any) -> list[tuple[int, int]]:
     offsets = [(i, s, e) for i, ((s, e), which) in enumerate(zip(encoding.offsets, encoding.sequence_ids)) if which == 1 and s < e]
     starts, ends = {s: i for i, s, _ in reversed(offsets)}, {e: i for i, _, e in offsets}
     for m in re.finditer(f"{before}{re.escape(value)}{behind}", text, re.IGNORECASE):
-        if m.start() in starts and m.end() in ends:
+        if m.start() >= runs_from and m.start() in starts and m.end() in ends:
             found.append((starts[m.start()], ends[m.end()]))
     return found
 
@@ -169,12 +189,12 @@ def shape_of(parts: list[tuple[Task, list[Row]]]) -> net.Shape:
     said, fields = [], []
     returns: dict[str, set[str]] = defaultdict(set)
     for task, row in ((task, row) for task, rows in parts for row in rows):
-        for call in row["target"]:
-            if isinstance(call.get("result"), dict):
-                returns[f"{call['service']}.{call['method']}"].update(call["result"])
-        given = asked.Asked.of(row["input"], task.way)
-        text = norm(given.text)
-        for call in task.calls(row["target"]):
+        for name, found in task.returned(row["target"]):
+            returns[name].update(found)
+        if task.way.literal:  # None of its values is known.
+            continue
+        text = norm(asked.Inputs(task.way, task.input_template())(row["input"]).text)
+        for call in task.calls(row) or []:
             for name, value in call.parameters.items():
                 if isinstance(value, str):
                     written[norm(value)][value] += 1
