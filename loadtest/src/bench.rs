@@ -2,8 +2,10 @@
 //!
 //! Reading order: [`figure`] is what is measured and what it must be; [`workload`] what is decoded, [`stats`] what rounds come to, [`report`] the
 //! object and [`table`] the page made of it (all pure); [`peer`] is another engine in its own process, [`inside`] ours in this one and [`process`] ours in
-//! one of its own; [`engine`], [`wire`], [`colocated`] and [`gpu`] are the commands, of which the last holds a GPU against its [`roofline`]; [`busy`] is a load that they put on a specialist; [`machine`] says where it all was.
+//! one of its own; [`engine`], [`wire`], [`colocated`] and [`gpu`] are the commands, of which the last holds a GPU against its [`roofline`]; [`busy`] is a load that they put on a specialist; [`caller`]
+//! what asks a server for as little as it can; [`machine`] says where it all was.
 pub(crate) mod busy;
+mod caller;
 pub(crate) mod colocated;
 pub(crate) mod engine;
 pub(crate) mod figure;

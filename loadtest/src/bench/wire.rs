@@ -1,6 +1,7 @@
 //! `shoal-loadtest specialist`: a specialist process of its own, over gRPC, beside MLServer and beside the same model in this process.
 use super::{
     Bench,
+    caller::{Caller, framed, message},
     figure::Name,
     in_turn,
     inside::Inside,
@@ -11,6 +12,7 @@ use super::{
     workload::{ROWS, text},
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use shoal_kit::{channel, oip};
 use shoal_proto::{
@@ -49,12 +51,15 @@ struct Classifiers {
     theirs: Classifier,
 }
 
-/// A server of the Open Inference Protocol.
-#[derive(Clone)]
+/// A server of the Open Inference Protocol, and the model that it is asked for.
 struct Classifier {
-    client: GrpcInferenceServiceClient<Channel>,
+    caller: Caller,
     model: String,
 }
+
+/// The methods that are asked.
+const GENERATE: &str = "/shoal.v1.SpecialistService/Generate";
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// Measures; gives the object.
 ///
@@ -95,26 +100,39 @@ pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) 
     Ok(report.to_json(bench.machine.clone(), bench.settings(&model)))
 }
 
-/// The same text asked in turn, here and over gRPC.
+/// Texts of one kind asked in turn, here and over gRPC; and here and over gRPC by tonic's own channel, which has a queue and a task between a call and its
+/// connection. Of two in turn each comes as often behind itself as behind the other: whoever computed last has the cores' caches.
 async fn first_token(inside: &Inside, served: &Served, round: usize, report: &mut Report) -> Result<()> {
+    let caller = Caller::connect(&served.grpc, GENERATE).await?;
     let client = SpecialistServiceClient::new(channel::connect_lazy(&served.grpc)?);
-    let (mut here, mut there) = (Vec::new(), Vec::new());
+    let (mut here, mut there, mut by_tonic) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..FIRST_TOKENS {
         let text = text(round * FIRST_TOKENS + i);
-        let (a, b) = in_turn(i, inside.first_token_of(&text), over_grpc(client.clone(), &text)).await?;
+        let over_grpc = in_time(over_grpc(&caller, &text));
+        let (a, b) = in_turn(i, inside.first_token_of(&text), over_grpc).await?;
         here.push(a);
         there.push(b);
     }
-    let (here, there) = (median(&here), median(&there));
-    report.figure(Name::FirstTokenAddedUs, (there - here) * 1e6);
+    let here = median(&here);
+    report.figure(Name::FirstTokenAddedUs, (median(&there) - here) * 1e6);
     report.detail("first token in process us", here * 1e6);
-    report.detail("first token over gRPC us", there * 1e6);
+    report.detail("first token over gRPC us", median(&there) * 1e6);
+    let mut here = Vec::new();
+    for i in 0..FIRST_TOKENS {
+        let text = text(round * FIRST_TOKENS + i);
+        let over_tonic = in_time(over_tonic(client.clone(), &text));
+        let (a, b) = in_turn(i, inside.first_token_of(&text), over_tonic).await?;
+        here.push(a);
+        by_tonic.push(b);
+    }
+    let added = median(&by_tonic) - median(&here);
+    report.detail("first token over gRPC by tonic's channel, added us", added * 1e6);
     Ok(())
 }
 
-/// Seconds until the first event of an answer of one token.
-async fn over_grpc(mut client: SpecialistServiceClient<Channel>, text: &str) -> Result<f64> {
-    let request = v1::GenerateRequest {
+/// For an answer of one token.
+fn generate(text: &str) -> v1::GenerateRequest {
+    v1::GenerateRequest {
         prompt: Some(v1::Prompt {
             content: Some(v1::prompt::Content::Text(text.to_owned())),
         }),
@@ -123,16 +141,33 @@ async fn over_grpc(mut client: SpecialistServiceClient<Channel>, text: &str) -> 
             ..Default::default()
         }),
         ..Default::default()
-    };
-    let call = async {
-        let started = Instant::now();
-        let mut events = client.generate(request).await?.into_inner();
-        events.message().await?.context("an answer has an end")?;
-        let seconds = started.elapsed().as_secs_f64();
-        // To its end: a dropped stream is a cancelled request, and the next one would wait for that.
-        while events.message().await?.is_some() {}
-        Ok(seconds)
-    };
+    }
+}
+
+/// Seconds until the first event of an answer of one token.
+async fn over_grpc(caller: &Caller, text: &str) -> Result<f64> {
+    let frame = framed(&generate(text));
+    let started = Instant::now();
+    let mut answer = caller.ask(frame).await?;
+    answer.part().await?.context("an answer has an end")?;
+    let seconds = started.elapsed().as_secs_f64();
+    // To its end: a dropped stream is a cancelled request, and the next one would wait for that.
+    while answer.part().await?.is_some() {}
+    Ok(seconds)
+}
+
+/// The same by a generated client.
+async fn over_tonic(mut client: SpecialistServiceClient<Channel>, text: &str) -> Result<f64> {
+    let request = generate(text);
+    let started = Instant::now();
+    let mut events = client.generate(request).await?.into_inner();
+    events.message().await?.context("an answer has an end")?;
+    let seconds = started.elapsed().as_secs_f64();
+    while events.message().await?.is_some() {}
+    Ok(seconds)
+}
+
+async fn in_time(call: impl Future<Output = Result<f64>>) -> Result<f64> {
     tokio::time::timeout(CALL, call)
         .await
         .map_err(|_| anyhow!("no answer over gRPC within {CALL:?}"))?
@@ -147,8 +182,7 @@ impl Classifiers {
         report.fact("mlserver", peer.settings().clone());
         report.fact("classifier", json!(folder));
         let served = Served::start(shoal, folder, bench.threads).await?;
-        let ours = Classifier::at(&served.grpc, opened.manifest.name.clone())?;
-        ours.ready().await?;
+        let ours = Classifier::at(&served.grpc, opened.manifest.name.clone()).await?;
         let (a, b) = (ours.classify(&text(0)).await?, theirs.classify(&text(0)).await?);
         report.check(
             "both classifiers gave the same label",
@@ -200,8 +234,7 @@ async fn fastest(version: &Path, threads: usize, report: &mut Report) -> Result<
         )
         .await?;
         let word = |key: &str| peer.settings()[key].as_str().unwrap_or_default().to_owned();
-        let server = Classifier::at(&format!("http://{}", word("grpc")), word("model"))?;
-        server.ready().await?;
+        let server = Classifier::at(&format!("http://{}", word("grpc")), word("model")).await?;
         // The first warms it up.
         server.rate().await?;
         let rate = server.rate().await?;
@@ -218,33 +251,31 @@ async fn fastest(version: &Path, threads: usize, report: &mut Report) -> Result<
 }
 
 impl Classifier {
-    fn at(url: &str, model: String) -> Result<Self> {
-        let client = GrpcInferenceServiceClient::new(channel::connect_lazy(url)?);
-        Ok(Self { client, model })
-    }
-
-    /// Waits until the model is there.
-    async fn ready(&self) -> Result<()> {
+    /// Waits until the model is there, and connects.
+    async fn at(server: &str, model: String) -> Result<Self> {
+        let mut client = GrpcInferenceServiceClient::new(channel::connect_lazy(server)?);
         let end = Instant::now() + READY;
         loop {
             let request = ModelReadyRequest {
-                name: self.model.clone(),
+                name: model.clone(),
                 ..Default::default()
             };
-            match self.client.clone().model_ready(request).await {
-                Ok(answer) if answer.get_ref().ready => return Ok(()),
+            match client.model_ready(request).await {
+                Ok(answer) if answer.get_ref().ready => break,
                 answer => ensure!(Instant::now() < end, "not ready within {READY:?}: {answer:?}"),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        let caller = Caller::connect(server, INFER).await?;
+        Ok(Self { caller, model })
     }
 
-    async fn classify(&self, text: &str) -> Result<ModelInferResponse> {
+    fn request(&self, text: &str) -> Bytes {
         let contents = InferTensorContents {
             bytes_contents: vec![text.as_bytes().to_vec()],
             ..Default::default()
         };
-        let request = ModelInferRequest {
+        framed(&ModelInferRequest {
             model_name: self.model.clone(),
             inputs: vec![InferInputTensor {
                 name: oip::TEXT_INPUT.into(),
@@ -254,23 +285,28 @@ impl Classifier {
                 ..Default::default()
             }],
             ..Default::default()
-        };
-        let answer = tokio::time::timeout(CALL, self.client.clone().model_infer(request)).await;
-        Ok(answer.map_err(|_| anyhow!("no label within {CALL:?}"))??.into_inner())
+        })
+    }
+
+    async fn classify(&self, text: &str) -> Result<ModelInferResponse> {
+        message(&self.caller.call(self.request(text)).await?)
     }
 
     /// Requests a second with 16 open at once. Closed: a server that is slower is asked less, and neither is overloaded.
     async fn rate(&self) -> Result<f64> {
         let started = Instant::now();
         let one = |caller: usize| async move {
+            let request = self.request(&text(caller));
             let mut answered = 0_u32;
             while started.elapsed() < WINDOW {
-                self.classify(&text(caller)).await?;
+                self.caller.call(request.clone()).await?;
                 answered += 1;
             }
             Ok::<u32, anyhow::Error>(answered)
         };
-        let answered = futures::future::try_join_all((0..ROWS).map(one)).await?;
+        let all = futures::future::try_join_all((0..ROWS).map(one));
+        let answered = tokio::time::timeout(WINDOW + CALL, all).await;
+        let answered = answered.map_err(|_| anyhow!("no label within {CALL:?}"))??;
         Ok(f64::from(answered.iter().sum::<u32>()) / started.elapsed().as_secs_f64())
     }
 }

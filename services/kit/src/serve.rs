@@ -5,6 +5,7 @@
 use crate::{channel::RESETS, status::Reason, telemetry};
 use anyhow::Context as _;
 use axum::{Router, routing::get};
+use futures::TryStreamExt as _;
 use shoal_proto::{DESCRIPTORS, v1};
 use std::{
     convert::Infallible,
@@ -19,6 +20,7 @@ use tonic::{Request, Response, Status, server::NamedService, service::Routes};
 use tracing::{info, warn};
 
 mod in_flight;
+mod together;
 mod unreadable;
 mod web;
 pub use in_flight::{InFlight, InFlightLayer};
@@ -223,7 +225,9 @@ impl Server {
         let (down, names) = (shutdown.clone(), self.names.clone());
         let reporter = health.clone();
         // `Server::tcp_nodelay` counts only for sockets that tonic binds itself; without it a small answer waits 40 ms for an ACK.
-        let incoming = tonic::transport::server::TcpIncoming::from(bound.grpc).with_nodelay(Some(true));
+        let incoming = tonic::transport::server::TcpIncoming::from(bound.grpc)
+            .with_nodelay(Some(true))
+            .map_ok(together::Together::new);
         let grpc = tonic::transport::Server::builder()
             .http2_max_pending_accept_reset_streams(Some(RESETS))
             .http2_max_local_error_reset_streams(Some(RESETS))
