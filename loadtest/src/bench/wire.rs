@@ -85,7 +85,7 @@ pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) 
         let mut scratch = Report::default();
         let into = if round == 0 { &mut scratch } else { &mut report };
         if let Some((inside, served)) = &first {
-            first_token(inside, served, round, into).await?;
+            Box::pin(first_token(inside, served, round, into)).await?;
         }
         if let Some(classifiers) = &classifiers {
             classifiers.measure(round, into).await?;
@@ -108,7 +108,7 @@ async fn first_token(inside: &Inside, served: &Served, round: usize, report: &mu
     let (mut here, mut there, mut by_tonic) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..FIRST_TOKENS {
         let text = text(round * FIRST_TOKENS + i);
-        let over_grpc = in_time(over_grpc(&caller, &text));
+        let over_grpc = Box::pin(in_time(over_grpc(&caller, &text)));
         let (a, b) = in_turn(i, inside.first_token_of(&text), over_grpc).await?;
         here.push(a);
         there.push(b);
@@ -120,7 +120,7 @@ async fn first_token(inside: &Inside, served: &Served, round: usize, report: &mu
     let mut here = Vec::new();
     for i in 0..FIRST_TOKENS {
         let text = text(round * FIRST_TOKENS + i);
-        let over_tonic = in_time(over_tonic(client.clone(), &text));
+        let over_tonic = Box::pin(in_time(over_tonic(client.clone(), &text)));
         let (a, b) = in_turn(i, inside.first_token_of(&text), over_tonic).await?;
         here.push(a);
         by_tonic.push(b);
