@@ -20,7 +20,8 @@ from shoal_trainer import data, tasks
 from shoal_trainer.encoder import net as encoders
 from shoal_trainer.encoder.align import untouched
 from shoal_trainer.encoder.fill import asked, decode, net, study
-from shoal_trainer.encoder.fill.folder import as_json, of_json
+from shoal_trainer.encoder.fill.folder import Folder, as_json, of_json
+from shoal_trainer.encoder.fill.inputs import Inputs
 from shoal_trainer.prompt import environment
 from shoal_trainer.tasks import Task
 
@@ -108,7 +109,7 @@ def as_filler(name: str) -> Task:
 @pytest.mark.parametrize("name", ["tool_call", "extract"])
 def test_a_task_of_another_form_is_read_by_its_template_and_its_calls_say_its_target(name: str) -> None:
     task, tokenizer = as_filler(name), untouched(pieces())
-    inputs, template = asked.Inputs(task.way, task.input_template()), environment().from_string(task.answer_template())
+    inputs, template = Inputs(task.way, task.input_template()), environment().from_string(task.answer_template())
     said = 0
     for row in rows(name)[:200]:
         calls = task.calls(row)
@@ -180,6 +181,24 @@ def run(*args: object) -> subprocess.CompletedProcess[str]:
 def found_episodes(n: int) -> list[dict]:
     """Rows that the small training did not see."""
     return random.Random(3).sample(rows("episode"), len(rows("episode")))[80 : 80 + n]
+
+
+def test_a_filler_of_literal_values_knows_none_and_its_folder_reads_the_inputs_by_their_template(tmp_path: Path) -> None:
+    found = rows("extract")
+    for split, part in (("train", found[:60]), ("dev", found[60:80])):
+        (tmp_path / f"extract.{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
+    small = ("--layers", "1", "--vocabulary", "3000", "--epochs", "2", "--looks", "0", "--threads", "2", "--batch-rows", "8", "--precision", "int8")
+    done = run("train", "--task", "extract", "--kind", "fill", "--from", "minilm", *small, "--data", tmp_path, "--out", tmp_path / "extract")
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "extract" / "1"
+    card = tomllib.loads((folder / "card.toml").read_text())
+    assert card["fill"]["extract"] == {"methods": "methods", "turns": "turns", "references": False, "called": card["fill"]["extract"]["called"], "input": "extract.input.jinja", "single": True, "literal": True}
+    assert "extract.input.jinja" in card["files"] and json.loads((folder / "slots.json").read_text())["values"] == []
+    opened = Folder(folder, card)
+    for row in found[80:100]:
+        answer = opened.greedy("extract", row["input"])
+        assert answer is not None
+        assert all(name in row["input"]["slots"] and value in row["input"]["user"] for name, value in json.loads(answer.text).items())
 
 
 def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp_path: Path) -> None:

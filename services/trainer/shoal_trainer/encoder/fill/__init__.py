@@ -5,5 +5,5 @@ The model reads the methods' names and the conversation as one text. At each met
 parameter's name where its value comes from: nowhere, a known value, a run of the conversation's words, or what an earlier call returned. One
 pass reads all of a plan, nothing is written token by token, and a method that is not in the input cannot be called.
 
-One way through: `asked` (an input as text) -> `study` (rows to tensors, and the loss) -> `net` (weights) -> `decode` (logits to calls).
+One way through: `inputs` (another task's input to methods and turns) -> `asked` (those as text) -> `study` (rows to tensors, and the loss) -> `net` (weights) -> `decode` (logits to calls).
 """

@@ -1,12 +1,9 @@
-"""An input as a filler reads it. Pure; the specialist reads by the same rules."""
+"""An input as a filler reads it. Pure, and without a library: tasks say how theirs are read. The specialist reads by the same rules."""
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from ...prompt import environment
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -100,20 +97,6 @@ class Asked:
     def encoded(self, tokenizer: Tokenizer) -> Encoding:
         """Names, then the conversation."""
         return tokenizer.encode(self.names, self.text)
-
-
-class Inputs:
-    """A task's inputs to what is read of them: `template` is the text of its way's `input`."""
-
-    def __init__(self, way: Way, template: str = "") -> None:
-        self._way, self._template = way, environment().from_string(template) if way.input else None
-
-    def __call__(self, content: Any) -> Asked:
-        return Asked.of(self.object(content), self._way)
-
-    def object(self, content: Any) -> dict[str, Any]:
-        """The object that is read."""
-        return json.loads(self._template.render(input=content)) if self._template else content
 
 
 def _turn(turn: Any) -> tuple[str, str]:

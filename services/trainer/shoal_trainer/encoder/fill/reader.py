@@ -11,13 +11,14 @@ from tokenizers import Encoding, Tokenizer
 from ...prompt import environment
 from ...runtime import Answer
 from . import asked, decode, net
+from .inputs import Inputs
 
 class Reader:
     """What serving answers, by the same rules. Ways, the templates of answers and those of inputs are by task."""
 
     def __init__(self, shape: net.Shape, ways: dict[str, asked.Way], templates: dict[str, str], inputs: dict[str, str]) -> None:
         self._shape, self._ways = shape, ways
-        self._inputs = {task: asked.Inputs(way, inputs.get(task, "")) for task, way in ways.items()}
+        self._inputs = {task: Inputs(way, inputs.get(task, "")) for task, way in ways.items()}
         self._templates: dict[str, jinja2.Template] = {task: environment().from_string(text) for task, text in templates.items()}
 
     def asked(self, task: str, content: Any, tokenizer: Tokenizer) -> tuple[asked.Asked, Encoding, asked.Places]:

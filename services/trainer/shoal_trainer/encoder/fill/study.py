@@ -14,6 +14,7 @@ from torch.nn import functional
 from ... import precision
 from ...score import norm
 from . import asked, net
+from .inputs import Inputs
 
 if TYPE_CHECKING:
     from ...tasks import Row, Task
@@ -55,7 +56,7 @@ class Study:
     def __init__(self, filler: net.Filler, tokenizer: Tokenizer, task: Task) -> None:
         self._filler, self._tokenizer, self._task = filler, tokenizer, task
         self._rng = random.Random(1)
-        self._inputs = asked.Inputs(task.way, task.input_template())
+        self._inputs = Inputs(task.way, task.input_template())
         self._context = filler.body.config.max_position_embeddings
         shape = filler.shape
         self._value = {norm(v): i for i, v in enumerate(shape.values)}
@@ -148,8 +149,10 @@ class Study:
             out = self._filler(ids, mask, method_at, at, of)
         out = net.Logits(*(t.float() for t in out))
         source = out.source.log_softmax(-1)
-        value = out.value.masked_fill(~known, NEVER).log_softmax(-1).gather(2, want[..., 1:2].clamp(min=0))[..., 0]
-        value = value.masked_fill(want[..., 1] < 0, NEVER)
+        value = torch.full_like(source[..., 0], NEVER)
+        if self._filler.shape.values:
+            value = out.value.masked_fill(~known, NEVER).log_softmax(-1).gather(2, want[..., 1:2].clamp(min=0))[..., 0]
+            value = value.masked_fill(want[..., 1] < 0, NEVER)
         first, last = (logits.masked_fill(~text[:, None], NEVER).log_softmax(-1).gather(2, runs[..., k].clamp(min=0)) for k, logits in enumerate((out.first, out.last)))
         run = (first + last).masked_fill(runs[..., 0] < 0, 2 * NEVER).logsumexp(-1)
         literal = torch.logaddexp(source[..., net.VALUE] + value, source[..., net.RUN] + run)
@@ -193,7 +196,7 @@ def shape_of(parts: list[tuple[Task, list[Row]]]) -> net.Shape:
             returns[name].update(found)
         if task.way.literal:  # None of its values is known.
             continue
-        text = norm(asked.Inputs(task.way, task.input_template())(row["input"]).text)
+        text = norm(Inputs(task.way, task.input_template())(row["input"]).text)
         for call in task.calls(row) or []:
             for name, value in call.parameters.items():
                 if isinstance(value, str):
