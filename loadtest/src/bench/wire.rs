@@ -34,6 +34,9 @@ use tonic::transport::Channel;
 /// First tokens a round and side: what gRPC adds is a hundredth of a prefill, so it takes many to see it.
 const FIRST_TOKENS: usize = 40;
 
+/// Rounds ahead: texts that nobody has asked yet.
+const OTHERS: usize = 1000;
+
 /// How long requests are counted, a round and side.
 const WINDOW: Duration = Duration::from_millis(1500);
 
@@ -119,7 +122,8 @@ async fn first_token(inside: &Inside, served: &Served, round: usize, report: &mu
     report.detail("first token over gRPC us", median(&there) * 1e6);
     let mut here = Vec::new();
     for i in 0..FIRST_TOKENS {
-        let text = text(round * FIRST_TOKENS + i);
+        // Not this round's texts nor those before: the beginning of what was asked is kept.
+        let text = text((OTHERS + round) * FIRST_TOKENS + i);
         let over_tonic = Box::pin(in_time(over_tonic(client.clone(), &text)));
         let (a, b) = in_turn(i, inside.first_token_of(&text), over_tonic).await?;
         here.push(a);
@@ -201,7 +205,7 @@ impl Classifiers {
         let theirs = costed(self.theirs.rate(), || self.peer.cpu_seconds());
         let ((ours, our_cost), (theirs, their_cost)) = in_turn(round, ours, theirs).await?;
         report.figure(Name::ClassifyVsMlserver, ours / theirs);
-        // Their caller is on the same cores: for the faster side it takes two fifths of them.
+        // Their caller is on the same cores: for the faster side it takes a fifth of them.
         report.detail("classify ours, processor us a request", our_cost * 1e6);
         report.detail("classify MLServer, processor us a request", their_cost * 1e6);
         report.detail("classify ours requests/s", ours);
@@ -289,7 +293,8 @@ impl Classifier {
     }
 
     async fn classify(&self, text: &str) -> Result<ModelInferResponse> {
-        message(&self.caller.call(self.request(text)).await?)
+        let answer = tokio::time::timeout(CALL, self.caller.call(self.request(text))).await;
+        message(&answer.map_err(|_| anyhow!("no label within {CALL:?}"))??)
     }
 
     /// Requests a second with 16 open at once. Closed: a server that is slower is asked less, and neither is overloaded.

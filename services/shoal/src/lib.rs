@@ -78,8 +78,9 @@ pub fn main_entry() -> ExitCode {
     }
 }
 
-/// Threads of a specialist's runtime: half of the cores. All that they do is to carry calls to the model's own threads, and answers back; with one a core
-/// they stand in each other's way and in the model's. Of two cores, one answered a quarter more classifications a second than two did.
+/// Threads of a specialist's runtime: half of the cores that the process has when it starts. They read calls (a short text is tokenized there, a longer
+/// one elsewhere) and carry them to the model's own threads, and answers back; with one a core they stand in each other's way and in the model's. Of two
+/// cores, one answered a quarter more classifications a second than two did. `cpus` of the configuration are not known yet.
 fn carriers(cores: usize) -> usize {
     (cores / 2).max(1)
 }

@@ -38,8 +38,7 @@ def table(models: Path) -> str:
         for task, scores in card["scores"].items():
             kept = card.get("calibration", {}).get(task, {})
             shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept")]
-            if "calibration_error_floor" in kept:
-                shown.append(f"{kept['expected_calibration_error']:.3f} ({kept['calibration_error_floor']:.3f})")
+            shown.append(f"{kept['expected_calibration_error']:.3f} ({kept['calibration_error_floor']:.3f})" if "calibration_error_floor" in kept else "")
             main = tasks.KNOWN[task].main
             other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and not k.startswith(main))
             bounds = f" ({scores[f'{main}_low']:.3f} to {scores[f'{main}_high']:.3f})" if f"{main}_low" in scores else ""

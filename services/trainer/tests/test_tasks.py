@@ -154,7 +154,7 @@ def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() ->
             # Of the larger tier more is not asked than that it helps: `escalate` says whether.
             for metric, bar in tasks.KNOWN[name].bars.items() if chain[0] == card["name"] else ():
                 assert scores[metric] <= bar if metric in FEWER else scores[metric] >= bar, (folder, metric)
-            # Of few rows a map without fault would show more than 0.05: the 326 of `summarize` 0.06. Then it may be as far off as that, and half again.
+            # Of few rows a map without fault would show as much: the 326 of `summarize` 0.05. Then it may be half again as far off.
             sure = card["calibration"][name]
             assert sure["expected_calibration_error"] <= max(0.05, 1.5 * sure["calibration_error_floor"]), folder
     assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)

@@ -11,7 +11,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// A connection whose writes wait for one turn of the scheduler.
+/// Bytes of a write that waits for nobody. h2 flushes a message of 256 bytes or more by itself, whatever else there is, and a long one in many pieces.
+const LARGE: usize = 1024;
+
+/// A connection whose short writes wait for one turn of the scheduler.
 #[derive(Debug)]
 pub(super) struct Together<S> {
     stream: S,
@@ -25,8 +28,8 @@ impl<S> Together<S> {
     }
 
     /// Once between two flushes. A task that wakes itself while it runs goes to the end of its worker's queue.
-    fn after_others(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.waited {
+    fn after_others(&mut self, cx: &Context<'_>, bytes: usize) -> Poll<()> {
+        if self.waited || bytes >= LARGE {
             return Poll::Ready(());
         }
         self.waited = true;
@@ -51,7 +54,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Together<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.after_others(cx));
+        ready!(self.after_others(cx, buf.len()));
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -60,7 +63,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.after_others(cx));
+        ready!(self.after_others(cx, bufs.iter().map(|b| b.len()).sum()));
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -100,5 +103,7 @@ mod tests {
             far.read_exact(&mut read).await.expect("it was written");
             assert_eq!(&read, b"abcd");
         }
+        let written = together.enter(|cx, io| io.poll_write(cx, &[0; LARGE]));
+        assert_eq!(assert_ready_ok!(written), 64, "a large one waits for nobody");
     }
 }

@@ -139,28 +139,32 @@ impl Conversation {
         prompt: Prompt,
         schema: Option<&Validator>,
     ) -> Result<(&'static str, Map<String, Value>), Error> {
-        let (place, input) = match prompt {
-            Prompt::Json(object) => ("prompt.json", Value::Object(object)),
-            other => {
-                let (place, text) = object::said(other, Self::NOUN)?;
-                let object = serde_json::from_str(&text).map(Value::Object);
-                (place, object.unwrap_or(Value::String(text)))
+        let render = |input: &Value| {
+            let input = prompt::jinja(input);
+            self.inputs.render(file, minijinja::context! { input })
+        };
+        let (place, made) = match (prompt, schema) {
+            // It says what an object has, and so that it is one.
+            (prompt, Some(_)) | (prompt @ Prompt::Json(_), None) => {
+                let told = || format!("`{file}` of the model reads an object");
+                let (place, object) = object::read(prompt, schema, Self::NOUN, told)?;
+                (place, render(&Value::Object(object)))
+            }
+            (prompt, None) => {
+                let (place, text) = object::said(prompt, Self::NOUN)?;
+                // A text is a text, whatever it looks like; where the template wants an object, it is the object that it writes.
+                let object = serde_json::from_str(&text).map(Value::Object).ok();
+                let made = render(&Value::String(text));
+                match (made, object) {
+                    (Err(_), Some(object)) => (place, render(&object)),
+                    (made, _) => (place, made),
+                }
             }
         };
-        if let (Some(schema), Value::Object(object)) = (schema, &input) {
-            prompt::hold(object, schema, place)?;
-        }
-        let made = self
-            .inputs
-            .render(file, minijinja::context! { input => prompt::jinja(&input) });
-        let made =
-            made.map_err(|e| Error::invalid(place, format!("`{file}` of the model makes nothing of it: {e:#}")))?;
-        match serde_json::from_str(&made) {
-            Ok(object) => Ok((place, object)),
-            Err(e) => Err(Error::Broken {
-                message: format!("`{file}` of the model makes no JSON object: {e}"),
-            }),
-        }
+        let told = |e: String| Error::invalid(place, format!("`{file}` of the model makes nothing of it: {e}"));
+        let made = made.map_err(|e| told(format!("{e:#}")))?;
+        let object = serde_json::from_str(&made).map_err(|e| told(e.to_string()))?;
+        Ok((place, object))
     }
 }
 
@@ -172,11 +176,19 @@ impl Reads for Conversation {
     fn asked(&self, task: &str, prompt: Prompt) -> Result<Asked, Error> {
         let way = way(&self.ways, task).map_err(|message| Error::Broken { message })?;
         let schema = self.schemas.get(task);
-        let (place, object) = match &way.input {
-            None => object::read(prompt, schema, Self::NOUN, || asked::told(way))?,
-            Some(file) => self.made(file, prompt, schema)?,
+        let Some(file) = &way.input else {
+            let (place, object) = object::read(prompt, schema, Self::NOUN, || asked::told(way))?;
+            return Asked::of(way, place, object);
         };
-        Asked::of(way, place, object)
+        let (place, object) = self.made(file, prompt, schema)?;
+        Asked::of(way, place, object).map_err(|error| match error {
+            // Of its fields the caller knows nothing.
+            Error::Invalid { description, .. } => Error::invalid(
+                place,
+                format!("what `{file}` of the model makes of it does not fit: {description}"),
+            ),
+            other => other,
+        })
     }
 
     fn bytes(asked: &Asked) -> usize {

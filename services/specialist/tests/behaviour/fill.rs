@@ -234,22 +234,29 @@ fn worded(template: &str) -> Copy {
 async fn an_input_of_another_form_is_read_as_what_the_cards_template_makes_of_it() {
     let methods = json!({"Cabs_1": {"FindStop": ["near_to", "riders"], "GetRide": ["to"]}});
     let template = format!(
-        "{{\"methods\": {}, \"turns\": [\"Hello.\", {{{{ (input if input is string else input.said) | tojson }}}}]}}",
+        "{{\"methods\": {}, \"turns\": [\"Hello.\", {{{{ input | tojson }}}}]}}",
         methods.to_string().replace("}}", "} }")
     );
-    let specialist = worded(&template).load(1).expect("loads");
+    let of_texts = worded(&template).load(1).expect("loads");
+    let of_objects = worded(&template.replace("input |", "input.said |"))
+        .load(1)
+        .expect("loads");
     let (mut said, mut filled) = (std::collections::BTreeSet::new(), 0);
     for text in [
         "a cab to Oslo at noon",
         "Where does the \"42\" stop?",
         "two riders, from Bergen",
         "{no JSON",
+        // Of a task of texts it is a text.
+        "{\"speaker\": \"system\", \"text\": \"a cab\"}",
     ] {
         let object = json!({"methods": methods, "turns": ["Hello.", text]}).to_string();
-        let plain = answer(&specialist, ask("plain", &object, Sampling::greedy(1))).await;
-        // As a text, and as an object of another form.
-        for given in [text.to_owned(), json!({"said": text}).to_string()] {
-            let worded = answer(&specialist, ask("worded", &given, Sampling::greedy(1))).await;
+        let plain = answer(&of_texts, ask("plain", &object, Sampling::greedy(1))).await;
+        for (specialist, given) in [
+            (&of_texts, text.to_owned()),
+            (&of_objects, json!({"said": text}).to_string()),
+        ] {
+            let worded = answer(specialist, ask("worded", &given, Sampling::greedy(1))).await;
             assert_eq!((&worded.text, worded.input_tokens), (&plain.text, plain.input_tokens));
         }
         assert_eq!(plain.text.lines().count(), 1, "one call: {}", plain.text);
@@ -258,13 +265,22 @@ async fn an_input_of_another_form_is_read_as_what_the_cards_template_makes_of_it
         said.insert(plain.text);
     }
     assert!(said.len() > 1 && filled > 0, "{said:?}");
-    let missing = specialist
-        .generate(ask("worded", "{\"other\": 1}", Sampling::greedy(1)))
-        .await;
-    has(
-        &missing.expect_err("refused").to_string(),
-        &["prompt.text", "worded.input.jinja"],
-    );
+    for given in ["{\"other\": 1}", "no object", "{\"said\": 5}"] {
+        let refused = of_objects.generate(ask("worded", given, Sampling::greedy(1))).await;
+        let refused = refused.expect_err("refused").to_string();
+        if given.ends_with("5}") {
+            has(
+                &refused,
+                &[
+                    "prompt.text: what `worded.input.jinja`",
+                    "does not fit",
+                    "list of turns",
+                ],
+            );
+        } else {
+            has(&refused, &["prompt.text: `worded.input.jinja`", "makes nothing of it"]);
+        }
+    }
 }
 
 #[tokio::test]
