@@ -1,6 +1,6 @@
 //! A caller on one HTTP/2 connection that costs as little as one can, as wrk and h2load do: what asks is on the cores of what is asked, and each
 //! microsecond of its own would count against the faster server only. A request is encoded once; an answer is whole when its trailers say OK.
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
 use http::{HeaderMap, Method, Request, Version, header};
@@ -35,14 +35,13 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
 /// The message of a body.
 ///
 /// # Errors
-/// When it is none, or compressed, which nobody asked for.
+/// When it is not one whole message, or compressed, which nobody asked for.
 pub(crate) fn message<M: Message + Default>(body: &Bytes) -> Result<M> {
-    ensure!(
-        body.len() >= PREFIX && body[0] == 0,
-        "{} bytes are no message",
-        body.len()
-    );
-    Ok(M::decode(&body[PREFIX..])?)
+    let whole = match body[..] {
+        [0, a, b, c, d, ref rest @ ..] if u32::from_be_bytes([a, b, c, d]) as usize == rest.len() => rest,
+        _ => bail!("{} bytes are not one message", body.len()),
+    };
+    Ok(M::decode(whole)?)
 }
 
 impl Caller {
@@ -165,7 +164,16 @@ mod tests {
         let frame = framed(&sent);
         assert_eq!(frame[..], [0, 0, 0, 0, 2, 8, 1]);
         assert_eq!(message::<ServerReadyResponse>(&frame).expect("whole"), sent);
-        assert!(message::<ServerReadyResponse>(&frame.slice(..4)).is_err());
+        for cut in [4, 5, 6] {
+            assert!(
+                message::<ServerReadyResponse>(&frame.slice(..cut)).is_err(),
+                "{cut} bytes"
+            );
+        }
+        assert!(
+            message::<ServerReadyResponse>(&[&frame[..], &frame[..]].concat().into()).is_err(),
+            "two"
+        );
         assert!(message::<ServerReadyResponse>(&Bytes::from_static(&[1, 0, 0, 0, 0])).is_err());
     }
 

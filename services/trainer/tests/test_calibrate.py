@@ -45,3 +45,12 @@ def test_a_larger_model_is_held_against_the_rows_that_the_small_one_leaves() -> 
     large = judged((0.1, False), (0.1, True), (0.1, True), (0.1, False))
     found = evaluate.left(small, large, 0.5, lambda statistics: statistics["sum_logprob"])
     assert found == {"rows": 4, "left": 2, "small_right": 0.5, "large_right": 1.0}, "a row at the threshold stays"
+
+
+def test_a_map_without_fault_is_off_by_its_floor_which_more_rows_lower_and_a_map_of_nothing_by_more() -> None:
+    (few, few_floor), (many, many_floor) = (calibrate.held_out(*answers(n, 3)) for n in (300, 3000))
+    assert few < 2 * few_floor and many < 2 * many_floor and many_floor < few_floor / 2
+    # Right where it was thought wrong, and the other way round.
+    statistics, right = answers(300, 3)
+    scores = [2.718281828 ** s["sum_logprob"] for s in statistics]
+    assert calibrate.error(scores, [not r for r in right]) > 3 * few_floor

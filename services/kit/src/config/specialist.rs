@@ -49,6 +49,7 @@ pub struct Specialist {
     pub prefix_slots: usize,
     /// ONNX Runtime threads inside one operator, 1 to 1024; 0 is this specialist's share of the machine's cores (those of `[machine]` over the
     /// specialists that have a folder, at least 1). Default 1: co-located specialists share the cores. An encoder of less than 1 MiB has one.
+    /// Calls are carried by threads beside these, half as many as the process has cores when it starts, or `TOKIO_WORKER_THREADS`.
     pub intra_op_threads: usize,
     /// Whether threads inside an operator wait for each other awake. Default: if there are several, and the machine has a core for each thread
     /// of each specialist; awake on a core that another needs, they would only be in its way. Between two runs none is ever awake.

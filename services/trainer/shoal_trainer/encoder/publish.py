@@ -64,6 +64,8 @@ def export(folder: Path, weights: Path, asked: Asked, precision: str, least: flo
                     raise parity.ParityError(f"{folder}: int8 weights answer {small:.4f} of {task.name}'s dev right, fp32 ones {full:.4f}; export in fp32")
                 about["training"]["right_fp32"][task.name], about["training"]["right_int8"][task.name] = round(full, 4), round(small, 4)
     for name, way in about.get("fill", {}).items():
+        if way.get("single"):
+            continue
         task, rows = next((task, rows) for task, rows in asked if task.name == name)
         way["called"] = called(fill_folder.Folder(folder, about), task, rows)
     return about
@@ -111,8 +113,9 @@ def card(encoder: net.Encoder | fill.Filler, tasks: list[Task]) -> dict[str, Any
 
 
 def _way(way: Way) -> dict[str, Any]:
-    """A card says what is not as it mostly is."""
-    return {name: value for name, value in asdict(way).items() if value or name not in ("input", "single", "literal")}
+    """A card says what is not as it mostly is, and nothing that would be without effect: of one call nobody asks how probable it must be."""
+    said = {name: value for name, value in asdict(way).items() if value or name not in ("input", "single", "literal")}
+    return {name: value for name, value in said.items() if not (way.single and name == "called")}
 
 
 def _form(task: Task) -> dict[str, str]:
