@@ -2,6 +2,7 @@
 use super::{
     Registry,
     card::Card,
+    replicas,
     resolve::Lookup,
     target::{Target, Tier},
 };
@@ -9,7 +10,7 @@ use shoal_kit::{deadline, task};
 use shoal_proto::v1::{self, specialist_service_client::SpecialistServiceClient};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, transport::Channel};
+use tonic::{Request, Response, Status, transport::Channel};
 
 /// How often names are looked up and cards read again: a new replica should serve within seconds, and a question of a few hundred
 /// bytes every five seconds is nothing.
@@ -31,7 +32,7 @@ pub(crate) async fn look(target: &Target, registry: &Registry, lookup: &dyn Look
     describe(target, registry).await;
 }
 
-/// Reads the card from the first replica that gives it.
+/// Reads the card from a replica that gives it.
 pub(crate) async fn describe(target: &Target, registry: &Registry) -> Option<Arc<Card>> {
     let Tier::Specialist { replicas, .. } = &target.tier else {
         return None;
@@ -55,20 +56,17 @@ pub(crate) async fn describe_version(
 }
 
 async fn read(target: &Target, registry: &Registry, replicas: Vec<(Arc<str>, Channel)>) -> Option<Arc<Card>> {
-    let ask = async {
-        for (address, channel) in replicas {
-            let mut request = Request::new(v1::DescribeRequest {});
-            deadline::set(&mut request, PATIENCE);
-            match SpecialistServiceClient::new(channel).describe(request).await {
-                Ok(answer) => return Some(answer.into_inner()),
-                Err(status) => {
-                    tracing::debug!(target = &*target.name, %address, error = status.message(), "does not describe itself");
-                }
-            }
-        }
-        None
+    let ask = async |(address, channel): (Arc<str>, Channel)| {
+        let mut request = Request::new(v1::DescribeRequest {});
+        deadline::set(&mut request, PATIENCE);
+        let answer = SpecialistServiceClient::new(channel).describe(request).await;
+        let failed = |status: &Status| {
+            tracing::debug!(target = &*target.name, %address, error = status.message(), "does not describe itself");
+        };
+        answer.inspect_err(failed).ok().map(Response::into_inner)
     };
-    let wire = tokio::time::timeout(PATIENCE, ask).await.ok().flatten()?;
+    let first = replicas::first_good(replicas.into_iter().map(ask));
+    let wire = tokio::time::timeout(PATIENCE, first).await.ok().flatten()?;
     let known = registry.card(&target.name);
     if let Some(card) = known.as_ref().filter(|card| card.says(&wire)) {
         return Some(card.clone());

@@ -1,8 +1,14 @@
 //! The addresses behind a target or a tool server, and a channel to each.
 use super::resolve::{self, Lookup};
 use dashmap::DashMap;
-use std::sync::Arc;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
+
+/// How much later than the first good answer one of a lower address may come and still count. Cards and lists are told from memory, in a
+/// millisecond or a few; and where a replica hangs, whoever waits for the first look waits this much longer.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Replicas by address; they come and go as the name service says.
 #[derive(Debug)]
@@ -58,6 +64,36 @@ impl Replicas {
     }
 }
 
+/// A good answer of several who are asked side by side: one after the other, one that hangs would hide all who come after it. Of answers
+/// that come together the first asked one's is taken, and not the fastest's: replicas that differ for a while, as in a rolling update,
+/// must not take turns.
+pub(crate) async fn first_good<T>(asked: impl IntoIterator<Item = impl Future<Output = Option<T>>>) -> Option<T> {
+    let asked = asked.into_iter().enumerate();
+    let mut waiting: FuturesUnordered<_> = asked.map(|(at, ask)| async move { (at, ask.await) }).collect();
+    let mut open: BTreeSet<usize> = (0..waiting.len()).collect();
+    let mut good: Option<(usize, T)> = None;
+    let mut until = None;
+    loop {
+        let next = match until {
+            None => waiting.next().await,
+            Some(until) => timeout_at(until, waiting.next()).await.ok().flatten(),
+        };
+        let Some((at, answer)) = next else { break };
+        open.remove(&at);
+        if let Some(answer) = answer
+            && good.as_ref().is_none_or(|(known, _)| at < *known)
+        {
+            until.get_or_insert_with(|| Instant::now() + TOGETHER);
+            good = Some((at, answer));
+        }
+        let before = |at: &usize| open.range(..at).next().is_some();
+        if good.as_ref().is_some_and(|(at, _)| !before(at)) {
+            break;
+        }
+    }
+    good.map(|(_, answer)| answer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +135,30 @@ mod tests {
             now(Some(vec!["10.0.0.2", "10.0.0.3"])).await,
             ["10.0.0.2:7", "10.0.0.3:7"]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_hangs_hides_nobody_and_of_good_answers_that_come_together_the_first_asked_ones_is_taken() {
+        let ask = async |all: &[(Option<u64>, Option<&'static str>)]| {
+            let began = Instant::now();
+            let one = |(after, says): (Option<u64>, Option<&'static str>)| async move {
+                match after {
+                    Some(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+                    None => std::future::pending().await,
+                }
+                says
+            };
+            (
+                first_good(all.iter().copied().map(one)).await,
+                began.elapsed().as_millis(),
+            )
+        };
+        let (a, b) = (Some("a"), Some("b"));
+        assert_eq!(ask(&[(None, a), (Some(5), b)]).await, (b, 55));
+        assert_eq!(ask(&[(Some(20), a), (Some(5), b)]).await, (a, 20));
+        assert_eq!(ask(&[(Some(5), a), (None, b)]).await, (a, 5));
+        assert_eq!(ask(&[(Some(9), None), (Some(5), b)]).await, (b, 9));
+        assert_eq!(ask(&[(Some(9), None), (Some(5), None)]).await, (None, 9));
+        assert_eq!(ask(&[]).await, (None, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps what is known of a tool server fresh: its addresses, and what it offers.
 use super::{Server, Tool};
 use crate::{
-    route::{Registry, resolve::Lookup},
+    route::{Registry, replicas, resolve::Lookup},
     schema::Schema,
 };
 use shoal_kit::{deadline, task};
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Request, Status, transport::Channel};
 
 /// How often a server that answers is asked again. What it offers changes with its releases; a replica that comes or goes should
 /// still be known within seconds.
@@ -33,21 +33,18 @@ const LIST_BYTES: usize = 16 << 20;
 pub(crate) async fn look(server: &Arc<Server>, registry: &Registry, lookup: &dyn Lookup) -> bool {
     let addresses = server.replicas.resolve(lookup).await;
     server.serve_from(&addresses);
-    let ask = async {
-        for (address, channel) in server.replicas.all() {
-            let mut request = Request::new(v1::ListToolsRequest {});
-            deadline::set(&mut request, PATIENCE);
-            let mut client = ToolServiceClient::new(channel).max_decoding_message_size(LIST_BYTES);
-            match client.list_tools(request).await {
-                Ok(answer) => return Some(answer.into_inner().tools),
-                Err(status) => {
-                    tracing::debug!(server = &*server.name, %address, error = status.message(), "does not list its tools")
-                }
-            }
-        }
-        None
+    let ask = async |(address, channel): (Arc<str>, Channel)| {
+        let mut request = Request::new(v1::ListToolsRequest {});
+        deadline::set(&mut request, PATIENCE);
+        let mut client = ToolServiceClient::new(channel).max_decoding_message_size(LIST_BYTES);
+        let answer = client.list_tools(request).await;
+        let failed = |status: &Status| {
+            tracing::debug!(server = &*server.name, %address, error = status.message(), "does not list its tools");
+        };
+        answer.inspect_err(failed).ok().map(|list| list.into_inner().tools)
     };
-    let Some(listed) = tokio::time::timeout(PATIENCE, ask).await.ok().flatten() else {
+    let first = replicas::first_good(server.replicas.all().into_iter().map(ask));
+    let Some(listed) = tokio::time::timeout(PATIENCE, first).await.ok().flatten() else {
         return false;
     };
     // All of it must be registered too: a name that another server has given up is free now.

@@ -1,9 +1,10 @@
 //! Replicas that come and go: found by name, sharing the load, and no plan lost with one of them.
 use crate::support::{
-    model::{Act, Model, Specialist, say, slow},
+    model::{Act, Model, Specialist, say, slow, unsure},
     ms,
-    plan::{model, request},
+    plan::{model, request, tool},
     process::anywhere,
+    tools::{self, Reply},
     until,
     world::Mesh,
 };
@@ -24,7 +25,11 @@ struct Zone(Mutex<Vec<SocketAddr>>);
 
 impl Zone {
     fn set(&self, replicas: &[&Specialist]) {
-        *self.0.lock().expect("zone") = replicas.iter().map(|r| r.server.address).collect();
+        self.lists(replicas.iter().map(|r| r.server.address).collect());
+    }
+
+    fn lists(&self, addresses: Vec<SocketAddr>) {
+        *self.0.lock().expect("zone") = addresses;
     }
 }
 
@@ -162,7 +167,7 @@ async fn a_specialist_that_comes_late_is_found_and_its_threshold_holds_from_the_
         world.run(request(vec![model("a", "t", "x")])).await.output("a"),
         "large"
     );
-    let small = Model::new("small", "t", |_, _| crate::support::model::unsure("small", 0.2))
+    let small = Model::new("small", "t", |_, _| unsure("small", 0.2))
         .threshold(0.5)
         .at(address)
         .start();
@@ -263,4 +268,45 @@ async fn a_replica_that_has_become_slow_is_hedged_and_the_decision_says_so() {
     };
     assert!(reason.contains("hedged") && reason.contains("127.0.0.1"), "{reason}");
     until("the slow one is let go", || first.notes.live() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_hangs_when_it_is_asked_for_its_card_does_not_hide_the_card_of_another() {
+    let zone = Arc::new(Zone::default());
+    let doubted = || Model::new("small", "t", |_, _| unsure("small", 0.2)).threshold(0.5);
+    let mute = doubted().mute().start();
+    let port = mute.server.address.port();
+    // After the one that hangs in the order of addresses.
+    let speaks = doubted()
+        .at(SocketAddr::new(IpAddr::from([127, 0, 0, 2]), port))
+        .start();
+    let large = Model::new("large", "t", |_, _| say("large")).start();
+    zone.set(&[&mute, &speaks]);
+    let world = Mesh::new()
+        .specialist("small", "http://replicas:7")
+        .specialist("large", &large.server.url())
+        .task("t", &["small", "large"])
+        .lookup(zone)
+        .start()
+        .await;
+    let ran = world.run(request(vec![model("a", "t", "x")])).await;
+    assert_eq!(
+        (ran.state(), ran.output("a")),
+        (State::Succeeded, "large".into()),
+        "the threshold of the card counts: {:?}",
+        ran.decisions("a")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_server_that_hangs_when_it_is_asked_for_its_tools_does_not_hide_the_list_of_another() {
+    let zone = Arc::new(Zone::default());
+    let reply = |_: &shoal_proto::v1::CallToolRequest, _| Reply::Text("{}".into());
+    let mute = tools::mute_at(anywhere(), &[("S.M", true)], reply);
+    let second = SocketAddr::new(IpAddr::from([127, 0, 0, 2]), mute.server.address.port());
+    let _speaks = tools::start_at(second, &[("S.M", true)], reply);
+    zone.lists(vec![mute.server.address, second]);
+    let world = Mesh::new().tools("http://replicas:7").lookup(zone).start().await;
+    let ran = world.run(request(vec![tool("a", "S.M", serde_json::json!({}))])).await;
+    assert_eq!(ran.state(), State::Succeeded, "{:?}", ran.finished());
 }

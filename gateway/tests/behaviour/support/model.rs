@@ -120,6 +120,7 @@ pub(crate) struct Model {
     card: v1::DescribeResponse,
     act: Acting,
     address: SocketAddr,
+    mute: bool,
 }
 
 /// A stub at work.
@@ -163,6 +164,7 @@ impl Model {
             card,
             act: Box::new(act),
             address: anywhere(),
+            mute: false,
         }
     }
 
@@ -188,6 +190,12 @@ impl Model {
         self
     }
 
+    /// It never describes itself, and leaves whoever asks waiting.
+    pub(crate) fn mute(mut self) -> Self {
+        self.mute = true;
+        self
+    }
+
     pub(crate) fn start(self) -> Specialist {
         let notes = Arc::new(Notes::default());
         let card = Arc::new(Mutex::new(self.card.clone()));
@@ -195,6 +203,7 @@ impl Model {
             act: Arc::new(self.act),
             card: card.clone(),
             notes: notes.clone(),
+            mute: self.mute,
         };
         let server = Killable::serve(self.address, &self.card.name, |s| {
             s.add(SpecialistServiceServer::new(stub))
@@ -207,6 +216,7 @@ struct Stub {
     act: Arc<Acting>,
     card: Arc<Mutex<v1::DescribeResponse>>,
     notes: Arc<Notes>,
+    mute: bool,
 }
 
 /// Notices when a call is dropped.
@@ -355,6 +365,9 @@ impl SpecialistService for Stub {
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
         self.notes.described.fetch_add(1, Ordering::SeqCst);
+        if self.mute {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(self.card()))
     }
 }

@@ -67,6 +67,24 @@ pub(crate) fn start_at(
     tools: &[(&str, bool)],
     reply: impl Fn(&v1::CallToolRequest, usize) -> Reply + Send + Sync + 'static,
 ) -> Tools {
+    serve(address, tools, false, reply)
+}
+
+/// One that answers calls, and never says which tools it has: it leaves whoever asks waiting.
+pub(crate) fn mute_at(
+    address: SocketAddr,
+    tools: &[(&str, bool)],
+    reply: impl Fn(&v1::CallToolRequest, usize) -> Reply + Send + Sync + 'static,
+) -> Tools {
+    serve(address, tools, true, reply)
+}
+
+fn serve(
+    address: SocketAddr,
+    tools: &[(&str, bool)],
+    mute: bool,
+    reply: impl Fn(&v1::CallToolRequest, usize) -> Reply + Send + Sync + 'static,
+) -> Tools {
     let tool = |(name, idempotent): &(&str, bool)| {
         v1::Tool {
         name: (*name).to_owned(),
@@ -79,6 +97,7 @@ pub(crate) fn start_at(
     let notes = Arc::new(Notes::default());
     let stub = Stub {
         tools: tools.iter().map(tool).collect(),
+        mute,
         reply: Box::new(reply),
         notes: notes.clone(),
     };
@@ -88,6 +107,7 @@ pub(crate) fn start_at(
 
 struct Stub {
     tools: Vec<v1::Tool>,
+    mute: bool,
     reply: Replying,
     notes: Arc<Notes>,
 }
@@ -103,6 +123,9 @@ impl Drop for Waiting {
 #[tonic::async_trait]
 impl ToolService for Stub {
     async fn list_tools(&self, _: Request<v1::ListToolsRequest>) -> Result<Response<v1::ListToolsResponse>, Status> {
+        if self.mute {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(v1::ListToolsResponse {
             tools: self.tools.clone(),
         }))
