@@ -4,6 +4,7 @@
 //! spool/lock                      held by the one gateway that uses the folder
 //! spool/00000000000000000007.seg  sealed: read, acknowledged, deleted
 //! spool/00000000000000000008.seg  active: appended to
+//! spool/undeliverable             frames that feedback would never take, for people
 //! ```
 //!
 //! What is acknowledged is remembered in memory alone: after a kill some outcomes are sent again, and feedback knows them by id.
@@ -272,6 +273,29 @@ impl Files {
             }
             self.remove(id);
         }
+    }
+
+    /// Moves what can never be delivered out of the way. It is on disk in its new place before it leaves the old one; a kill between
+    /// the two, or before its segment is deleted, has it there twice.
+    ///
+    /// # Errors
+    /// The operating system's; it then stays where it was.
+    pub(crate) fn set_aside(&mut self, undeliverable: &[(Position, Vec<u8>)]) -> io::Result<PathBuf> {
+        let path = self.folder.join("undeliverable");
+        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let before = file.metadata()?.len();
+        let mut frames = Vec::new();
+        for (_, payload) in undeliverable {
+            frame::write(payload, &mut frames);
+        }
+        if let Err(error) = file.write_all(&frames).and_then(|()| file.sync_data()) {
+            // Half a frame would end the reading there, for people too.
+            drop(file.set_len(before));
+            return Err(error);
+        }
+        let positions: Vec<Position> = undeliverable.iter().map(|(at, _)| *at).collect();
+        self.acknowledge(&positions);
+        Ok(path)
     }
 
     fn remove(&mut self, id: u64) {

@@ -14,7 +14,7 @@ pub(crate) const HEADER: usize = 8;
 /// A payload's bytes at most: what feedback decodes. A length beyond it is no length but damage.
 pub(crate) const MAX_PAYLOAD: usize = 15 << 20;
 
-/// Appends one frame.
+/// Appends one frame. Its payload is not empty: an outcome that can be delivered has an id.
 pub(crate) fn write(payload: &[u8], out: &mut Vec<u8>) {
     // Payloads are held to MAX_PAYLOAD when an outcome is made.
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
@@ -47,6 +47,12 @@ pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Range<usize>, Tail> {
         u32::from_le_bytes(*length) as usize,
         rest.first_chunk::<4>().copied().unwrap_or_default(),
     );
+    if length == 0 {
+        // No frame, though its sum would be right: the crc32 of nothing is 0. A file that a power cut grew before its bytes arrived
+        // ends in zeros.
+        let zeros = bytes[at..].iter().all(|b| *b == 0);
+        return Err(if zeros { Tail::Torn } else { Tail::Damaged });
+    }
     if length > MAX_PAYLOAD {
         return Err(Tail::Damaged);
     }
@@ -54,8 +60,6 @@ pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Range<usize>, Tail> {
     match bytes.get(payload.clone()) {
         None => Err(Tail::Torn),
         Some(read) if crc32fast::hash(read) == u32::from_le_bytes(sum) => Ok(payload),
-        // A file that a power cut grew before its bytes arrived ends in zeros.
-        Some(_) if bytes[at..].iter().all(|b| *b == 0) => Err(Tail::Torn),
         Some(_) => Err(Tail::Damaged),
     }
 }
@@ -106,6 +110,19 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             prop_assert!(scan(&bytes).0.is_empty());
+        }
+
+        #[test]
+        fn a_tail_of_zeros_is_no_frame(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 0..8), zeros in 1..100usize) {
+            let (mut bytes, ends) = written(&payloads);
+            bytes.resize(bytes.len() + zeros, 0);
+            let (read, end, tail) = scan(&bytes);
+            prop_assert_eq!((read.len(), end), (payloads.len(), ends.last().copied().unwrap_or(0)));
+            prop_assert_eq!(tail, Tail::Torn);
+            // With something behind them they are not what a power cut leaves.
+            bytes.resize(bytes.len() + HEADER, 1);
+            prop_assert_eq!(scan(&bytes).1, end);
+            prop_assert!(zeros < HEADER || scan(&bytes).2 == Tail::Damaged);
         }
 
         #[test]

@@ -2,7 +2,10 @@
 use super::frame::MAX_PAYLOAD;
 use prost::Message as _;
 use shoal_proto::{time, v1};
-use std::time::SystemTime;
+use std::{ops::RangeInclusive, time::SystemTime};
+
+/// Bytes of an id that feedback takes.
+const ID_BYTES: RangeInclusive<usize> = 1..=64;
 
 /// What an outcome knows beyond the node's result.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +61,46 @@ fn fitted(mut outcome: v1::Outcome) -> v1::Outcome {
         }
     }
     outcome
+}
+
+/// Why feedback would never take an outcome. Sent all the same it would end its stream, and so would the next stream that begins with it:
+/// nothing behind it would ever arrive.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum Undeliverable {
+    /// It would be stored under no name, or one that is too long.
+    #[error("its id has {0} bytes, and feedback takes 1 to 64")]
+    Id(usize),
+    /// It is past what feedback decodes.
+    #[error("it has {0} bytes, and feedback decodes at most {MAX_PAYLOAD}")]
+    TooLarge(usize),
+    /// Its bytes, though as they were written, are no outcome.
+    #[error("it cannot be decoded: {0}")]
+    Unreadable(#[from] prost::DecodeError),
+}
+
+/// Whether feedback can take it.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn deliverable(outcome: &v1::Outcome) -> Result<(), Undeliverable> {
+    let (id, bytes) = (outcome.outcome_id.len(), outcome.encoded_len());
+    if !ID_BYTES.contains(&id) {
+        return Err(Undeliverable::Id(id));
+    }
+    if bytes > MAX_PAYLOAD {
+        return Err(Undeliverable::TooLarge(bytes));
+    }
+    Ok(())
+}
+
+/// The outcome of a frame, if feedback can take it.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn read(payload: &[u8]) -> Result<v1::Outcome, Undeliverable> {
+    let outcome = v1::Outcome::decode(payload)?;
+    deliverable(&outcome)?;
+    Ok(outcome)
 }
 
 #[cfg(test)]

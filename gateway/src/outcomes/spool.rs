@@ -8,6 +8,7 @@ use super::{
     Unusable,
     files::{Files, Position},
     frame,
+    outcome::{self, Undeliverable},
 };
 use crate::{error::Error, telemetry::Instruments};
 use prost::Message as _;
@@ -126,6 +127,10 @@ impl Spool {
 
     /// Returns once the outcome is in the page cache. It is written even if nobody waits for that.
     pub(super) async fn append(&self, outcome: v1::Outcome) {
+        if let Err(why) = outcome::deliverable(&outcome) {
+            tracing::error!(plan_id = outcome.plan_id, node_id = outcome.node_id, %why, "an outcome can never be delivered and is not kept");
+            return;
+        }
         let mut frame = Vec::with_capacity(outcome.encoded_len() + frame::HEADER);
         frame::write(&outcome.encode_to_vec(), &mut frame);
         let (done, written) = oneshot::channel();
@@ -243,19 +248,44 @@ impl Keeper {
         }
     }
 
-    fn read(&self, from: Position, most: usize) -> std::io::Result<Portion> {
-        let (found, next) = self.files.read(from, most)?;
-        let decoded = found
-            .into_iter()
-            .filter_map(|(at, bytes)| match v1::Outcome::decode(bytes.as_slice()) {
-                Ok(outcome) => Some((at, outcome)),
-                Err(error) => {
-                    // Its checksum is right: a version of the future wrote it.
-                    tracing::error!(?at, %error, "an outcome in the spool cannot be read and stays there");
-                    None
+    /// What feedback can take from `from` on. The rest of what lies there is set aside, or nothing behind it would arrive.
+    fn read(&mut self, mut from: Position, most: usize) -> std::io::Result<Portion> {
+        loop {
+            let (found, next) = self.files.read(from, most)?;
+            let (mut outcomes, mut undeliverable) = (Vec::with_capacity(found.len()), Vec::new());
+            let last = found.is_empty();
+            for (at, payload) in found {
+                match outcome::read(&payload) {
+                    Ok(outcome) => outcomes.push((at, outcome)),
+                    Err(why) => undeliverable.push((at, payload, why)),
                 }
-            });
-        Ok((decoded.collect(), next))
+            }
+            self.set_aside(undeliverable);
+            // Who is given nothing takes it for the end, and waits there for more to be written.
+            if last || !outcomes.is_empty() {
+                return Ok((outcomes, next));
+            }
+            from = next;
+        }
+    }
+
+    fn set_aside(&mut self, undeliverable: Vec<(Position, Vec<u8>, Undeliverable)>) {
+        if undeliverable.is_empty() {
+            return;
+        }
+        for (at, _, why) in &undeliverable {
+            tracing::warn!(?at, %why, "an outcome in the spool can never be delivered and is set aside");
+        }
+        let frames: Vec<_> = undeliverable
+            .into_iter()
+            .map(|(at, payload, _)| (at, payload))
+            .collect();
+        match self.files.set_aside(&frames) {
+            Ok(kept) => tracing::warn!(outcomes = frames.len(), kept = %kept.display(), "set aside"),
+            Err(error) => {
+                tracing::error!(outcomes = frames.len(), %error, "cannot set outcomes aside: they stay in the spool and are passed over");
+            }
+        }
     }
 
     /// Wakes who reads when there is something new to read, even if as much was acknowledged meanwhile; and not when only a read was
@@ -274,80 +304,4 @@ impl Keeper {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keeper(folder: &Path) -> Keeper {
-        let state = State {
-            bytes: AtomicU64::new(0),
-            waiting: watch::Sender::new(0),
-            broken: Mutex::default(),
-            max_bytes: 1 << 20,
-            folder: folder.to_owned(),
-        };
-        Keeper {
-            files: Files::open(folder).expect("opened"),
-            state: Arc::new(state),
-            held: Vec::new(),
-            instruments: Instruments::default(),
-        }
-    }
-
-    fn append(keeper: &mut Keeper, id: &str) -> oneshot::Receiver<()> {
-        let outcome = v1::Outcome {
-            outcome_id: id.into(),
-            ..v1::Outcome::default()
-        };
-        let mut frame = Vec::new();
-        frame::write(&outcome.encode_to_vec(), &mut frame);
-        let (done, written) = oneshot::channel();
-        keeper.held.push((frame, done));
-        written
-    }
-
-    #[tokio::test]
-    async fn a_reader_is_woken_by_what_is_written_and_never_by_its_own_reading() {
-        let folder = tempfile::tempdir().expect("folder");
-        let spool = Spool::open(folder.path(), 1 << 20, Instruments::default()).expect("opened");
-        let mut waiting = spool.waiting();
-        spool.append(v1::Outcome::default()).await;
-        waiting.wait_for(|n| *n == 1).await.expect("told");
-        for _ in 0..3 {
-            let (found, _) = spool.read(Position::default(), 9).await.expect("read");
-            assert_eq!(found.len(), 1);
-        }
-        // Commands are taken in order: this one's answer comes after the reads have been published.
-        let (found, next) = spool.read(Position::default(), 9).await.expect("read");
-        assert!(!waiting.has_changed().expect("alive"), "nothing is new");
-        // As many acknowledged as written, in one group perhaps: there is something to read all the same.
-        spool.acknowledge(vec![found[0].0]).await;
-        spool.append(v1::Outcome::default()).await;
-        waiting.changed().await.expect("told");
-        assert_eq!(spool.read(next, 9).await.expect("read").0.len(), 1);
-    }
-
-    #[test]
-    fn what_the_disk_refuses_stays_in_memory_and_no_plan_is_taken_until_it_is_written() {
-        let folder = tempfile::tempdir().expect("folder");
-        let mut keeper = keeper(folder.path());
-        let mut first = append(&mut keeper, "a");
-        keeper.write();
-        assert!(first.try_recv().is_ok(), "written");
-        keeper.files.refuse_once();
-        let mut second = append(&mut keeper, "b");
-        keeper.write();
-        assert!(second.try_recv().is_err(), "not written, and not said to be");
-        let refused = keeper.state.room().expect_err("no plan is taken");
-        assert!(refused.to_string().contains("mend the disk"), "{refused}");
-        keeper.write();
-        assert!(
-            second.try_recv().is_ok() && keeper.state.room().is_ok(),
-            "the disk takes it again"
-        );
-        drop(keeper);
-        let again = self::keeper(folder.path());
-        let (found, _) = again.read(Position::default(), 9).expect("read");
-        let ids: Vec<_> = found.into_iter().map(|(_, o)| o.outcome_id).collect();
-        assert_eq!(ids, ["a", "b"]);
-    }
-}
+mod tests;

@@ -81,6 +81,28 @@ fn a_torn_tail_is_cut_off_and_what_follows_it_later_is_read() {
 }
 
 #[test]
+fn zeros_that_a_power_cut_left_behind_an_outcome_are_none_and_what_follows_later_is_read() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    append(&mut files, &["a"]);
+    drop(files);
+    let segment = segments(folder.path()).pop().expect("segment");
+    // The file's new length arrived, a block of it, and the bytes of its second write did not.
+    let grown = OpenOptions::new().write(true).open(&segment).expect("open");
+    grown.set_len(4096).expect("grown");
+    let mut files = Files::open(folder.path()).expect("opened");
+    assert_eq!((texts(&files), files.waiting()), (vec!["a".to_owned()], 1));
+    append(&mut files, &["b"]);
+    assert_eq!(texts(&files), ["a", "b"]);
+    drop(files);
+    assert_eq!(texts(&Files::open(folder.path()).expect("opened")), ["a", "b"]);
+    assert!(
+        !segment.with_extension("damaged").exists(),
+        "nothing was lost that had been written"
+    );
+}
+
+#[test]
 fn a_damaged_segment_gives_what_is_whole_and_is_set_aside_for_people() {
     let folder = tempfile::tempdir().expect("folder");
     let mut files = Files::open(folder.path()).expect("opened");
