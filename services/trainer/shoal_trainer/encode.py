@@ -98,7 +98,7 @@ def _settle(weights: net.Encoder, before: dict[str, torch.Tensor], tokenizer: To
     tried = {}
     for way in WAYS:
         go(way)
-        tried[way] = sum(encoder.glance(weights, tokenizer, of.task, of.rows)["right"] for of in choosers) / len(choosers)
+        tried[way] = sum(encoder.right(weights, tokenizer, of.task, of.rows) for of in choosers) / len(choosers)
         print(f"{way:.0%} of the way: {tried[way]:.3f} of the choosing rows right", file=sys.stderr)
     nearest = min(way for way, right in tried.items() if right >= max(tried.values()) - CLOSE)
     go(nearest)

@@ -183,6 +183,12 @@ def found_episodes(n: int) -> list[dict]:
     return random.Random(3).sample(rows("episode"), len(rows("episode")))[80 : 80 + n]
 
 
+def exported(row: dict, i: int) -> dict:
+    """The row as feedback is exported: without what calls returned, and every other time with plan text for a target."""
+    calls = [{k: call[k] for k in ("id", "service", "method", "parameters")} for call in row["target"]]
+    return {"id": f"c{i}", "task": "episode", "input": row["input"], "target": tasks.KNOWN["episode"]().say(calls) if i % 2 else calls, "source": f"p{i % 3}"}
+
+
 def test_a_filler_of_literal_values_knows_none_and_its_folder_reads_the_inputs_by_their_template(tmp_path: Path) -> None:
     found = rows("extract")
     for split, part in (("train", found[:60]), ("dev", found[60:80])):
@@ -250,7 +256,7 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     done = run("average", first / "1", f"{both}.work", "--out", tmp_path / "none")
     assert done.returncode == 65 and "more layers" in done.stderr
     corrected = tmp_path / "corrections.jsonl"
-    corrected.write_text("".join(json.dumps({**row, "id": f"c{i}", "source": f"p{i % 3}"}) + "\n" for i, row in enumerate(found_episodes(12))))
+    corrected.write_text("".join(json.dumps(exported(row, i)) + "\n" for i, row in enumerate(found_episodes(12))))
     done = run("retrain", "--task", "episode", "--corrections", corrected, "--specialist", both, "--data", tmp_path, "--work", tmp_path / "work", "--steps", "3", "--dev-rows", "10")
     assert done.returncode in (0, 3), done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])

@@ -156,18 +156,32 @@ def _template(task: Task) -> str:
 
 
 def glance(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> dict[str, float]:
-    """What a checkpoint answers right; for a look while it trains."""
+    """What a checkpoint answers right, and a filler's metrics; for a look while it trains."""
+    said = _said(encoder, tokenizer, task, rows)
+    found = {"right": round(_right(task, said), 4)}
+    return found | task.metrics([(row, row["target"], out) for row, out in said]) if isinstance(encoder, fill.Filler) else found
+
+
+def right(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> float:
+    """The share that a checkpoint answers right, of corrections too: these have not what metrics need, such as what a call returned."""
+    return _right(task, _said(encoder, tokenizer, task, rows))
+
+
+def _right(task: Task, said: list[tuple[Row, Any]]) -> float:
+    return sum(task.right(row, out) for row, out in said) / max(1, len(said))
+
+
+def _said(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> list[tuple[Row, Any]]:
+    """A checkpoint's answers, read."""
     if isinstance(encoder, fill.Filler):
         reader = fill_reader.Reader(encoder.shape, {task.name: task.way}, {task.name: task.answer_template()}, {task.name: task.input_template()})
-        said = [(row, row["target"], task.read(_filled(encoder, tokenizer, reader, task, row))) for row in rows]
-        return {"right": round(sum(task.right(row, out) for row, _, out in said) / max(1, len(rows)), 4), **task.metrics(said)}
+        return [(row, task.read(_filled(encoder, tokenizer, reader, task, row))) for row in rows]
     with tempfile.TemporaryDirectory() as scratch:
         about = card(encoder, [task])
         for name, content in files(task).items():
             (Path(scratch) / name).write_text(content)
         reader = Reader(Path(scratch), about) if task.kind == "tag" else None
-        answers = [_answer(encoder, align.Asked.of(row["input"], task.fields).encoded(tokenizer), reader, task, row) for row in rows]
-    return {"right": round(sum(task.right(row, task.read(a)) for row, a in zip(rows, answers)) / max(1, len(rows)), 4)}
+        return [(row, task.read(_answer(encoder, align.Asked.of(row["input"], task.fields).encoded(tokenizer), reader, task, row))) for row in rows]
 
 
 def _filled(filler: fill.Filler, tokenizer: Tokenizer, reader: fill_reader.Reader, task: Task, row: Row) -> str:
