@@ -164,9 +164,10 @@ impl Files {
 
     /// Begins the next segment.
     fn rotate(&mut self) -> io::Result<()> {
+        // First what can fail, and the new file last: one that `segments` does not know would be in the way of every later try.
+        self.sync()?;
         let id = self.segments.last_key_value().map_or(1, |(id, _)| id + 1);
         let file = OpenOptions::new().create_new(true).append(true).open(self.path(id))?;
-        self.sync()?;
         self.active = Some((id, file));
         self.segments.insert(id, Segment::default());
         Ok(())

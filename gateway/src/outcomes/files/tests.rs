@@ -150,6 +150,31 @@ fn segments_are_sealed_read_in_order_in_portions_and_deleted_one_by_one() {
 }
 
 #[test]
+fn a_disk_that_fails_once_as_the_next_segment_is_begun_takes_what_comes_later() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    let full = "x".repeat(SEGMENT as usize);
+    append(&mut files, &[&full]);
+    // In the file's place something that cannot be synced.
+    let (id, file) = files.active.take().expect("active");
+    files.active = Some((id, File::open("/dev/null").expect("there")));
+    let mut frame = Vec::new();
+    frame::write(b"a", &mut frame);
+    for _ in 0..2 {
+        files
+            .append([frame.as_slice()].into_iter())
+            .expect_err("the disk does not sync");
+    }
+    files.active = Some((id, file));
+    append(&mut files, &["a"]);
+    append(&mut files, &["b"]);
+    assert_eq!(segments(folder.path()).len(), 2);
+    drop(files);
+    let files = Files::open(folder.path()).expect("opened");
+    assert_eq!(texts(&files), [full.as_str(), "a", "b"]);
+}
+
+#[test]
 fn a_folder_belongs_to_one_gateway_and_an_unusable_one_says_what_to_do() {
     let folder = tempfile::tempdir().expect("folder");
     let held = Files::open(folder.path()).expect("opened");
