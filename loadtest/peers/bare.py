@@ -63,19 +63,16 @@ class Loop:
         return binding
 
     def rows(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Prefills each prompt into its row, then decodes all rows together, `new` tokens each. Prompts are of one length."""
+        """Reads all prompts in one run, then decodes all rows together, `new` tokens each. Prompts are of one length."""
         prompts, new = np.array(request["prompts"], dtype=np.int64), request["new"]
         rows, width = prompts.shape
         # As long as the engine's: a kernel may walk the buffer by its stride.
         caches = [np.zeros((rows, self.heads, request["positions"], self.head), dtype=np.float32) for _ in self.caches]
-        singles = [self.bound([cache[row : row + 1] for cache in caches]) for row in range(rows)]
         together, logits = self.bound(caches), np.zeros((rows, 1, self.vocabulary), dtype=np.float32)
-        prefill = np.zeros((1, width, self.vocabulary), dtype=np.float32)
-        started, inside = time.perf_counter(), 0.0
-        ids = np.zeros((rows, 1), dtype=np.int64)
-        for row in range(rows):
-            inside += self.run(singles[row], prompts[row : row + 1], width, prefill, 0)
-            ids[row, 0] = prefill[0, -1].argmax()
+        prefill = np.zeros((rows, width, self.vocabulary), dtype=np.float32)
+        started = time.perf_counter()
+        inside = self.run(together, prompts, width, prefill, 0)
+        ids = prefill[:, -1].argmax(axis=1)[:, None]
         said = [ids[:, 0].tolist()]
         for step in range(new - 1):
             past = width + step

@@ -79,9 +79,9 @@ impl Bench {
         self.names.contains(&name)
     }
 
-    fn settings(&self, model: &str) -> Value {
+    fn settings(&self, model: &str, slots: usize) -> Value {
         json!({
-            "command": self.command, "model": model, "intra_op_threads": self.threads, "slots": workload::ROWS,
+            "command": self.command, "model": model, "intra_op_threads": self.threads, "slots": slots,
             "rounds": self.rounds, "version": env!("CARGO_PKG_VERSION"), "optimised": !cfg!(debug_assertions),
         })
     }

@@ -7,6 +7,7 @@ use super::{
     process::{Served, Specialist, binary},
     report::Report,
     stats::quantile,
+    workload::ROWS,
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
@@ -77,7 +78,10 @@ pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, interactive: &Path)
     bar.finish_and_clear();
     report.fact("specialists", json!(SPECIALISTS));
     report.fact("interactive specialist", json!(interactive));
-    Ok(report.to_json(bench.machine.clone(), bench.settings(&model.display().to_string())))
+    Ok(report.to_json(
+        bench.machine.clone(),
+        bench.settings(&model.display().to_string(), ROWS),
+    ))
 }
 
 /// Processor time of specialists that nobody asks anything, as a share of one core.

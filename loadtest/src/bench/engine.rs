@@ -84,7 +84,9 @@ pub(crate) async fn run(bench: &Bench) -> Result<serde_json::Value> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(stand.report.to_json(bench.machine.clone(), bench.settings(&model)))
+    Ok(stand
+        .report
+        .to_json(bench.machine.clone(), bench.settings(&model, ROWS)))
 }
 
 impl Stand<'_> {

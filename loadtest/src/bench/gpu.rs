@@ -53,22 +53,24 @@ pub(crate) struct Gpu {
 /// When something is missing, or a side has no answer.
 pub(crate) async fn run(bench: &Bench, gpu: &Gpu, shoal: Option<&Path>) -> Result<Value> {
     let mut report = Report::default();
+    let mut machine = bench.machine.clone();
     report.fact("provider", json!(gpu.provider.name()));
     report.fact("dry run", json!(gpu.provider == Provider::Cpu));
     report.fact("memory bandwidth, bytes/s", json!(gpu.bandwidth));
     if gpu.provider == Provider::Cuda {
         let query = "--query-gpu=name,driver_version,memory.total,clocks.max.memory,power.limit";
         report.fact("nvidia-smi", json!(smi(&[query, "--format=csv,noheader"]).await?));
+        machine["device"] = json!(smi(&["--query-gpu=name", "--format=csv,noheader"]).await?);
     }
     greedy(bench, gpu, &mut report).await?;
     for folder in &gpu.real {
         batches(bench, gpu, folder, &mut report).await?;
     }
     together(bench, gpu, shoal, &mut report).await?;
-    Ok(report.to_json(
-        bench.machine.clone(),
-        bench.settings(&bench.model.display().to_string()),
-    ))
+    // What the figure is of: `batches` reports the first folder's.
+    let measured = gpu.real.first().unwrap_or(&bench.model);
+    let settings = bench.settings(&measured.display().to_string(), BATCHES[2]);
+    Ok(report.to_json(machine, settings))
 }
 
 fn settings(bench: &Bench, provider: Provider, slots: usize) -> config::Specialist {

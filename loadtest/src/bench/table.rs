@@ -82,8 +82,10 @@ fn row(figure: &Figure, found: Option<&Value>) -> String {
 fn provenance(object: &Value) -> String {
     let (machine, settings) = (&object["machine"], &object["settings"]);
     let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let device = machine["device"].as_str();
+    let device = device.map_or_else(String::new, |device| format!("{device}, with "));
     format!(
-        "`{}`: {} on {}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.",
+        "`{}`: {} on {device}{}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.",
         word(&settings["command"]),
         word(&settings["model"]),
         word(&machine["processor"]),
@@ -132,6 +134,17 @@ mod tests {
         assert!(table.contains("| `step_overhead` | 7.0 % | 6.0 % to 8.0 % (range) | 3 | 5.0 % | 2.0 % | missed |"));
         assert_eq!(table.matches("not measured").count(), FIGURES.len() - 2);
         assert!(table.contains("`shoal-loadtest engine`: bench_decoder@1 on X, 2 cores"));
+    }
+
+    #[test]
+    fn a_figure_of_a_device_names_it() {
+        let mut object = object();
+        object["machine"]["device"] = json!("NVIDIA X");
+        let table = table(&[object]);
+        assert!(
+            table.contains("bench_decoder@1 on NVIDIA X, with X, 2 cores"),
+            "{table}"
+        );
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) 
     }
     bar.finish_and_clear();
     let model = bench.model.display().to_string();
-    Ok(report.to_json(bench.machine.clone(), bench.settings(&model)))
+    Ok(report.to_json(bench.machine.clone(), bench.settings(&model, ROWS)))
 }
 
 /// Texts of one kind asked in turn, here and over gRPC; and here and over gRPC by tonic's own channel, which has a queue and a task between a call and its

@@ -51,15 +51,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// The admission queue is full.
-    pub(crate) fn queue_full(waiting_tokens: usize, queue_tokens: usize) -> Self {
+    /// The admission queue is full, as `message` says.
+    pub(crate) fn queue_full(waiting_tokens: usize, message: String) -> Self {
         // Prefill of a small model on one core is of the order of 5,000 tokens a second (1,200 to 9,000 were
         // measured on models of 5 to 28 million parameters).
         let seconds = (waiting_tokens as f64 / 5000.0).clamp(0.05, 5.0);
         Self::Busy {
-            message: format!(
-                "the queue is full: {waiting_tokens} prompt tokens wait, and {queue_tokens} may ([specialist.NAME] queue_tokens)"
-            ),
+            message,
             retry_after: Duration::from_secs_f64(seconds),
         }
     }

@@ -343,6 +343,8 @@ pub(crate) async fn within<T>(
 ) -> Result<T, Error> {
     match deadline {
         None => work.await,
+        // Work that is done at once would win against a timer.
+        Some(deadline) if deadline <= Instant::now() => Err(Error::Expired { generated: 0 }),
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(done) => done,
             Err(_) => Err(Error::Expired { generated: 0 }),

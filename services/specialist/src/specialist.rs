@@ -97,11 +97,14 @@ impl Specialist {
     /// The first fault, saying what to do.
     pub fn of(mut folder: Folder, config: &config::Specialist, library: &Path) -> Result<Self, LoadError> {
         let text = folder.text("tokenizer.json").unwrap_or_default();
-        let tokenizer = Tokenizer::from_bytes(text).map_err(|e| LoadError::File {
+        let mut tokenizer = Tokenizer::from_bytes(text).map_err(|e| LoadError::File {
             model: folder.identity(),
             file: "tokenizer.json".into(),
             message: e.to_string(),
         })?;
+        // Cutting and padding are ours: a file's own settings, which are whatever it was last used with, would hide a text that does not fit.
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
         let options = runtime::Options {
             provider: config.provider,
             intra_op_threads: config.intra_op_threads.max(1),
@@ -179,14 +182,14 @@ impl Specialist {
         }
     }
 
-    /// What it did so far, of a model that generates.
+    /// What it did so far; lives on when the model is gone.
     #[must_use]
-    pub fn counters(&self) -> Option<&Arc<Counters>> {
+    pub fn counters(&self) -> &Arc<Counters> {
         match &self.model {
-            Model::Generator(generator) => Some(generator.engine().counters()),
-            Model::Tagger(tagger) => Some(tagger.counters()),
-            Model::Filler(filler) => Some(filler.counters()),
-            Model::Encoder(_) => None,
+            Model::Generator(generator) => generator.engine().counters(),
+            Model::Tagger(tagger) => tagger.counters(),
+            Model::Filler(filler) => filler.counters(),
+            Model::Encoder(encoder) => encoder.counters(),
         }
     }
 

@@ -203,7 +203,8 @@ impl Versions {
             return Ok(None);
         }
         let root = folder.root.clone();
-        let opened = aside("model folder check", move || Folder::open_version(&root, version)).await;
+        // What was held against this process's own, and not what the file says by now: that is the next look's.
+        let opened = aside("model folder check", move || Folder::open_as(&root, manifest)).await;
         let opened = opened.map_err(|e| refused(&e))?;
         let (kind, other) = (folder.card.kind.name(), opened.card.kind.name());
         if kind != other {

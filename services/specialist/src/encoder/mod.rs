@@ -1,4 +1,4 @@
-//! Encoders: texts to labels or vectors, in batches of what waits together, on an owner thread.
+//! Encoders: texts to labels or vectors, in runs of what waits together, on an owner thread.
 //!
 //! [`Encoder::encode`] tokenizes and queues (bounded by tokens, as the slot engine's queue is); `owner` runs the batches;
 //! `pool` makes answers of what comes out; [`labels`] names them.
@@ -10,29 +10,26 @@ mod pool;
 mod tests;
 
 use crate::{
+    engine::{End, Shared, queue::Class},
     error::Error,
     folder::{Folder, manifest::Kind},
-    runtime::OrtEncoder,
+    one_run::Limits,
+    runtime::{OrtEncoder, Padded},
     specialist::LoadError,
+    telemetry::{Counters, Instruments},
     workshop::Workshop,
 };
 pub(crate) use owner::prove;
-use owner::{Batch, Ran};
+use owner::{Call, Owner, Ran};
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-
-/// Batches that wait for the one that runs, however short their texts: a bound on memory.
-const BATCHES: usize = 64;
 
 /// Texts of one call.
 pub const TEXTS: usize = 64;
@@ -49,7 +46,7 @@ pub enum Answer {
     Vector(Vec<f32>),
 }
 
-/// A batch's results.
+/// A call's results.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
     /// In the order of the texts.
@@ -58,21 +55,19 @@ pub struct Encoded {
     pub input_tokens: usize,
     /// Text to ids.
     pub tokenize: Duration,
-    /// Waiting for the batch before.
+    /// Until its first run.
     pub queue: Duration,
-    /// The run.
+    /// Inside the model, all of its runs.
     pub run: Duration,
 }
 
 /// An encoder: its handle, and the owner thread behind it.
 pub struct Encoder {
-    batches: Option<mpsc::Sender<Batch>>,
-    /// Tokens in the channel.
-    waiting: Arc<AtomicUsize>,
-    queue_tokens: usize,
+    shared: Arc<Shared<Call>>,
     tokenizer: Arc<Tokenizer>,
     context_tokens: usize,
     workshop: Workshop,
+    counters: Arc<Counters>,
     stopped: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -102,17 +97,14 @@ impl Encoder {
     /// When the model does not give what the card says, or the operating system has no thread to give.
     pub(crate) fn start(
         folder: &Folder,
-        mut tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
         mut model: OrtEncoder,
         queue_tokens: usize,
     ) -> Result<Self, LoadError> {
-        // Cutting and padding are ours: a file's own settings would hide a text that does not fit.
-        let _ = tokenizer.with_truncation(None);
-        tokenizer.with_padding(None);
         let context_tokens = folder.card.limits.context_tokens as usize;
         let wanted = pool::Wanted::of(&folder.card);
-        let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
-            owner::answer(&mut model, &wanted, rows, columns, ids, mask).map(drop)
+        let proven = prove(&tokenizer, context_tokens, |batch| {
+            owner::answer(&mut model, &wanted, &batch).map(drop)
         });
         proven.map_err(|message| LoadError::File {
             model: folder.identity(),
@@ -120,32 +112,45 @@ impl Encoder {
             message,
         })?;
         model.proven()?;
-        let run = move |rows, columns, ids, mask| owner::answer(&mut model, &wanted, rows, columns, ids, mask);
-        Ok(Self::over(tokenizer, context_tokens, queue_tokens, run)?)
+        let limits = Limits {
+            context_tokens,
+            queue_tokens,
+        };
+        let run = move |batch: Padded| owner::answer(&mut model, &wanted, &batch);
+        Ok(Self::over(&folder.identity(), tokenizer, limits, run)?)
     }
 
-    fn over<M>(tokenizer: Tokenizer, context_tokens: usize, queue_tokens: usize, model: M) -> std::io::Result<Self>
+    fn over<M>(name: &str, tokenizer: Tokenizer, limits: Limits, model: M) -> std::io::Result<Self>
     where
-        M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String> + Send + 'static,
+        M: FnMut(Padded) -> Result<Vec<Answer>, String> + Send + 'static,
     {
-        let (batches, queue) = mpsc::channel::<Batch>(BATCHES);
-        let (waiting, stopped) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
-        let (taken, end) = (waiting.clone(), stopped.clone().drop_guard());
+        let instruments = Instruments::new(name);
+        let (counters, stopped) = (instruments.counters.clone(), CancellationToken::new());
+        let shared = Shared::new(limits.queue_tokens, counters.clone());
+        let end = End {
+            shared: shared.clone(),
+            stopped: stopped.clone(),
+        };
+        let owner = Owner::new(model, shared.clone(), instruments);
         let thread = shoal_kit::task::thread("encoder", move || {
             // Told however the thread ends, by a panic too.
             let _end = end;
-            owner::run(queue, &taken, model);
+            owner.run();
         })?;
         Ok(Self {
-            batches: Some(batches),
-            waiting,
-            queue_tokens,
+            shared,
             tokenizer: Arc::new(tokenizer),
-            context_tokens,
+            context_tokens: limits.context_tokens,
             workshop: Workshop::start()?,
+            counters,
             stopped,
             thread: Some(thread),
         })
+    }
+
+    /// What it did so far; lives on when the model is gone.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Cancelled when the owner thread has ended.
@@ -174,9 +179,15 @@ impl Encoder {
         let rows = self.tokenize(texts).await?;
         let input_tokens: usize = rows.iter().map(Vec::len).sum();
         let (reply, answer) = oneshot::channel();
-        let batch = Batch::of(rows, deadline, reply);
         let tokenize = started.elapsed();
-        self.offer(batch)?;
+        if self.stopped.is_cancelled() {
+            return Err(Error::Broken {
+                message: "the encoder stopped".into(),
+            });
+        }
+        // Neither Classify nor Embed says how urgent it is.
+        self.shared
+            .offer(Call::of(rows, deadline, reply), input_tokens, Class::Normal)?;
         let broken = |_| Error::Broken {
             message: "the encoder stopped before the answer".into(),
         };
@@ -217,27 +228,6 @@ impl Encoder {
         }
         self.workshop.run(ids).await?
     }
-
-    fn offer(&self, batch: Batch) -> Result<(), Error> {
-        let tokens = batch.tokens();
-        let batches = self.batches.as_ref().ok_or(Error::Closing)?;
-        let before = self.waiting.fetch_add(tokens, Ordering::Relaxed);
-        let fits = before == 0 || before.saturating_add(tokens) <= self.queue_tokens;
-        let offered = if fits {
-            batches.try_send(batch).map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => Error::queue_full(before, self.queue_tokens),
-                mpsc::error::TrySendError::Closed(_) => Error::Broken {
-                    message: "the encoder stopped".into(),
-                },
-            })
-        } else {
-            Err(Error::queue_full(before, self.queue_tokens))
-        };
-        if offered.is_err() {
-            self.waiting.fetch_sub(tokens, Ordering::Relaxed);
-        }
-        offered
-    }
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str, context: usize) -> Result<Vec<u32>, String> {
@@ -251,7 +241,7 @@ fn ids(tokenizer: &Tokenizer, text: &str, context: usize) -> Result<Vec<u32>, St
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        self.batches = None;
+        self.shared.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -1,39 +1,50 @@
 //! The owner thread of an encoder: what waits together runs together, within a budget of tokens, and each call has its own answers.
+//!
+//! A call of more texts than run at once is taken through the model in parts, and what waits beside it gets its turn between two of them.
 use super::{
     Answer,
     pool::{self, Pooled, Wanted},
 };
-use crate::{error::Error, runtime::OrtEncoder};
+use crate::{
+    engine::{Shared, Waits},
+    error::Error,
+    one_run::RUN_TOKENS,
+    runtime::{OrtEncoder, Padded},
+    telemetry::Instruments,
+};
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    cmp::Reverse,
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokenizers::Tokenizer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// Tokens of the row that a model is proven on, at most: tables of positions have 512 rows in most encoders, and what goes on
 /// longer would hold up the start for seconds.
 const PROVEN_TOKENS: usize = 1024;
 
-/// Tokens of one run of several calls, padding included: as many as a tagger's, for the same reason (`one_run`).
-const RUN_TOKENS: usize = 512;
+/// Calls that are taken through the model in parts at one time. More of them wait in the queue, where they are counted: each has left it with up to
+/// [`super::TEXTS`] texts.
+const BEGUN: usize = 8;
 
 /// The texts of one call, and who waits for them.
-pub(super) struct Batch {
+pub(super) struct Call {
     texts: Vec<Vec<u32>>,
     deadline: Option<Instant>,
-    queued: Instant,
+    admitted: Instant,
     reply: oneshot::Sender<Result<Ran, Error>>,
 }
 
-/// What came of a batch.
+/// What came of a call.
 pub(super) struct Ran {
     pub answers: Vec<Answer>,
     pub queue: Duration,
     pub run: Duration,
 }
 
-impl Batch {
+impl Call {
     pub(super) fn of(
         texts: Vec<Vec<u32>>,
         deadline: Option<Instant>,
@@ -42,7 +53,7 @@ impl Batch {
         Self {
             texts,
             deadline,
-            queued: Instant::now(),
+            admitted: Instant::now(),
             reply,
         }
     }
@@ -55,141 +66,259 @@ impl Batch {
         self.texts.iter().map(Vec::len).max().unwrap_or(1)
     }
 
-    /// Whether somebody still wants it; who came too late is told so.
-    fn wanted(self) -> Option<Self> {
-        if self.reply.is_closed() {
-            return None;
-        }
-        if self.deadline.is_some_and(|d| d <= Instant::now()) {
-            let _ = self.reply.send(Err(Error::Expired { generated: 0 }));
-            return None;
-        }
-        Some(self)
+    /// Whether its texts run at once.
+    fn is_one_run(&self) -> bool {
+        self.texts.len() == 1 || self.texts.len() * self.columns() <= RUN_TOKENS
     }
 }
 
-/// Until the handle is gone. `model` makes answers of `rows`, `columns`, `ids` and `mask`, right-padded.
-pub(super) fn run<M>(mut queue: mpsc::Receiver<Batch>, waiting: &AtomicUsize, mut model: M)
-where
-    M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
-{
-    let taken = |batch: Batch| {
-        waiting.fetch_sub(batch.tokens(), Ordering::Relaxed);
-        batch.wanted()
-    };
-    // Taken from the queue, and too much for the run before.
-    let mut left: Option<Batch> = None;
-    loop {
-        let first = match left.take() {
-            Some(batch) => batch.wanted(),
-            None => match queue.blocking_recv() {
-                Some(batch) => taken(batch),
-                None => return,
-            },
-        };
-        let Some(first) = first else { continue };
-        let (mut rows, mut columns) = (first.texts.len(), first.columns());
-        let mut together = vec![first];
-        while let Ok(next) = queue.try_recv() {
-            let Some(next) = taken(next) else { continue };
-            let wider = columns.max(next.columns());
-            if (rows + next.texts.len()) * wider > RUN_TOKENS {
-                left = Some(next);
-                break;
-            }
-            (rows, columns) = (rows + next.texts.len(), wider);
-            together.push(next);
-        }
-        serve(together, &mut model);
+impl Waits for Call {
+    fn left(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn fail(self, error: Error) {
+        let _ = self.reply.send(Err(error));
     }
 }
 
-/// Runs batches together, and each alone if that fails: a model that breaks on one text costs the others nothing.
-fn serve<M>(together: Vec<Batch>, model: &mut M)
-where
-    M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
-{
-    let started = Instant::now();
-    let ran = one_run(&together, model);
-    match ran {
-        Ok(answers) => {
-            let run = started.elapsed();
-            let mut answers = answers.into_iter();
-            for batch in together {
-                let _ = batch.reply.send(Ok(Ran {
-                    answers: answers.by_ref().take(batch.texts.len()).collect(),
-                    queue: started - batch.queued,
-                    run,
-                }));
-            }
+/// A call that is taken through the model in parts.
+struct Begun {
+    call: Call,
+    /// Which texts run together, those to come.
+    parts: Vec<Vec<usize>>,
+    answers: Vec<Option<Answer>>,
+    started: Instant,
+    ran: Duration,
+}
+
+impl Begun {
+    fn of(call: Call) -> Self {
+        let lengths: Vec<usize> = call.texts.iter().map(Vec::len).collect();
+        Self {
+            parts: parts(&lengths, RUN_TOKENS),
+            answers: vec![None; lengths.len()],
+            started: Instant::now(),
+            ran: Duration::ZERO,
+            call,
         }
-        Err(message) if together.len() == 1 => {
-            for batch in together {
-                let _ = batch.reply.send(Err(Error::Broken {
-                    message: message.clone(),
-                }));
-            }
-        }
-        Err(_) => together.into_iter().for_each(|batch| serve(vec![batch], model)),
     }
 }
 
-fn one_run<M>(batches: &[Batch], model: &mut M) -> Result<Vec<Answer>, String>
-where
-    M: FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<Vec<Answer>, String>,
-{
-    let texts: Vec<&Vec<u32>> = batches.iter().flat_map(|b| &b.texts).collect();
-    let (rows, columns) = (texts.len(), batches.iter().map(Batch::columns).max().unwrap_or(1));
-    let padded = |of: fn(u32) -> i64| {
-        let row = move |text: &&Vec<u32>| {
-            let filled: Vec<i64> = text.iter().map(|id| of(*id)).collect();
-            filled.into_iter().chain(std::iter::repeat(0)).take(columns)
-        };
-        texts.iter().flat_map(row).collect::<Vec<i64>>()
-    };
-    let answers = model(rows, columns, padded(i64::from), padded(|_| 1))?;
-    if answers.len() != rows {
-        return Err(format!("the model gave {} answers for {rows} texts", answers.len()));
+/// Which texts run together: those of like length, for a text is padded to the longest beside it; each run within `budget`, or of one text.
+fn parts(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|i| Reverse(lengths[*i]));
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    for i in order {
+        match parts.last_mut() {
+            Some(part) if (part.len() + 1) * lengths[part[0]] <= budget => part.push(i),
+            _ => parts.push(vec![i]),
+        }
     }
-    Ok(answers)
+    parts
+}
+
+pub(super) struct Owner<M> {
+    pub(super) model: M,
+    pub(super) shared: Arc<Shared<Call>>,
+    pub(super) instruments: Instruments,
+    begun: VecDeque<Begun>,
+}
+
+impl<M> Owner<M>
+where
+    M: FnMut(Padded) -> Result<Vec<Answer>, String>,
+{
+    pub(super) fn new(model: M, shared: Arc<Shared<Call>>, instruments: Instruments) -> Self {
+        Self {
+            model,
+            shared,
+            instruments,
+            begun: VecDeque::new(),
+        }
+    }
+
+    /// Until the handle closes: in turn what waits, and a part of what has begun.
+    pub(super) fn run(mut self) {
+        while let Some(together) = self.admit() {
+            match &together[..] {
+                [] => {}
+                [call] if !call.is_one_run() => self.begun.extend(together.into_iter().map(Begun::of)),
+                _ => self.serve(together),
+            }
+            if let Some(begun) = self.begun.pop_front() {
+                self.go_on(begun);
+            }
+        }
+        for begun in self.begun {
+            begun.call.fail(Error::Closing);
+        }
+    }
+
+    /// Takes as many waiting calls as run together; waits if there are none, and nothing has begun. `None` at the end.
+    fn admit(&self) -> Option<Vec<Call>> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.closing {
+                return None;
+            }
+            state.drop_dead(&self.instruments);
+            let (mut together, mut rows, mut columns) = (Vec::new(), 0, 0);
+            let may_begin = self.begun.len() < BEGUN;
+            let fits = |call: &Call, rows: usize, columns: usize| match rows {
+                0 => may_begin || call.is_one_run(),
+                _ => (rows + call.texts.len()) * call.columns().max(columns) <= RUN_TOKENS,
+            };
+            while let Some(next) = state.queue.take_if(|call| fits(call, rows, columns)) {
+                (rows, columns) = (rows + next.texts.len(), columns.max(next.columns()));
+                together.push(next);
+            }
+            self.shared.count(&state);
+            if !together.is_empty() || !self.begun.is_empty() {
+                return Some(together);
+            }
+            state = self.shared.wait(state);
+        }
+    }
+
+    /// Runs calls together, and each alone if that fails: a model that breaks on one text costs the others nothing.
+    fn serve(&mut self, together: Vec<Call>) {
+        let started = Instant::now();
+        let texts: Vec<&[u32]> = together
+            .iter()
+            .flat_map(|call| &call.texts)
+            .map(Vec::as_slice)
+            .collect();
+        match self.one_run(&texts) {
+            Ok(answers) => {
+                let run = started.elapsed();
+                let mut answers = answers.into_iter();
+                for call in together {
+                    let answers = answers.by_ref().take(call.texts.len()).collect();
+                    self.answer(call, answers, started, run);
+                }
+            }
+            Err(message) if together.len() == 1 => {
+                together.into_iter().for_each(|call| self.fail(call, message.clone()))
+            }
+            Err(_) => together.into_iter().for_each(|call| self.serve(vec![call])),
+        }
+    }
+
+    /// Runs the next part of a call, if somebody still waits for it.
+    fn go_on(&mut self, mut begun: Begun) {
+        if begun.call.left() {
+            return self.instruments.ended("cancelled");
+        }
+        if begun.call.deadline.is_some_and(|d| d <= Instant::now()) {
+            self.instruments.ended("expired");
+            return begun.call.fail(Error::Expired { generated: 0 });
+        }
+        let part = begun.parts.pop().unwrap_or_default();
+        let started = Instant::now();
+        let texts: Vec<&[u32]> = part.iter().map(|i| &begun.call.texts[*i][..]).collect();
+        let ran = self.one_run(&texts);
+        begun.ran += started.elapsed();
+        match ran {
+            Err(message) => return self.fail(begun.call, message),
+            Ok(answers) => part
+                .into_iter()
+                .zip(answers)
+                .for_each(|(i, a)| begun.answers[i] = Some(a)),
+        }
+        if begun.parts.is_empty() {
+            let answers = begun.answers.into_iter().flatten().collect();
+            self.answer(begun.call, answers, begun.started, begun.ran);
+        } else {
+            self.begun.push_back(begun);
+        }
+    }
+
+    fn one_run(&mut self, texts: &[&[u32]]) -> Result<Vec<Answer>, String> {
+        let live = &self.instruments.counters.clone().live_slots;
+        live.store(texts.len() as u64, Ordering::Relaxed);
+        let answers = (self.model)(Padded::of(texts));
+        live.store(0, Ordering::Relaxed);
+        let answers = answers?;
+        if answers.len() != texts.len() {
+            let (given, rows) = (answers.len(), texts.len());
+            return Err(format!("the model gave {given} answers for {rows} texts"));
+        }
+        Ok(answers)
+    }
+
+    fn answer(&self, call: Call, answers: Vec<Answer>, started: Instant, run: Duration) {
+        self.instruments.prefilled(call.tokens());
+        let queue = started - call.admitted;
+        let heard = call.reply.send(Ok(Ran { answers, queue, run })).is_ok();
+        self.instruments.ended(if heard { "stop" } else { "cancelled" });
+    }
+
+    fn fail(&self, call: Call, message: String) {
+        call.fail(Error::Broken { message });
+        self.instruments.ended("failed");
+    }
 }
 
 /// One batch through the model.
-pub(super) fn answer(
-    model: &mut OrtEncoder,
-    wanted: &Wanted,
-    rows: usize,
-    columns: usize,
-    ids: Vec<i64>,
-    mask: Vec<i64>,
-) -> Result<Vec<Answer>, String> {
-    let outputs = model
-        .run(rows, columns, ids, mask.clone(), Vec::new())
-        .map_err(|e| e.to_string())?;
+pub(super) fn answer(model: &mut OrtEncoder, wanted: &Wanted, batch: &Padded) -> Result<Vec<Answer>, String> {
+    let outputs = model.run(batch, Vec::new()).map_err(|e| e.to_string())?;
     let [output] = &outputs[..] else {
         return Err(format!("the model gave {} tensors, not one", outputs.len()));
     };
-    let mask = &mask;
+    let Padded {
+        rows, columns, mask, ..
+    } = batch;
+    let (rows, columns) = (*rows, *columns);
     pool::answers(output, &Pooled { rows, columns, mask }, wanted)
 }
 
 /// Runs what shows at load, and not in a caller's answer, that model, tokenizer and card are not of one export: the last
-/// token of the vocabulary, two rows, one of them padded, and one row as long as the card allows. `run` takes `rows`, `columns`,
-/// `ids` and `mask`.
+/// token of the vocabulary, two rows, one of them padded, and one row as long as the card allows.
 pub(crate) fn prove(
     tokenizer: &Tokenizer,
     context_tokens: usize,
-    mut run: impl FnMut(usize, usize, Vec<i64>, Vec<i64>) -> Result<(), String>,
+    mut run: impl FnMut(Padded) -> Result<(), String>,
 ) -> Result<(), String> {
     let last = tokenizer
         .get_vocab(true)
         .into_values()
         .max()
         .ok_or("the tokenizer has no tokens")?;
-    let last = i64::from(last);
-    let two = run(2, 2, vec![last, last, last, 0], vec![1, 1, 1, 0]);
+    let two = run(Padded::of(&[&[last, last], &[last]]));
     two.map_err(|e| format!("it does not run on two texts of tokens up to {last}, the tokenizer's last: {e}"))?;
     let long = context_tokens.min(PROVEN_TOKENS);
-    let one = run(1, long, vec![last; long], vec![1; long]);
+    let one = run(Padded::of(&[&vec![last; long]]));
     one.map_err(|e| format!("it does not run on {long} tokens, which [limits] context_tokens allows: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_text_is_in_one_part_and_a_part_is_within_the_budget_or_one_text(
+            lengths in prop::collection::vec(1usize..600, 1..64),
+        ) {
+            let parts = parts(&lengths, RUN_TOKENS);
+            let mut all: Vec<usize> = parts.iter().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
+            for part in &parts {
+                let longest = part.iter().map(|i| lengths[*i]).max().unwrap_or(0);
+                prop_assert!(part.len() == 1 || part.len() * longest <= RUN_TOKENS, "{:?}", part);
+            }
+            // No two neighbours would have fitted together.
+            for pair in parts.windows(2) {
+                prop_assert!((pair[0].len() + 1) * lengths[pair[0][0]] > RUN_TOKENS);
+            }
+        }
+    }
 }

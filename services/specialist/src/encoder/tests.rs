@@ -1,6 +1,9 @@
 //! The queue before an encoder, over a model that is held still.
 use super::*;
-use std::{sync::mpsc as std_mpsc, task::Poll};
+use std::{
+    sync::{atomic::Ordering, mpsc as std_mpsc},
+    task::Poll,
+};
 
 const WORDS: &str = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Whitespace"},
     "model":{"type":"WordLevel","vocab":{"a":0,"?":1},"unk_token":"?"}}"#;
@@ -16,26 +19,31 @@ fn told(queue_tokens: usize) -> (Encoder, std_mpsc::Sender<()>, std_mpsc::Receiv
     let (tell, runs) = std_mpsc::channel();
     let (permits, wait) = std_mpsc::channel::<()>();
     let tokenizer = Tokenizer::from_bytes(WORDS).expect("a tokenizer");
-    let model = move |rows: usize, columns: usize, _, mask: Vec<i64>| {
+    let model = move |batch: Padded| {
         wait.recv().map_err(|e| e.to_string())?;
-        let _ = tell.send((rows, columns));
-        assert!(columns != 40, "as the test wants it");
+        let _ = tell.send((batch.rows, batch.columns));
+        assert!(batch.columns != 40, "as the test wants it");
         let tokens = |row: &[i64]| row.iter().sum::<i64>();
-        if mask.chunks(columns).any(|row| tokens(row) == 13) {
+        if batch.mask.chunks(batch.columns).any(|row| tokens(row) == 13) {
             return Err("as the test wants it".into());
         }
-        Ok(mask
-            .chunks(columns)
+        Ok(batch
+            .mask
+            .chunks(batch.columns)
             .map(|row| Answer::Vector(vec![tokens(row) as f32]))
             .collect())
     };
-    let encoder = Encoder::over(tokenizer, 512, queue_tokens, model).expect("a thread");
+    let limits = Limits {
+        context_tokens: 512,
+        queue_tokens,
+    };
+    let encoder = Encoder::over("held", tokenizer, limits, model).expect("a thread");
     (encoder, permits, runs)
 }
 
 /// Waits until the owner thread has taken what is in the queue.
 async fn taken(encoder: &Encoder) {
-    while encoder.waiting.load(Ordering::Relaxed) > 0 {
+    while encoder.counters().queue_tokens.load(Ordering::Relaxed) > 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -131,4 +139,79 @@ async fn what_waits_runs_together_within_the_budget_and_one_that_breaks_costs_th
     }
     let ran: Vec<_> = runs.try_iter().collect();
     assert_eq!(ran, [(1, 1), (4, 13), (2, 3), (1, 4), (1, 13), (1, 300), (1, 5)]);
+}
+
+#[tokio::test]
+async fn a_call_of_many_long_texts_runs_in_parts_and_who_waits_beside_it_has_a_turn_between_them() {
+    let (encoder, permits, runs) = told(10_000);
+    // Runs of 512 tokens at most: two of the long ones each, the short ones together.
+    let many: Vec<String> = [250, 3, 256, 255, 3, 254].map(|words| "a ".repeat(words)).into();
+    let (short, other) = (text(7), text(9));
+    let mut large = Box::pin(encoder.encode(&many, None));
+    assert!(futures::poll!(large.as_mut()).is_pending());
+    taken(&encoder).await;
+    let mut beside = [
+        Box::pin(encoder.encode(&short, None)),
+        Box::pin(encoder.encode(&other, None)),
+    ];
+    for call in &mut beside {
+        assert!(futures::poll!(call.as_mut()).is_pending());
+    }
+    (0..4).for_each(|_| permits.send(()).expect("the model waits"));
+    for (call, tokens) in beside.into_iter().zip([7.0, 9.0]) {
+        assert_eq!(call.await.expect("encoded").answers, [Answer::Vector(vec![tokens])]);
+    }
+    let encoded = large.await.expect("encoded");
+    let of = |tokens: [f32; 6]| tokens.map(|t| Answer::Vector(vec![t]));
+    assert_eq!(
+        encoded.answers,
+        of([250.0, 3.0, 256.0, 255.0, 3.0, 254.0]),
+        "in the order of the texts"
+    );
+    assert_eq!(encoded.input_tokens, 1021);
+    let ran: Vec<_> = runs.try_iter().collect();
+    assert!(
+        ran.iter().all(|(rows, columns)| rows * columns <= 512) && ran.len() == 4,
+        "{ran:?}"
+    );
+    assert_eq!(ran[1], (2, 9), "after the first part, before the rest");
+}
+
+#[tokio::test]
+async fn a_call_in_parts_ends_between_two_of_them_when_its_caller_has_gone_or_its_time_is_up() {
+    let (encoder, permits, runs) = told(10_000);
+    let many: Vec<String> = vec!["a ".repeat(500); 9];
+    let mut gone = Box::pin(encoder.encode(&many, None));
+    assert!(futures::poll!(gone.as_mut()).is_pending());
+    taken(&encoder).await;
+    drop(gone);
+    permits.send(()).expect("the model waits");
+    let late = encoder
+        .encode(&many, Some(Instant::now() + Duration::from_millis(50)))
+        .await;
+    assert_eq!(late, Err(Error::Expired { generated: 0 }));
+    (0..2).for_each(|_| permits.send(()).expect("the model is there"));
+    assert_eq!(encoder.encode(&text(2), None).await.expect("encoded").input_tokens, 2);
+    assert!(runs.try_iter().count() <= 3, "nothing more of either");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_makes_room() {
+    let (encoder, permits) = held(100);
+    let (first, texts) = (text(1), text(1));
+    let mut first = Box::pin(encoder.encode(&first, None));
+    assert!(futures::poll!(first.as_mut()).is_pending());
+    taken(&encoder).await;
+    let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(encoder.encode(&texts, None))).collect();
+    for call in &mut waiting {
+        assert!(futures::poll!(call.as_mut()).is_pending(), "as many as have 100 tokens");
+    }
+    assert!(matches!(encoder.encode(&texts, None).await, Err(Error::Busy { .. })));
+    drop(waiting);
+    permits.send(()).expect("the model waits");
+    first.await.expect("encoded");
+    taken(&encoder).await;
+    assert_eq!(encoder.counters().cancelled.load(Ordering::Relaxed), 100);
+    permits.send(()).expect("the model is there");
+    encoder.encode(&texts, None).await.expect("there is room");
 }

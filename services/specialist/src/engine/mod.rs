@@ -60,12 +60,16 @@ struct Waiting {
 }
 
 impl Waits for Waiting {
-    fn events(&self) -> &mpsc::Sender<Event> {
-        &self.events
+    fn left(&self) -> bool {
+        self.events.is_closed()
     }
 
     fn deadline(&self) -> Option<Instant> {
         self.request.deadline
+    }
+
+    fn fail(self, error: Error) {
+        let _ = self.events.try_send(Event::Failed(error));
     }
 }
 

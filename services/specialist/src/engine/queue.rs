@@ -30,8 +30,17 @@ pub const PATIENCE: u32 = 16;
 pub struct Refused {
     /// Prompt tokens waiting.
     pub waiting_tokens: usize,
-    /// How many may.
-    pub queue_tokens: usize,
+    /// Which bound was met, and what it is.
+    pub full: Full,
+}
+
+/// A bound of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// So many prompt tokens may wait.
+    Tokens(usize),
+    /// So many requests may wait, however small.
+    Requests(usize),
 }
 
 /// Waiting requests. Plain data: no lock, no clock.
@@ -101,13 +110,18 @@ impl<T> Queue<T> {
     /// # Errors
     /// When it does not fit.
     pub fn fits(&self, tokens: usize) -> Result<(), Refused> {
-        let fits = self.waiting_tokens.saturating_add(tokens) <= self.queue_tokens && self.len() < self.requests;
-        if fits || self.is_empty() {
+        let full = if self.is_empty() {
             return Ok(());
-        }
+        } else if self.len() >= self.requests {
+            Full::Requests(self.requests)
+        } else if self.waiting_tokens.saturating_add(tokens) > self.queue_tokens {
+            Full::Tokens(self.queue_tokens)
+        } else {
+            return Ok(());
+        };
         Err(Refused {
             waiting_tokens: self.waiting_tokens,
-            queue_tokens: self.queue_tokens,
+            full,
         })
     }
 
@@ -217,7 +231,7 @@ mod tests {
             queue.offer('b', 5, Class::Interactive, None),
             Err(Refused {
                 waiting_tokens: 6,
-                queue_tokens: 10
+                full: Full::Tokens(10)
             })
         );
         queue.offer('c', 4, Class::Normal, None).expect("fits exactly");
@@ -227,6 +241,21 @@ mod tests {
             .expect("there is room again");
         assert_eq!((queue.take(), queue.take(), queue.take()), (Some('b'), Some('c'), None));
         assert_eq!(queue.waiting_tokens(), 0);
+    }
+
+    #[test]
+    fn a_queue_full_of_small_requests_says_so() {
+        let mut queue = Queue::new(10, 2);
+        queue.offer('a', 1, Class::Normal, None).expect("fits");
+        queue.offer('b', 1, Class::Normal, None).expect("fits");
+        let full = Full::Requests(2);
+        assert_eq!(
+            queue.offer('c', 1, Class::Normal, None),
+            Err(Refused {
+                waiting_tokens: 2,
+                full
+            })
+        );
     }
 
     #[test]

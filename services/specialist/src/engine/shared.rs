@@ -1,9 +1,6 @@
-//! What a handle and its owner thread share: the queue, and the end. The slot engine's waiting requests and a tagger's waiting
-//! texts are kept, refused, dropped and failed alike.
-use super::{
-    Event,
-    queue::{Class, Queue},
-};
+//! What a handle and its owner thread share: the queue, and the end. The slot engine's waiting requests, a tagger's waiting texts and
+//! an encoder's waiting calls are kept, refused, dropped and failed alike.
+use super::queue::{Class, Full, Queue, Refused};
 use crate::{
     error::Error,
     telemetry::{Counters, Instruments},
@@ -12,18 +9,30 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Instant,
 };
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Requests that may wait, whatever their size: a bound on memory for one-token prompts.
 const QUEUE_REQUESTS: usize = 4096;
 
+fn busy(refused: Refused) -> Error {
+    let tokens = refused.waiting_tokens;
+    let message = match refused.full {
+        Full::Tokens(may) => {
+            format!("the queue is full: {tokens} prompt tokens wait, and {may} may ([specialist.NAME] queue_tokens)")
+        }
+        Full::Requests(may) => format!("the queue is full: {may} requests wait, and no more may, however short"),
+    };
+    Error::queue_full(tokens, message)
+}
+
 /// What waits in a queue.
 pub(crate) trait Waits {
-    /// Who hears what becomes of it.
-    fn events(&self) -> &mpsc::Sender<Event>;
+    /// Nobody hears what becomes of it any more.
+    fn left(&self) -> bool;
     /// When its answer is of no use any more.
     fn deadline(&self) -> Option<Instant>;
+    /// Ends it without an answer.
+    fn fail(self, error: Error);
 }
 
 /// The queue of one owner thread.
@@ -70,7 +79,7 @@ impl<T> Shared<T> {
         match state.queue.fits(tokens) {
             _ if state.closing => Err(Error::Closing),
             Ok(()) => Ok(()),
-            Err(full) => Err(Error::queue_full(full.waiting_tokens, full.queue_tokens)),
+            Err(refused) => Err(busy(refused)),
         }
     }
 
@@ -88,7 +97,7 @@ impl<T> Shared<T> {
             return Err(Error::Closing);
         }
         let offered = state.queue.offer(waiting, tokens, class, deadline);
-        offered.map_err(|full| Error::queue_full(full.waiting_tokens, full.queue_tokens))?;
+        offered.map_err(busy)?;
         self.count(&state);
         drop(state);
         self.wake.notify_one();
@@ -117,13 +126,10 @@ impl<T: Waits> State<T> {
         let now = Instant::now();
         for waiting in self
             .queue
-            .remove(|w| w.events().is_closed() || w.deadline().is_some_and(|d| d <= now))
+            .remove(|w| w.left() || w.deadline().is_some_and(|d| d <= now))
         {
-            let closed = waiting.events().is_closed();
-            let _ = waiting
-                .events()
-                .try_send(Event::Failed(Error::Expired { generated: 0 }));
-            instruments.ended(if closed { "cancelled" } else { "expired" });
+            instruments.ended(if waiting.left() { "cancelled" } else { "expired" });
+            waiting.fail(Error::Expired { generated: 0 });
         }
     }
 }
@@ -142,7 +148,7 @@ impl<T: Waits> Drop for End<T> {
             state.queue.remove(|_| true)
         };
         for waiting in waiting {
-            let _ = waiting.events().try_send(Event::Failed(Error::Closing));
+            waiting.fail(Error::Closing);
         }
         self.stopped.cancel();
     }

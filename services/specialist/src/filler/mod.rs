@@ -17,9 +17,9 @@ use crate::{
     encoder::prove,
     error::Error,
     folder::{Folder, Task, manifest::Filling},
-    one_run::{Limits, OneRun, Padded, Prepared, Reads, Runs, object},
+    one_run::{Limits, OneRun, Prepared, Reads, Runs, object},
     prompt::{self, Prompt},
-    runtime::{Beside, Options, OrtEncoder, Output},
+    runtime::{Beside, Options, OrtEncoder, Output, Padded},
     sampling::Choice,
     specialist::LoadError,
     tagger::answer::Templates,
@@ -82,16 +82,15 @@ pub(crate) fn load(
         templates,
     };
     let context_tokens = folder.card.limits.context_tokens as usize;
-    let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
-        let batch = Padded {
-            rows,
-            columns,
-            ids,
-            mask,
-        };
+    if runs.model.reads_types() {
+        let why =
+            "the graph reads token_type_ids, which would be 0 for names and conversation alike: export it without";
+        return Err(fault("model.onnx", why.into()));
+    }
+    let proven = prove(&tokenizer, context_tokens, |batch| {
         // The first token stands for a method and its parameter.
-        runs.logits(batch, &vec![(&[0][..], &[0][..], &[0][..]); rows])
-            .map(drop)
+        let names = vec![(&[0][..], &[0][..], &[0][..]); batch.rows];
+        runs.logits(&batch, &names).map(drop)
     });
     proven.map_err(|e| fault("model.onnx", e))?;
     runs.model.proven()?;
@@ -227,7 +226,7 @@ type Names<'a> = (&'a [usize], &'a [usize], &'a [usize]);
 
 impl Fills {
     /// Runs a batch.
-    fn logits(&mut self, batch: Padded, rows: &[Names<'_>]) -> Result<Said, String> {
+    fn logits(&mut self, batch: &Padded, rows: &[Names<'_>]) -> Result<Said, String> {
         let most = |of: fn(&Names<'_>) -> usize| rows.iter().map(of).max().unwrap_or(1).max(1);
         let (methods, parameters) = (most(|r| r.0.len()), most(|r| r.1.len()));
         let beside = |name, width: usize, of: fn(&Names<'_>) -> Vec<i64>| -> Beside {
@@ -240,7 +239,7 @@ impl Fills {
             beside(PARAMETER_OF, parameters, |r| indices(r.2)),
         ];
         let (rows, columns) = (batch.rows, batch.columns);
-        let outputs = self.model.run(rows, columns, batch.ids, batch.mask, beside);
+        let outputs = self.model.run(batch, beside);
         let outputs = outputs.map_err(|e| e.to_string())?;
         let wanted = [
             vec![rows, methods],
@@ -309,7 +308,7 @@ impl Runs for Fills {
             .iter()
             .zip(&of)
             .map(|(g, of)| (&g.method_at[..], &g.parameter_at[..], &of[..]));
-        self.logits(batch, &rows.collect::<Vec<_>>())
+        self.logits(&batch, &rows.collect::<Vec<_>>())
     }
 
     fn answer(&self, said: &Said, row: usize, given: &Given, task: &Prepared) -> Result<(String, Vec<Choice>), String> {

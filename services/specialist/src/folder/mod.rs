@@ -124,6 +124,14 @@ impl Folder {
         )
     }
 
+    /// The same with what [`Self::manifest`] read before: the file may say something else by now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_as(path: &Path, manifest: Manifest) -> Result<Self, Error> {
+        Self::check(path, manifest)
+    }
+
     /// Reads and checks `specialist.toml` alone.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ pub(crate) mod object;
 mod owner;
 mod prepared;
 
-pub(crate) use owner::Padded;
+pub(crate) use owner::RUN_TOKENS;
 pub(crate) use prepared::Prepared;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     folder::Task,
     generator::within,
     prompt::Prompt,
+    runtime::Padded,
     sampling::Choice,
     specialist::Ask,
     telemetry::{Counters, Instruments},
@@ -130,7 +131,7 @@ impl<R: Reads> OneRun<R> {
     /// Starts the owner thread over what was tried and proven.
     pub(crate) fn over<M>(
         name: &str,
-        mut tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
         limits: Limits,
         tasks: Vec<Prepared>,
         reads: R,
@@ -139,9 +140,6 @@ impl<R: Reads> OneRun<R> {
     where
         M: Runs<Given = R::Given>,
     {
-        // Cutting and padding are ours: a file's own settings would hide a text that does not fit.
-        let _ = tokenizer.with_truncation(None);
-        tokenizer.with_padding(None);
         let instruments = Instruments::new(name);
         let (counters, stopped) = (instruments.counters.clone(), CancellationToken::new());
         let shared = Shared::new(limits.queue_tokens, counters.clone());

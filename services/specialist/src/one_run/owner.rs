@@ -3,6 +3,7 @@ use super::{Prepared, Runs};
 use crate::{
     engine::{Done, Event, Finish, Shared, Timings, Waits},
     error::Error,
+    runtime::Padded,
     sampling::{
         Choice, Confidence,
         stop::{Passed, Stops},
@@ -19,7 +20,7 @@ use tracing::{Span, info_span, warn};
 
 /// Tokens of one run, padding included: some twenty utterances. Few enough that who came first does not wait long for who came
 /// last, enough that the weights are not read from memory for each text alone.
-const RUN_TOKENS: usize = 512;
+pub(crate) const RUN_TOKENS: usize = 512;
 
 /// A text in the queue.
 pub(super) struct Waiting<G> {
@@ -34,39 +35,16 @@ pub(super) struct Waiting<G> {
 }
 
 impl<G> Waits for Waiting<G> {
-    fn events(&self) -> &mpsc::Sender<Event> {
-        &self.events
+    fn left(&self) -> bool {
+        self.events.is_closed()
     }
 
     fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
-}
 
-/// Texts that run together: `ids` and `mask` are `[rows, columns]`, right-padded.
-pub(crate) struct Padded {
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    pub(crate) ids: Vec<i64>,
-    pub(crate) mask: Vec<i64>,
-}
-
-impl Padded {
-    fn of(texts: &[&[u32]]) -> Self {
-        let columns = texts.iter().map(|ids| ids.len()).max().unwrap_or(1);
-        let padded = |of: fn(u32) -> i64| {
-            let row = move |ids: &&[u32]| {
-                let filled: Vec<i64> = ids.iter().map(|id| of(*id)).collect();
-                filled.into_iter().chain(std::iter::repeat(0)).take(columns)
-            };
-            texts.iter().flat_map(row).collect()
-        };
-        Self {
-            rows: texts.len(),
-            columns,
-            ids: padded(i64::from),
-            mask: padded(|_| 1),
-        }
+    fn fail(self, error: Error) {
+        let _ = self.events.try_send(Event::Failed(error));
     }
 }
 

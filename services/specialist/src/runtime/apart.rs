@@ -11,6 +11,7 @@ use super::{
     Error,
     kv::{Float, Kv},
     layout::Layout,
+    shared_kv::Buffer,
 };
 use crate::{
     engine::{Row, Together},
@@ -38,7 +39,7 @@ pub(super) struct Apart<T> {
     names: Names,
     padded: bool,
     /// A key or value cache each: `[rows, kv_heads, positions, head_size]`.
-    caches: Vec<Vec<T>>,
+    caches: Vec<Buffer<T>>,
     /// The past of one run: of each cache `[rows of the run, kv_heads, longest, head_size]`.
     past: Vec<Vec<T>>,
     /// `[rows, vocabulary]` of the last step.
@@ -67,7 +68,10 @@ struct Read<'a> {
 
 impl<T: Float> Apart<T> {
     /// A session whose graph the folder's check has held to `exported`.
-    pub(super) fn new(session: Session, layout: Layout, exported: &Exported, padded: bool) -> Self {
+    ///
+    /// # Errors
+    /// When there is no memory for the rows.
+    pub(super) fn new(session: Session, layout: Layout, exported: &Exported, padded: bool) -> Result<Self, Error> {
         let names = &exported.names;
         let has = session.inputs().iter().any(|i| i.name() == names.position_ids);
         let names = Names {
@@ -77,18 +81,19 @@ impl<T: Float> Apart<T> {
             logits: names.logits.clone(),
             caches: names.caches(exported.layers).collect(),
         };
-        let elements = layout.rows * layout.stride();
-        Self {
+        let elements = layout.rows.saturating_mul(layout.stride());
+        let cache = |_: &(String, String)| Buffer::host(elements);
+        Ok(Self {
             session,
             layout,
             padded,
-            caches: names.caches.iter().map(|_| vec![T::default(); elements]).collect(),
+            caches: names.caches.iter().map(cache).collect::<Result<_, _>>()?,
             past: names.caches.iter().map(|_| Vec::new()).collect(),
             names,
             logits: vec![T::default(); layout.rows * layout.vocabulary],
             wide: Vec::new(),
             inside: Arc::default(),
-        }
+        })
     }
 
     /// Runs rows that read equally many tokens, and puts the last one's logits of row `i` where `to[i]` says.
@@ -129,7 +134,7 @@ impl<T: Float> Apart<T> {
         self.inside.fetch_add(nanos, Ordering::Relaxed);
 
         let missing = |name: &str| Error::Run(format!("no output `{name}` came back"));
-        for (cache, (_, name)) in self.caches.iter_mut().zip(&self.names.caches) {
+        for (cache, (_, name)) in self.caches.iter_mut().map(Buffer::slice).zip(&self.names.caches) {
             let present = outputs.get(name).ok_or_else(|| missing(name))?;
             let (shape, present) = present.try_extract_tensor::<T>()?;
             if **shape != [rows, heads, total, size].map(|d| d as i64) {
@@ -166,7 +171,7 @@ impl<T: Float> Apart<T> {
     /// Copies the rows' past together, each padded with zeroes to `longest` positions.
     fn gather(&mut self, reads: &[Read<'_>], longest: usize) {
         let (heads, size) = (self.layout.kv_heads, self.layout.head_size);
-        for (past, cache) in self.past.iter_mut().zip(&self.caches) {
+        for (past, cache) in self.past.iter_mut().zip(self.caches.iter().map(Buffer::content)) {
             past.clear();
             past.reserve(reads.len() * heads * longest * size);
             for read in reads {
@@ -216,7 +221,7 @@ impl<T: Float> Kv for Apart<T> {
 
     fn copy_row(&mut self, from: usize, to: usize, length: usize) -> Result<(), Error> {
         let used = length * self.layout.head_size;
-        for cache in &mut self.caches {
+        for cache in self.caches.iter_mut().map(Buffer::slice) {
             for head in 0..self.layout.kv_heads {
                 let source = self.layout.at(from, head, 0);
                 cache.copy_within(source..source + used, self.layout.at(to, head, 0));

@@ -111,8 +111,8 @@ impl OrtDecoder {
                     Number::Half => Box::new(InPlace::<f16>::new(session, layout, names, placement)?),
                 }
             }
-            (Past::Apart { padded }, Number::Single) => Box::new(Apart::<f32>::new(session, layout, exported, padded)),
-            (Past::Apart { padded }, Number::Half) => Box::new(Apart::<f16>::new(session, layout, exported, padded)),
+            (Past::Apart { padded }, Number::Single) => Box::new(Apart::<f32>::new(session, layout, exported, padded)?),
+            (Past::Apart { padded }, Number::Half) => Box::new(Apart::<f16>::new(session, layout, exported, padded)?),
         };
         let shape = Shape {
             slots,

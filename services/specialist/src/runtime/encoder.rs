@@ -34,6 +34,34 @@ pub(crate) struct Output {
     pub values: Vec<f32>,
 }
 
+/// Texts that run together: `ids` and `mask` are `[rows, columns]`, right-padded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Padded {
+    pub rows: usize,
+    pub columns: usize,
+    pub ids: Vec<i64>,
+    pub mask: Vec<i64>,
+}
+
+impl Padded {
+    pub(crate) fn of(texts: &[&[u32]]) -> Self {
+        let columns = texts.iter().map(|ids| ids.len()).max().unwrap_or(1);
+        let padded = |of: fn(u32) -> i64| {
+            let row = move |ids: &&[u32]| {
+                let filled: Vec<i64> = ids.iter().map(|id| of(*id)).collect();
+                filled.into_iter().chain(std::iter::repeat(0)).take(columns)
+            };
+            texts.iter().flat_map(row).collect()
+        };
+        Self {
+            rows: texts.len(),
+            columns,
+            ids: padded(i64::from),
+            mask: padded(|_| 1),
+        }
+    }
+}
+
 /// An input beside the text: which, how many a row, and `[rows, that many]`.
 pub(crate) type Beside = (&'static str, usize, Vec<i64>);
 
@@ -119,25 +147,28 @@ impl OrtEncoder {
         Ok(())
     }
 
-    /// Runs `rows` of `columns` tokens: `ids` and `mask` are `[rows, columns]`, right-padded. Gives the
-    /// outputs in the order in which they were named.
-    pub(crate) fn run(
-        &mut self,
-        rows: usize,
-        columns: usize,
-        ids: Vec<i64>,
-        mask: Vec<i64>,
-        beside: Vec<Beside>,
-    ) -> Result<Vec<Output>, Error> {
-        let shape = [rows, columns];
+    /// Whether the graph tells the texts of a pair apart by types, which are all 0 here.
+    pub(crate) fn reads_types(&self) -> bool {
+        self.token_types
+    }
+
+    /// Runs a batch. Gives the outputs in the order in which they were named.
+    pub(crate) fn run(&mut self, batch: &Padded, beside: Vec<Beside>) -> Result<Vec<Output>, Error> {
+        let (rows, shape) = (batch.rows, [batch.rows, batch.columns]);
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
-            ("input_ids".into(), Tensor::from_array((shape, ids))?.into()),
-            ("attention_mask".into(), Tensor::from_array((shape, mask))?.into()),
+            (
+                "input_ids".into(),
+                Tensor::from_array((shape, batch.ids.clone()))?.into(),
+            ),
+            (
+                "attention_mask".into(),
+                Tensor::from_array((shape, batch.mask.clone()))?.into(),
+            ),
         ];
         if self.token_types {
             inputs.push((
                 "token_type_ids".into(),
-                Tensor::from_array((shape, vec![0i64; rows * columns]))?.into(),
+                Tensor::from_array((shape, vec![0i64; batch.ids.len()]))?.into(),
             ));
         }
         for (name, columns, values) in beside {

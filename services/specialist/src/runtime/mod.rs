@@ -27,7 +27,7 @@ mod shared_kv;
 
 pub(crate) use cores::confine;
 pub(crate) use decoder::OrtDecoder;
-pub(crate) use encoder::{Beside, OrtEncoder, Output};
+pub(crate) use encoder::{Beside, OrtEncoder, Output, Padded};
 pub(crate) use heap::trim;
 pub use heap::{Allocator, settle};
 pub(crate) use pages::{gather, let_go_of_code};

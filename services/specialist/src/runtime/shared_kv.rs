@@ -192,7 +192,7 @@ impl Element for i64 {
 }
 
 /// Memory at an address that does not change, of `length` elements; never empty.
-struct Buffer<T> {
+pub(super) struct Buffer<T> {
     start: NonNull<T>,
     length: usize,
     memory: MemoryInfo<'static>,
@@ -213,7 +213,7 @@ impl<T: Element> Buffer<T> {
     }
 
     /// Zeroed pages of the operating system: a slot that is never used takes no memory.
-    fn host(length: usize) -> Result<Self, Error> {
+    pub(super) fn host(length: usize) -> Result<Self, Error> {
         let layout = alloc::Layout::array::<T>(length.max(1)).map_err(|_| Self::too_large(length))?;
         // SAFETY: the layout is not empty. Zero bytes are a valid f32, f16 and i64.
         let start =
@@ -242,10 +242,17 @@ impl<T: Element> Buffer<T> {
     }
 
     /// The content of a host buffer.
-    fn slice(&mut self) -> &mut [T] {
+    pub(super) fn slice(&mut self) -> &mut [T] {
         assert!(self.allocator.is_none(), "device memory is not Rust's to read");
         // SAFETY: allocated and initialised for `length` elements; `&mut self` lets nobody else in (invariant 3).
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+
+    /// The same, to read.
+    pub(super) fn content(&self) -> &[T] {
+        assert!(self.allocator.is_none(), "device memory is not Rust's to read");
+        // SAFETY: allocated and initialised for `length` elements; whoever writes has `&mut self`, or runs under `&mut SharedKv` (invariant 3).
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 
     /// A tensor over some of the elements, which ONNX Runtime may read and write in any run of a binding that holds it.

@@ -88,27 +88,32 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32], is_allowed: impl Fn(usize) -> bool) -> Option<usize> {
-        let scaled = |i: usize| self.penalised(i, logits[i]) / self.temperature;
-        let candidates: Vec<(usize, f32)> = (0..logits.len())
-            .filter(|i| is_allowed(*i))
-            .map(|i| (i, scaled(i)))
+        let open = (0..logits.len()).filter(|i| is_allowed(*i));
+        let mut candidates: Vec<(usize, f32)> = open
+            .map(|i| (i, self.penalised(i, logits[i])))
             .filter(|(_, l)| l.is_finite())
             .collect();
+        // Less the best: however small the temperature is, that one stays a number, and what is out of range is what is unlikely.
+        let best = candidates.iter().map(|(_, l)| *l).fold(f32::NEG_INFINITY, f32::max);
+        candidates
+            .iter_mut()
+            .for_each(|(_, l)| *l = (*l - best) / self.temperature);
+        candidates.retain(|(_, l)| l.is_finite());
         let at = uniform(self.seed, self.draws);
         self.draws += 1;
         draw(candidates, self.top_k, self.top_p, at)
     }
 
-    /// As in CTRL (arXiv 1909.05858): a seen token's logit is divided if positive, multiplied if negative.
+    /// As in CTRL (arXiv 1909.05858): a seen token's logit is divided if positive, multiplied if negative. A number stays one.
     fn penalised(&self, token: usize, logit: f32) -> f32 {
         let seen = self.penalty != 1.0
             && self
                 .seen
                 .get(token / 64)
                 .is_some_and(|word| word >> (token % 64) & 1 == 1);
-        match (seen, logit > 0.0) {
+        match (seen && logit.is_finite(), logit > 0.0) {
             (false, _) => logit,
-            (true, true) => logit / self.penalty,
+            (true, true) => (logit / self.penalty).min(f32::MAX),
             (true, false) => logit * self.penalty,
         }
     }
@@ -326,6 +331,23 @@ mod tests {
             Sampler::new(&Sampling::greedy(1), &[]).choose(&[1.0, 2.0], Some(&[0])),
             None
         );
+    }
+
+    #[test]
+    fn however_small_temperature_and_penalty_are_the_likeliest_is_chosen() {
+        let logits = [1.0, 300.0, -20.0, 299.0];
+        for temperature in [f32::MIN_POSITIVE, 1e-39, 1e-30] {
+            let choice = Sampler::new(&sampled(temperature, 0, 1.0, 3), &[]).choose(&logits, None);
+            assert_eq!(choice.map(|c| c.token), Some(1), "{temperature}");
+            for least in [temperature, 1e-45] {
+                let sampling = Sampling {
+                    repetition_penalty: least,
+                    ..sampled(temperature, 0, 1.0, 3)
+                };
+                let choice = Sampler::new(&sampling, &[3]).choose(&logits, None);
+                assert_eq!(choice.map(|c| c.token), Some(3), "a seen one is wanted again: {least}");
+            }
+        }
     }
 
     #[test]

@@ -15,9 +15,9 @@ use crate::{
     encoder::prove,
     error::Error,
     folder::{Folder, Task, manifest::TagInput},
-    one_run::{Limits, OneRun, Padded, Prepared, Reads, Runs},
+    one_run::{Limits, OneRun, Prepared, Reads, Runs},
     prompt::Prompt,
-    runtime::{Options, OrtEncoder, Output},
+    runtime::{Options, OrtEncoder, Output, Padded},
     sampling::Choice,
     specialist::LoadError,
 };
@@ -64,14 +64,13 @@ pub(crate) fn load(
     };
     let mut model = OrtEncoder::open(library, &folder.model, &[], outputs, options)?;
     let context_tokens = folder.card.limits.context_tokens as usize;
-    let proven = prove(&tokenizer, context_tokens, |rows, columns, ids, mask| {
-        let batch = Padded {
-            rows,
-            columns,
-            ids,
-            mask,
-        };
-        logits(&mut model, batch, &tagset).map(drop)
+    if model.reads_types() && card.input.as_ref().is_some_and(|input| input.before.is_some()) {
+        let why =
+            "the graph reads token_type_ids, which would be 0 for what is said before a text too: export it without";
+        return Err(fault("model.onnx", why.into()));
+    }
+    let proven = prove(&tokenizer, context_tokens, |batch| {
+        logits(&mut model, &batch, &tagset).map(drop)
     });
     proven.map_err(|e| fault("model.onnx", e))?;
     model.proven()?;
@@ -82,7 +81,7 @@ pub(crate) fn load(
     };
     let tasks = folder.tasks.iter().map(Prepared::of).collect();
     let runs = Tags {
-        model: move |batch| logits(&mut model, batch, &shape),
+        model: move |batch: Padded| logits(&mut model, &batch, &shape),
         tagset,
         answers,
     };
@@ -90,10 +89,9 @@ pub(crate) fn load(
 }
 
 /// Runs a batch.
-fn logits(model: &mut OrtEncoder, batch: Padded, tagset: &Tagset) -> Result<Logits, String> {
-    let (rows, columns) = (batch.rows, batch.columns);
-    let outputs = model.run(rows, columns, batch.ids, batch.mask, Vec::new());
-    Logits::of(outputs.map_err(|e| e.to_string())?, rows, columns, tagset)
+fn logits(model: &mut OrtEncoder, batch: &Padded, tagset: &Tagset) -> Result<Logits, String> {
+    let outputs = model.run(batch, Vec::new()).map_err(|e| e.to_string())?;
+    Logits::of(outputs, batch.rows, batch.columns, tagset)
 }
 
 /// How a tagger reads requests.

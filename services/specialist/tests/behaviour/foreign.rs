@@ -5,7 +5,7 @@ use crate::{
     world::{answer, ask, config, fixture, library, load, load_with},
 };
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_kit::config::Provider;
 use shoal_specialist::{
     folder::{
@@ -217,4 +217,41 @@ fn a_past_that_is_apart_is_refused_on_cuda_by_name() {
         &error.to_string(),
         &["past and present are apart", "-e cuda", "provider = \"cpu\""],
     );
+}
+
+/// A tokenizer's file keeps how it was last used: what `save_pretrained` writes after a call that cut and padded.
+#[test]
+fn a_prompt_is_neither_cut_nor_padded_by_what_the_tokenizer_was_last_used_with() {
+    let prompt = Prompt::Text("the quick brown fox jumps over the lazy dog".into());
+    let read = |copy: &Copy| {
+        let specialist = copy.load(1).expect("loads");
+        let task = specialist.folder().tasks[0].name.clone();
+        specialist.tokenize(&prompt, &task).expect("fits").0
+    };
+    for name in ["tiny_decoder", "tiny_tag"] {
+        let copy = Copy::of(name);
+        let whole = read(&copy);
+        let text = fs::read_to_string(copy.path("1/tokenizer.json")).expect("readable");
+        let mut tokenizer: Value = serde_json::from_str(&text).expect("JSON");
+        tokenizer["truncation"] =
+            json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+        tokenizer["padding"] = json!({
+            "strategy": {"Fixed": 100}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
+        });
+        copy.write("tokenizer.json", tokenizer.to_string().as_bytes());
+        assert_eq!(read(&copy), whole, "{name}");
+        assert!(whole.len() > 4 && whole.len() < 100, "{name}: {whole:?}");
+    }
+}
+
+#[test]
+fn rows_that_no_memory_holds_are_refused_in_words_and_end_no_process() {
+    for name in ["llama_fp32", "optimum_llama", "optimum_llama_fp16"] {
+        let path = fixture("foreign").join(name);
+        // Four petabytes and more.
+        let refused = Specialist::load(&path, &config(1 << 40), library());
+        let refused = refused.expect_err("no machine has so much").to_string();
+        has(&refused, &["MiB of memory are not to be had", "lower `slots`"]);
+    }
 }

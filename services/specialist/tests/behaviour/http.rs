@@ -148,7 +148,7 @@ async fn errors_have_openais_shape_and_a_fitting_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_frees_its_slot() {
     let served = Served::start("tiny_decoder", 1, |_| {}).await;
-    let counters = served.counters.as_ref().expect("generates");
+    let counters = &served.counters;
     for streamed in [false, true] {
         let before = counters.cancelled.load(Ordering::Relaxed);
         let mut tries = 0;

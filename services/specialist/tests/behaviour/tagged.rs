@@ -120,7 +120,7 @@ async fn a_generation_is_one_delta_with_usage_timings_and_a_confidence_that_can_
     // The other task's card has no map.
     let plain = generated(&served, request("steps", "play jazz by miles davis")).await;
     assert!((plain.confidence.expect("told").score - (sum / 6.0).exp()).abs() < 1e-6);
-    let counters = served.counters.as_ref().expect("generates");
+    let counters = &served.counters;
     assert_eq!(counters.prompt_tokens.load(Ordering::Relaxed), 14);
     assert_eq!(counters.tokens.load(Ordering::Relaxed), 0);
 }
@@ -357,7 +357,7 @@ async fn a_past_deadline_and_a_full_queue_end_the_call_and_the_next_is_served() 
     };
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert!(status::retry_after(&refused).is_some_and(|d| d > Duration::ZERO));
-    let counters = served.counters.as_ref().expect("generates");
+    let counters = &served.counters;
     until("nothing waits", || counters.queue_tokens.load(Ordering::Relaxed) == 0).await;
     assert_eq!(generated(&served, request("call", TABLE)).await.text, TABLE_CALL);
 }

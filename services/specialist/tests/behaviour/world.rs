@@ -91,7 +91,7 @@ pub(crate) struct Served {
     pub(crate) grpc: String,
     pub(crate) http: String,
     /// Of a generating model.
-    pub(crate) counters: Option<Arc<Counters>>,
+    pub(crate) counters: Arc<Counters>,
     shutdown: CancellationToken,
 }
 
@@ -117,7 +117,7 @@ impl Served {
         change(&mut config);
         let folder = Folder::open(path).expect("a good folder");
         let loaded = shoal_specialist::load(folder, &config, library()).await.expect("loads");
-        let counters = loaded.counters().cloned();
+        let counters = loaded.counters().clone();
         let (stop, telemetry) = (shutdown.clone(), telemetry.clone());
         task::spawn("served specialist", async move {
             shoal_specialist::serve("served", loaded, &config, &telemetry, bound, stop)

@@ -128,7 +128,8 @@ impl<R> Schedule<R> {
         self.pace.budget(waited_for, self.limits.chunk)
     }
 
-    /// Room for prompts that are read together with one that comes in now, and in a class where so many `crowd`. `None` while a
+    /// Room for prompts that are read together with one that comes in now, and in a class where so many `crowd`, of whom as many have a slot as are
+    /// free. `None` while a
     /// prompt is being read: what is left of it comes first. `classes` are those of the decoding rows.
     #[must_use]
     pub fn room(&self, budget: &Budget, classes: impl Iterator<Item = Class>, crowd: usize) -> Option<Room> {
@@ -137,12 +138,12 @@ impl<R> Schedule<R> {
             decoding += 1;
             waited_for += usize::from(class < Class::Batch);
         }
-        let tokens = if crowd > waited_for {
+        let free = self.limits.slots.saturating_sub(decoding);
+        let tokens = if crowd.min(free) > waited_for {
             self.limits.chunk
         } else {
             budget.left()
         };
-        let free = self.limits.slots.saturating_sub(decoding);
         (self.readings.is_empty() && budget.left() > 0).then(|| Room::new(free, tokens))
     }
 

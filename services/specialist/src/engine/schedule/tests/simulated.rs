@@ -187,7 +187,8 @@ impl Engine {
         let waited_for = self.slots.rows().iter().filter(|row| row.class < Class::Batch).count();
         assert!(room.tokens() <= self.plan.limits.chunk);
         assert!(
-            waiting > waited_for || room.tokens() <= budget.left(),
+            waiting.min(self.plan.limits.slots - self.slots.rows().len()) > waited_for
+                || room.tokens() <= budget.left(),
             "only a majority may take a whole run"
         );
         (crowd, room.tokens())
