@@ -24,13 +24,15 @@ type Done<T> = oneshot::Sender<Result<T, Error>>;
 enum Work {
     Append(Box<v1::Outcome>, Done<()>),
     Judge(Box<v1::SubmitFeedbackRequest>, Done<()>),
+    /// Nothing is taken after this one.
+    End,
 }
 
 /// Puts work into the writer's queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Commits(mpsc::Sender<Work>);
 
-/// Starts the writer. It ends when every [`Commits`] is gone and the queue is empty.
+/// Starts the writer. It ends, with everything written that it was handed, at [`Commits::end`] or when every [`Commits`] is gone.
 pub(crate) fn start(store: Box<dyn Store>, queue: usize) -> io::Result<(Commits, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel(queue);
     let thread = task::thread("outcome writer", move || write(store, receiver))?;
@@ -53,6 +55,13 @@ impl Commits {
         let (done, receiver) = oneshot::channel();
         self.put(Work::Judge(Box::new(feedback), done))?;
         Ok(receiver)
+    }
+
+    /// Ends the writer for all holders, once what is queued by now is written; what comes later is refused. Not left to the
+    /// last [`Commits`]: a connection holds one for as long as its client likes, past the server's end.
+    pub(crate) async fn end(&self) {
+        // Waits for room, which the writer makes. An error is a writer that has ended.
+        let _ = self.0.send(Work::End).await;
     }
 
     fn put(&self, work: Work) -> Result<(), Reason> {
@@ -108,6 +117,8 @@ fn write(mut store: Box<dyn Store>, mut queue: mpsc::Receiver<Work>) {
                     done.push(sender);
                 }
                 Work::Judge(feedback, sender) => words.push((feedback, sender)),
+                // What got in before the queue closed is still received, and written.
+                Work::End => queue.close(),
             }
         }
         if !outcomes.is_empty() {
@@ -186,6 +197,25 @@ mod tests {
         drop(commits);
         thread.join().expect("writer");
         assert_eq!(*sizes.lock().expect("sizes"), [1, 19]);
+    }
+
+    #[test]
+    fn an_end_writes_what_was_handed_over_and_refuses_what_comes_after() {
+        let (commits, thread) = start(Box::<Memory>::default(), 64).expect("thread");
+        let handed: Vec<_> = (0..20)
+            .map(|i| commits.append(outcome(&format!("o{i}"), "p", "1")).expect("queued"))
+            .collect();
+        // A sender of it lives on, as an open connection's does.
+        futures::executor::block_on(commits.end());
+        thread.join().expect("writer");
+        for done in handed {
+            assert!(done.blocking_recv().expect("answered").is_ok());
+        }
+        let late = commits.append(outcome("late", "p", "1"));
+        assert!(
+            matches!(late, Err(Reason::Unavailable { .. })),
+            "taken and never written"
+        );
     }
 
     #[test]

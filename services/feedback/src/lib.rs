@@ -1,10 +1,12 @@
 //! Outcomes and feedback on disk, datasets out of them.
 //!
 //! One way through: `server` (the wire) -> `commit` (bounded queue, one writer thread, group commit) -> `store` (the trait, and
-//! SQLite behind it). `dataset` is pure: an outcome and what was said of it become a training row.
+//! SQLite behind it). Out again: `export` pages through the store, and `dataset`, which is pure, makes a training row of an outcome and
+//! what was said of it.
 
 mod commit;
 mod dataset;
+mod export;
 mod server;
 pub mod store;
 
@@ -40,15 +42,19 @@ pub async fn run(config: &config::Feedback, bound: Bound, shutdown: Cancellation
         version: env!("CARGO_PKG_VERSION").into(),
         provider: String::new(),
     };
-    let service = server::service(commits, reader, shutdown.clone());
+    let service = server::service(commits.clone(), reader, shutdown.clone());
     let served = serve::Server::new(process)
         .add(service)
         .run(bound, shutdown, config.drain)
         .await;
-    // The server is gone and with it the last sender: the writer commits what it holds and ends.
+    // Connections that the drain left behind still hold the service: the writer is told, or it would wait for their clients.
+    commits.end().await;
     let ended = tokio::task::block_in_place(|| thread.join());
     if ended.is_err() {
         tracing::error!("the writer thread panicked");
     }
     served
 }
+
+#[cfg(test)]
+mod tests;

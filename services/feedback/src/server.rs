@@ -1,7 +1,8 @@
 //! The wire: `shoal.v1.FeedbackService`.
 use crate::{
     commit::{Commits, reason},
-    dataset::{self, Wanted},
+    dataset::Wanted,
+    export::Export,
     store::{Error, Filter, Store as _, sqlite::Sqlite},
 };
 use futures::{
@@ -30,9 +31,6 @@ const ID_BYTES: usize = 64;
 
 /// A source's name at most, in bytes.
 const SOURCE_BYTES: usize = 128;
-
-/// Outcomes of one export page: under a megabyte, so that a slow reader holds little memory.
-const PAGE: usize = 200;
 
 /// Outcomes of one Record stream that wait for their acknowledgement: a few groups of the writer. A sender that has more is
 /// read from no further, which is HTTP/2's back-pressure.
@@ -147,34 +145,14 @@ impl v1::feedback_service_server::FeedbackService for Service {
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
         // One page may wait for a slow reader, no more: the export's memory is bounded by two pages.
         let (pages, receiver) = mpsc::channel(1);
-        let reader = self.reader.clone();
-        task::blocking("dataset export", move || {
-            let store = || reader.lock().unwrap_or_else(PoisonError::into_inner);
-            let (mut row, mut sent) = (0, 0u64);
-            while sent < limit {
-                let page = store().page(&filter, row, PAGE);
-                let page = match page {
-                    Ok(page) if page.is_empty() => return,
-                    Ok(page) => page,
-                    Err(error) => return drop(pages.blocking_send(Err(Status::from(reason(&error))))),
-                };
-                row = page.last().map_or(row, |last| last.row);
-                let mut lines = Vec::new();
-                for judged in &page {
-                    let plan = if judged.outcome.node_id == "planner" {
-                        store().of_plan(&judged.outcome.plan_id).unwrap_or_default()
-                    } else {
-                        Vec::new()
-                    };
-                    lines.extend(dataset::row(judged, &plan, wanted, format));
-                }
-                lines.truncate(usize::try_from(limit - sent).unwrap_or(usize::MAX));
-                sent += lines.len() as u64;
-                if !lines.is_empty() && pages.blocking_send(Ok(v1::ExportDatasetResponse { lines })).is_err() {
-                    return;
-                }
-            }
-        });
+        let export = Export {
+            reader: self.reader.clone(),
+            filter,
+            wanted,
+            format,
+            limit,
+        };
+        task::spawn("dataset export", export.run(pages, self.shutdown.clone()));
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
 
