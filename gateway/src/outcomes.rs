@@ -60,10 +60,10 @@ impl Recorder {
     /// Keeps an outcome. It is not lost if the caller stops waiting.
     pub(crate) async fn keep(&self, outcome: v1::Outcome) {
         let Self::Spooled(spool) = self else { return };
-        let id = outcome.outcome_id.clone();
-        if tokio::time::timeout(PATIENCE, spool.append(outcome)).await.is_err() {
+        let written = spool.append(&outcome);
+        if tokio::time::timeout(PATIENCE, written).await.is_err() {
             tracing::error!(
-                outcome_id = id,
+                outcome_id = outcome.outcome_id,
                 "the spool does not take an outcome: it stays in memory until the disk does"
             );
         }

@@ -18,15 +18,23 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 
-/// Commands that wait for the thread. A sender that finds it full waits: that is the disk's back-pressure.
+/// Commands that wait for the thread: four groups, so that it finds the next one whenever it has written one. An outcome that finds
+/// the queue full waits beside it.
 const QUEUE: usize = 1024;
+
+/// Outcomes that wait beside the full queue before no further plan is taken: as many again as wait in it, which a burst of ended
+/// nodes does not reach while the disk is well. Plans that run may go past it: what they were promised is kept.
+const BESIDE: usize = QUEUE;
 
 /// Commands taken at once: enough that a burst of ended nodes is one write.
 const GROUP: usize = 256;
@@ -50,6 +58,8 @@ struct State {
     /// Outcomes on disk or in memory that are not acknowledged.
     waiting: watch::Sender<u64>,
     broken: Mutex<Option<String>>,
+    /// Outcomes that found the queue full, and wait for room in it.
+    beside: AtomicUsize,
     max_bytes: u64,
     folder: PathBuf,
 }
@@ -68,6 +78,9 @@ impl State {
                 "{folder} holds {} bytes of outcomes that feedback has not acknowledged, as many as it may ([gateway] spool_max_bytes): start feedback",
                 self.max_bytes
             ),
+            None if self.beside.load(Ordering::Relaxed) >= BESIDE => {
+                format!("{folder} takes outcomes more slowly than nodes end; look at the disk")
+            }
             None => return Ok(()),
         };
         Err(Error::Full {
@@ -77,7 +90,7 @@ impl State {
     }
 }
 
-/// The handle. The thread ends, and gives the folder back, when the last one is gone.
+/// The handle. The thread ends, and gives the folder back, when the last one is gone and what was handed over is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Spool {
     commands: mpsc::Sender<Command>,
@@ -97,6 +110,7 @@ impl Spool {
             bytes: AtomicU64::new(files.bytes()),
             waiting: watch::Sender::new(files.waiting()),
             broken: Mutex::default(),
+            beside: AtomicUsize::new(0),
             max_bytes,
             folder: folder.to_owned(),
         });
@@ -125,19 +139,26 @@ impl Spool {
         self.state.room()
     }
 
-    /// Returns once the outcome is in the page cache. It is written even if nobody waits for that.
-    pub(super) async fn append(&self, outcome: v1::Outcome) {
-        if let Err(why) = outcome::deliverable(&outcome) {
+    /// Hands the outcome over, whatever becomes of the caller, and gives what to wait for: it comes once the outcome is in the page
+    /// cache. An error means that the thread has ended without writing it, and has said so, or that it could never be delivered.
+    pub(super) fn append(&self, outcome: &v1::Outcome) -> oneshot::Receiver<()> {
+        let (done, written) = oneshot::channel();
+        if let Err(why) = outcome::deliverable(outcome) {
             tracing::error!(plan_id = outcome.plan_id, node_id = outcome.node_id, %why, "an outcome can never be delivered and is not kept");
-            return;
+            return written;
         }
         let mut frame = Vec::with_capacity(outcome.encoded_len() + frame::HEADER);
         frame::write(&outcome.encode_to_vec(), &mut frame);
-        let (done, written) = oneshot::channel();
-        if self.commands.send(Command::Append(frame, done)).await.is_ok() {
-            // An error means that the thread has ended with the outcome still in memory: it has said so.
-            drop(written.await);
+        if let Err(TrySendError::Full(append)) = self.commands.try_send(Command::Append(frame, done)) {
+            // The thread is stuck in the disk perhaps. A caller who waited here for room would take the outcome along when it left.
+            self.state.beside.fetch_add(1, Ordering::Relaxed);
+            let (commands, state) = (self.commands.clone(), self.state.clone());
+            task::spawn("outcome on its way to the spool", async move {
+                drop(commands.send(append).await);
+                state.beside.fetch_sub(1, Ordering::Relaxed);
+            });
         }
+        written
     }
 
     /// Outcomes from `from` on, at most `most`.
@@ -167,14 +188,15 @@ impl Spool {
         self.state.waiting.subscribe()
     }
 
-    /// Gives the folder back. Every clone must be gone; whoever still holds one keeps the thread alive, and this does not wait.
+    /// Gives the folder back, once what waits in the queue and beside it is written. Every other handle must be gone; whoever still
+    /// holds one keeps the thread alive, and this does not wait.
     pub(crate) fn close(self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let last = self.commands.strong_count() == 1;
-        drop(self.commands);
-        if let (Some(thread), true) = (thread, last)
-            && thread.join().is_err()
-        {
+        let Self { commands, thread, .. } = self;
+        drop(commands);
+        // Handles are counted, not senders: an outcome that waits for room in the queue holds one of those, and is waited for.
+        let Some(thread) = Arc::into_inner(thread) else { return };
+        let thread = thread.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the spool's thread panicked");
         }
     }

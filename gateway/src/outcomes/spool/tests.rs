@@ -1,10 +1,13 @@
 use super::*;
+use crate::outcomes::Recorder;
+use futures::FutureExt as _;
 
 fn keeper(folder: &Path) -> Keeper {
     let state = State {
         bytes: AtomicU64::new(0),
         waiting: watch::Sender::new(0),
         broken: Mutex::default(),
+        beside: AtomicUsize::new(0),
         max_bytes: 1 << 20,
         folder: folder.to_owned(),
     };
@@ -45,7 +48,7 @@ async fn a_reader_is_woken_by_what_is_written_and_never_by_its_own_reading() {
     let folder = tempfile::tempdir().expect("folder");
     let spool = Spool::open(folder.path(), 1 << 20, Instruments::default()).expect("opened");
     let mut waiting = spool.waiting();
-    spool.append(outcome("a")).await;
+    spool.append(&outcome("a")).await.expect("written");
     waiting.wait_for(|n| *n == 1).await.expect("told");
     for _ in 0..3 {
         let (found, _) = spool.read(Position::default(), 9).await.expect("read");
@@ -56,7 +59,7 @@ async fn a_reader_is_woken_by_what_is_written_and_never_by_its_own_reading() {
     assert!(!waiting.has_changed().expect("alive"), "nothing is new");
     // As many acknowledged as written, in one group perhaps: there is something to read all the same.
     spool.acknowledge(vec![found[0].0]).await;
-    spool.append(outcome("b")).await;
+    spool.append(&outcome("b")).await.expect("written");
     waiting.changed().await.expect("told");
     assert_eq!(spool.read(next, 9).await.expect("read").0.len(), 1);
 }
@@ -125,8 +128,52 @@ fn what_can_never_be_delivered_is_set_aside_and_what_lies_behind_it_is_read() {
 async fn an_outcome_that_could_never_be_delivered_is_not_kept() {
     let folder = tempfile::tempdir().expect("folder");
     let spool = Spool::open(folder.path(), 1 << 20, Instruments::default()).expect("opened");
-    spool.append(v1::Outcome::default()).await;
-    spool.append(outcome("a")).await;
+    spool.append(&v1::Outcome::default()).await.expect_err("it has no id");
+    spool.append(&outcome("a")).await.expect("written");
     let (found, _) = spool.read(Position::default(), 9).await.expect("read");
     assert_eq!(found.len(), 1);
+}
+
+/// Time is paused: every outcome's patience runs out at once.
+#[tokio::test(start_paused = true)]
+async fn outcomes_that_find_the_queue_full_are_written_though_nobody_waits_and_the_gateway_leaves() {
+    let folder = tempfile::tempdir().expect("folder");
+    let keeper = keeper(folder.path());
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let thread = Arc::new(Mutex::new(None));
+    let spool = Spool {
+        commands,
+        state: keeper.state.clone(),
+        thread: thread.clone(),
+    };
+    let recorder = Recorder::Spooled(spool.clone());
+    // The disk is stuck: nobody takes what is in the queue.
+    let mut kept = Vec::new();
+    let mut keep = async || {
+        let id = kept.len().to_string();
+        recorder.keep(outcome(&id)).await;
+        kept.push(id);
+    };
+    for _ in 0..QUEUE + BESIDE - 1 {
+        keep().await;
+    }
+    recorder.room().expect("a burst, so far");
+    keep().await;
+    let refused = recorder.room().expect_err("no plan is taken").to_string();
+    assert!(refused.contains("look at the disk"), "{refused}");
+    // A caller that is gone as soon as it has begun.
+    assert!(recorder.keep(outcome("gone")).now_or_never().is_none());
+    kept.push("gone".into());
+    // The disk comes back as the gateway leaves.
+    let closed = task::blocking("spool close", {
+        let started = task::thread("outcome spool", move || keeper.run(queue)).expect("a thread");
+        *thread.lock().expect("ours") = Some(started);
+        drop((thread, recorder));
+        move || spool.close()
+    });
+    closed.await.expect("closed");
+    let mut found = ids(&mut self::keeper(folder.path()));
+    found.sort();
+    kept.sort();
+    assert_eq!(found, kept);
 }
