@@ -91,7 +91,7 @@ impl Server {
             .collect();
         self.endpoints.update(&reachable, |address, breaker| {
             let wire = wire::Replica::new(address.clone(), self.replicas.channel(address));
-            stack::endpoint(address, breaker, wire)
+            stack::endpoint(address, breaker, stack::DONE, wire)
         });
     }
 }

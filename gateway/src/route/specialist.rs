@@ -10,7 +10,7 @@ use shoal_kit::{
 use shoal_proto::v1::{self, generate_response::Event, specialist_service_client::SpecialistServiceClient};
 use shoal_stack::{Call, Error};
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -110,6 +110,7 @@ async fn generate(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
     }
     let mut stream = client.generate(timed(request, call.deadline)).await?.into_inner();
     while let Some(response) = stream.message().await? {
+        call.heard.store(true, Ordering::Relaxed);
         match response.event {
             Some(Event::Delta(text)) => {
                 if let Some(sink) = &question.sink {

@@ -13,7 +13,7 @@ use shoal_stack::{
     retry::RetryLayer,
     trace::TraceLayer,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tower::{Service, ServiceBuilder, util::BoxCloneSyncService};
 
 /// A target's whole stack: the answer comes with the address that gave it.
@@ -85,8 +85,17 @@ where
     BoxCloneSyncService::new(stack)
 }
 
-/// The part of one endpoint, down to the service that knows the wire.
-pub(crate) fn endpoint<R, T, S>(address: &Arc<str>, breaker: &Breaker, wire: S) -> Endpoint<R, T>
+/// In which a specialist that is well has begun to answer: it does in milliseconds, and in some hundred of them on a busy machine or of a
+/// long input. Callers with less time are in a hurry, and must not have it broken off for those who are not; were it more, one that
+/// hangs would be left for good to callers who have a few seconds.
+pub(crate) const BEGUN: Duration = Duration::from_secs(2);
+
+/// In which somebody who tells nothing before the end has answered: a large model writes for seconds, and so long may a tool take that
+/// asks others.
+pub(crate) const DONE: Duration = Duration::from_secs(10);
+
+/// The part of one endpoint, down to the service that knows the wire; what a `fair` time is, the breaker says.
+pub(crate) fn endpoint<R, T, S>(address: &Arc<str>, breaker: &Breaker, fair: Duration, wire: S) -> Endpoint<R, T>
 where
     R: Send + 'static,
     T: Send + 'static,
@@ -95,7 +104,7 @@ where
 {
     let endpoint = ServiceBuilder::new()
         // Counts every answer, and above all the attempts that take too long.
-        .layer(BreakerLayer::new(breaker.clone()))
+        .layer(BreakerLayer::new(breaker.clone(), fair))
         // One that hangs leaves time for another replica, if there is one.
         .layer(AttemptTimeoutLayer::new(address.clone()))
         .service(wire);
@@ -106,10 +115,7 @@ where
 mod tests {
     use super::*;
     use shoal_kit::status::Reason;
-    use std::{
-        sync::atomic::{AtomicU32, Ordering},
-        time::Duration,
-    };
+    use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::time::Instant;
     use tower::{ServiceExt as _, service_fn};
 
@@ -150,7 +156,7 @@ mod tests {
                     }
                 }
             });
-            endpoint(address, breaker, wire)
+            endpoint(address, breaker, BEGUN, wire)
         });
         let gateway = config::Gateway {
             max_waiting: 1,
@@ -194,7 +200,7 @@ mod tests {
                     Ok(())
                 }
             });
-            endpoint(address, breaker, wire)
+            endpoint(address, breaker, BEGUN, wire)
         });
         let sizes = Sizes::new(&config::Gateway::default(), 9);
         let stack = stack(&"t".into(), kind(), sizes, Pace::default(), endpoints);
@@ -260,5 +266,17 @@ mod tests {
             drop(stack.clone().oneshot(call(50, 1)).await);
         }
         assert!(calls.load(Ordering::SeqCst) <= 6, "{calls:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sole_replica_that_hangs_is_broken_off_by_callers_with_time_and_not_by_those_in_a_hurry() {
+        for (millis, least, most) in [(3000, 5, 10), (5, 20, 20)] {
+            let (stack, calls) = built(9, &[("a", None, false)]);
+            for _ in 0..20 {
+                drop(stack.clone().oneshot(call(millis, 1)).await);
+            }
+            let calls = calls.load(Ordering::SeqCst);
+            assert!((least..=most).contains(&calls), "{calls} calls of {millis} ms");
+        }
     }
 }

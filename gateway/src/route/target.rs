@@ -104,7 +104,7 @@ impl Target {
         let wire = OpenAi::new(config, key.and_then(|(_, key)| key), client.clone());
         let address = wire.address.clone();
         target.endpoints.update(&[address], |address, breaker| {
-            stack::endpoint(address, breaker, wire.clone())
+            stack::endpoint(address, breaker, stack::DONE, wire.clone())
         });
         target
     }
@@ -139,7 +139,7 @@ impl Target {
             .collect();
         self.endpoints.update(&reachable, |address, breaker| {
             let wire = Specialist::new(address.clone(), replicas.channel(address));
-            stack::endpoint(address, breaker, wire)
+            stack::endpoint(address, breaker, stack::BEGUN, wire)
         });
     }
 

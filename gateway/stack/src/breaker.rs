@@ -8,12 +8,18 @@
 //!     └───────── it succeeded ── HalfOpen ─────────────────────────┘
 //! ```
 //!
+//! A call whose time ran out has not succeeded. It is a failure if an answer would have come in that time; one that was given less, or
+//! that was still being answered, or that was dropped, says nothing: it changes no count, and a probe of that kind makes room for the next.
+//!
 //! An open breaker is not ready: a balancer asks [`Breaker::ready`] and passes it over, so that the endpoint that fails
 //! fastest does not attract the traffic.
 use crate::{Call, Error};
 use futures::future::BoxFuture;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,6 +31,14 @@ const FAILURES: u32 = 5;
 
 /// The first pause, about a process's restart, and the longest, about what a person waits before trying again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// What an attempt says of its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Works,
+    Fails,
+    Nothing,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -59,73 +73,116 @@ impl Breaker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the one probe of an open breaker whose pause is over.
-    fn begin(&self) -> Probe {
+    /// Takes the one probe of an open breaker whose pause is over. A call that was picked before it opened goes through as well: its
+    /// answer counts as any.
+    fn begin(&self, deadline: Instant, fair: Duration) -> Probe {
         let mut state = self.state();
+        let mut decides = false;
         if let State::Open { until, pause } = *state
             && Instant::now() >= until
         {
             *state = State::HalfOpen { pause };
-            return Probe {
-                breaker: self.clone(),
-                ended: false,
-            };
+            decides = true;
         }
-        // A call that was picked before it opened goes through: its answer counts as any.
         Probe {
             breaker: self.clone(),
+            began: Instant::now(),
+            deadline,
+            fair,
+            heard: Arc::default(),
+            decides,
             ended: false,
         }
     }
 
-    fn end(&self, failed: bool) {
+    fn end(&self, verdict: Verdict, decides: bool) {
         let mut state = self.state();
-        *state = match (*state, failed) {
-            (_, false) => State::Closed { failures: 0 },
-            (State::Closed { failures }, true) if failures + 1 < FAILURES => State::Closed { failures: failures + 1 },
-            (State::Closed { .. }, true) => State::Open {
+        *state = match (*state, verdict) {
+            (_, Verdict::Works) => State::Closed { failures: 0 },
+            (State::Closed { failures }, Verdict::Fails) if failures + 1 < FAILURES => {
+                State::Closed { failures: failures + 1 }
+            }
+            (State::Closed { .. }, Verdict::Fails) => State::Open {
                 until: Instant::now() + PAUSE.0,
                 pause: PAUSE.0,
             },
-            (State::HalfOpen { pause }, true) => {
+            (State::HalfOpen { pause }, Verdict::Fails) => {
                 let pause = (pause * 2).min(PAUSE.1);
                 State::Open {
                     until: Instant::now() + pause,
                     pause,
                 }
             }
-            (open @ State::Open { .. }, true) => open,
+            // It must not stay half open for ever: the next call is the probe.
+            (State::HalfOpen { pause }, Verdict::Nothing) if decides => State::Open {
+                until: Instant::now(),
+                pause,
+            },
+            (as_it_was, Verdict::Fails | Verdict::Nothing) => as_it_was,
         };
     }
 }
 
-/// A call under way. One that is dropped says nothing about the endpoint, but must not leave the breaker half open for ever.
+/// A call under way.
 struct Probe {
     breaker: Breaker,
+    began: Instant,
+    deadline: Instant,
+    fair: Duration,
+    heard: Arc<AtomicBool>,
+    /// Whether it is the one that an open breaker let through.
+    decides: bool,
     ended: bool,
+}
+
+impl Probe {
+    fn end(mut self, error: Option<&Error>) {
+        let verdict = match error {
+            Some(Error::Expired | Error::Attempt { .. }) => self.ran_out(),
+            Some(error) if error.endpoint_fault() => Verdict::Fails,
+            _ => Verdict::Works,
+        };
+        self.ended = true;
+        self.breaker.end(verdict, self.decides);
+    }
+
+    fn ran_out(&self) -> Verdict {
+        if self.began.elapsed() >= self.fair && !self.heard.load(Ordering::Relaxed) {
+            Verdict::Fails
+        } else {
+            Verdict::Nothing
+        }
+    }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        let mut state = self.breaker.state();
-        if let (false, State::HalfOpen { pause }) = (self.ended, *state) {
-            *state = State::Open {
-                until: Instant::now(),
-                pause,
-            };
+        if self.ended {
+            return;
         }
+        // The timers above strike with the attempt's own, and whichever is first drops the rest.
+        let verdict = if Instant::now() >= self.deadline {
+            self.ran_out()
+        } else {
+            Verdict::Nothing
+        };
+        self.breaker.end(verdict, self.decides);
     }
 }
 
 /// Counts an endpoint's answers into its breaker.
 #[derive(Debug, Clone)]
-pub struct BreakerLayer(Breaker);
+pub struct BreakerLayer {
+    breaker: Breaker,
+    fair: Duration,
+}
 
 impl BreakerLayer {
-    /// Into this one.
+    /// Into this one. In a `fair` time a healthy endpoint has begun to answer, or has answered if it says nothing before: only a call
+    /// that was given so much speaks against it by running out of time.
     #[must_use]
-    pub fn new(breaker: Breaker) -> Self {
-        Self(breaker)
+    pub fn new(breaker: Breaker, fair: Duration) -> Self {
+        Self { breaker, fair }
     }
 }
 
@@ -134,7 +191,7 @@ impl<S> Layer<S> for BreakerLayer {
     fn layer(&self, inner: S) -> Broken<S> {
         Broken {
             inner,
-            breaker: self.0.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -143,7 +200,7 @@ impl<S> Layer<S> for BreakerLayer {
 #[derive(Debug, Clone)]
 pub struct Broken<S> {
     inner: S,
-    breaker: Breaker,
+    layer: BreakerLayer,
 }
 
 impl<S, R> Service<Call<R>> for Broken<S>
@@ -159,13 +216,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call<R>) -> Self::Future {
-        let (probe, answer) = (self.breaker.begin(), self.inner.call(call));
+    fn call(&mut self, mut call: Call<R>) -> Self::Future {
+        let probe = self.layer.breaker.begin(call.deadline, self.layer.fair);
+        call.heard = probe.heard.clone();
+        let answer = self.inner.call(call);
         Box::pin(async move {
-            let mut probe = probe;
             let answer = answer.await;
-            probe.ended = true;
-            probe.breaker.end(answer.as_ref().is_err_and(Error::endpoint_fault));
+            probe.end(answer.as_ref().err());
             answer
         })
     }
@@ -174,20 +231,40 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_kit::status::Reason;
+
+    const FAIR: Duration = Duration::from_secs(2);
+
+    /// A call with all the time in the world.
+    fn begin(breaker: &Breaker) -> Probe {
+        breaker.begin(Instant::now() + Duration::from_secs(3600), FAIR)
+    }
+
+    fn down() -> Error {
+        let down = Reason::Unavailable {
+            message: "down".into(),
+            retry_after: Duration::ZERO,
+        };
+        Error::call(&"a".into(), down.into())
+    }
 
     fn fail(breaker: &Breaker, times: u32) {
         for _ in 0..times {
-            let mut probe = breaker.begin();
-            probe.ended = true;
-            breaker.end(true);
+            begin(breaker).end(Some(&down()));
         }
+    }
+
+    async fn expire(breaker: &Breaker, after: Duration) {
+        let probe = breaker.begin(Instant::now() + after, FAIR);
+        tokio::time::advance(after).await;
+        probe.end(Some(&Error::Expired));
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_a_success_between_starts_the_count_anew() {
         let breaker = Breaker::default();
         fail(&breaker, FAILURES - 1);
-        breaker.end(false);
+        begin(&breaker).end(None);
         fail(&breaker, FAILURES - 1);
         assert!(breaker.ready());
         fail(&breaker, 1);
@@ -200,25 +277,70 @@ mod tests {
         fail(&breaker, FAILURES);
         tokio::time::advance(PAUSE.0).await;
         assert!(breaker.ready());
-        let mut probe = breaker.begin();
+        let probe = begin(&breaker);
         assert!(!breaker.ready(), "a second call must wait for the probe");
-        probe.ended = true;
-        breaker.end(true);
+        probe.end(Some(&down()));
         tokio::time::advance(PAUSE.0).await;
         assert!(!breaker.ready(), "the pause has doubled");
         tokio::time::advance(PAUSE.0).await;
-        let mut probe = breaker.begin();
-        probe.ended = true;
-        breaker.end(false);
+        begin(&breaker).end(None);
         assert!(breaker.ready());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_dropped_leaves_room_for_the_next() {
         let breaker = Breaker::default();
+        let picked_before = begin(&breaker);
         fail(&breaker, FAILURES);
         tokio::time::advance(PAUSE.0).await;
-        drop(breaker.begin());
+        let probe = begin(&breaker);
+        drop(picked_before);
+        assert!(!breaker.ready(), "the probe is still under way");
+        drop(probe);
         assert!(breaker.ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_expires_is_never_a_success_and_a_failure_if_it_had_a_fair_time() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES * 10 {
+            expire(&breaker, FAIR / 400).await;
+        }
+        assert!(breaker.ready(), "callers in a hurry break nobody off");
+        fail(&breaker, FAILURES - 1);
+        expire(&breaker, FAIR / 400).await;
+        assert!(breaker.ready());
+        expire(&breaker, FAIR).await;
+        assert!(!breaker.ready(), "the short one did not start the count anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_hangs_does_not_close_it() {
+        let breaker = Breaker::default();
+        fail(&breaker, FAILURES);
+        tokio::time::advance(PAUSE.0).await;
+        expire(&breaker, FAIR / 2).await;
+        assert!(breaker.ready(), "it said nothing, and the next call is the probe");
+        expire(&breaker, FAIR).await;
+        assert!(!breaker.ready(), "it had its time");
+        tokio::time::advance(PAUSE.0).await;
+        assert!(!breaker.ready(), "the pause has doubled");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_dropped_at_its_deadline_has_expired_and_one_that_is_dropped_before_says_nothing() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES {
+            let probe = begin(&breaker);
+            tokio::time::advance(FAIR * 2).await;
+            drop(probe);
+        }
+        assert!(breaker.ready());
+        for _ in 0..FAILURES {
+            let probe = breaker.begin(Instant::now() + FAIR, FAIR);
+            tokio::time::advance(FAIR).await;
+            drop(probe);
+        }
+        assert!(!breaker.ready());
     }
 }

@@ -26,7 +26,7 @@ pub mod trace;
 pub use error::Error;
 
 use queue::order::Class;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 use tokio::time::Instant;
 
 /// One typed call on its way through the stack.
@@ -56,6 +56,8 @@ pub struct Call<R> {
     pub others: usize,
     /// Where it was sent: the balancer says so when it has picked.
     pub sent_to: Arc<OnceLock<Arc<str>>>,
+    /// Whether some of the answer has come: whoever reads the wire says so, and the breaker has one for each attempt.
+    pub heard: Arc<AtomicBool>,
 }
 
 impl<R> Call<R> {
@@ -75,6 +77,7 @@ impl<R> Call<R> {
             attempt: 0,
             others: 0,
             sent_to: Arc::default(),
+            heard: Arc::default(),
         }
     }
 }
