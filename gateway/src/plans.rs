@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -42,7 +42,8 @@ pub(crate) struct Plan {
     pub(crate) acknowledged: AtomicU32,
     /// What was sent, hashed: the same id may come again with the same content.
     content: u64,
-    detached: bool,
+    /// Somebody who executes it wants it to go on without anybody.
+    detached: AtomicBool,
     attached: AtomicUsize,
     cancelled: CancellationToken,
     why: Mutex<Option<String>>,
@@ -73,7 +74,7 @@ impl Plan {
             ahead: Mutex::default(),
             acknowledged: AtomicU32::new(0),
             content: opening.content,
-            detached: opening.detach,
+            detached: AtomicBool::new(opening.detach),
             attached: AtomicUsize::new(0),
             cancelled: CancellationToken::new(),
             why: Mutex::default(),
@@ -166,7 +167,7 @@ pub(crate) struct Attached(Arc<Plan>);
 impl Drop for Attached {
     fn drop(&mut self) {
         let others = self.0.attached.fetch_sub(1, Ordering::AcqRel) - 1;
-        if others == 0 && !self.0.detached && !self.0.log.closed() {
+        if others == 0 && !self.0.detached.load(Ordering::Acquire) && !self.0.log.closed() {
             self.0.cancel("its client has gone");
         }
     }
@@ -246,7 +247,11 @@ impl Plans {
             None => Some(self.place()?),
         };
         match self.0.plans.entry(opening.plan_id.clone()) {
-            Entry::Occupied(known) if known.get().content == opening.content => Ok(Begun::Same(known.get().clone())),
+            Entry::Occupied(known) if known.get().content == opening.content => {
+                // Who comes later may want it to stay as well; that somebody does not is no reason to end what another has detached.
+                known.get().detached.fetch_or(opening.detach, Ordering::AcqRel);
+                Ok(Begun::Same(known.get().clone()))
+            }
             Entry::Occupied(_) => Err(Error::PlanTaken {
                 plan_id: opening.plan_id,
                 by: "other content",

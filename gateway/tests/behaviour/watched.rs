@@ -59,6 +59,23 @@ async fn a_second_client_of_a_plan_keeps_it_running_when_the_first_one_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_client_may_detach_a_plan_that_the_first_one_did_not() {
+    let (echo, world) = echo(|m| m).await;
+    let first = world.open(named("mine", "hang")).await.expect("begun");
+    until("it runs", || echo.notes.live() == 1).await;
+    let detached = v1::ExecutePlanRequest {
+        detach: true,
+        ..named("mine", "hang")
+    };
+    let second = world.open(detached).await.expect("joined");
+    let third = world.open(named("mine", "hang")).await.expect("joined");
+    drop((first, second, third));
+    tokio::time::sleep(ms(150)).await;
+    assert_eq!((echo.notes.live(), echo.notes.dropped()), (1, 0));
+    assert_eq!(world.cancel("mine").await.expect("it runs on"), State::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_plan_too_many_is_told_when_to_come_back_and_a_place_is_free_after_an_end() {
     let (echo, world) = echo(|m| m.change(|c| c.gateway.max_plans = 1)).await;
     let running = world.open(named("first", "hang")).await.expect("begun");
