@@ -22,15 +22,22 @@ def words(given: Any) -> frozenset[str]:
 
 
 def key(given: Any) -> str:
-    """The same for inputs that differ in capitals, blanks and punctuation only, and for no others."""
+    """The same for inputs that differ in capitals, blanks, punctuation, and the order of keys and of what is offered only, and for no others."""
     said = re.findall(r"\w+", " ".join(_texts(given)).lower())
     offered = {k: given[k] for k in OFFERED if k in given} if isinstance(given, dict) else {}
-    return " ".join(said) + (json.dumps(score.norm(offered), sort_keys=True) if offered else "")
+    return " ".join(said) + (json.dumps(_unordered(score.norm(offered)), sort_keys=True) if offered else "")
+
+
+def _unordered(value: Any) -> Any:
+    """With lists sorted: in which order something is offered says nothing."""
+    if isinstance(value, dict):
+        return {k: _unordered(v) for k, v in value.items()}
+    return sorted(map(_unordered, value), key=json.dumps) if isinstance(value, list) else value
 
 
 def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [t for k, v in value.items() if k not in OFFERED for t in _texts(v)]
+        return [t for k, v in sorted(value.items()) if k not in OFFERED for t in _texts(v)]
     if isinstance(value, list):
         return [t for v in value for t in _texts(v)]
     return [value] if isinstance(value, str) else []

@@ -6,10 +6,11 @@ text alone, so a row that was judged by is not learned from when more rows have 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from dataclasses import dataclass
 
-from . import near
+from . import near, score
 from .data import DataError
 from .tasks import Row, Task
 
@@ -54,10 +55,12 @@ def _place(group: list[Row]) -> float:
 
 
 def _variants(rows: list[Row], task: Task) -> list[Row]:
-    rng, known, found = random.Random(1), {near.key(row["input"]) for row in rows}, []
+    """Of requests that are not among the rows', and that ask for something else than what the rows of the same words do."""
+    rng, found = random.Random(1), []
+    known, asked = {near.key(row["input"]) for row in rows}, {_words_and_target(row) for row in rows}
     for i in range(VARIANTS * TRIES):
         varied = task.vary(rows[i % len(rows)], rng)
-        if near.key(varied["input"]) not in known and not task.unsaid(varied):
+        if near.key(varied["input"]) not in known and _words_and_target(varied) not in asked and not task.unsaid(varied):
             known.add(near.key(varied["input"]))
             found.append(varied)
         if len(found) == VARIANTS:
@@ -65,3 +68,7 @@ def _variants(rows: list[Row], task: Task) -> list[Row]:
     if not found:
         raise DataError(f"{len(rows)} clean corrections, all of them nearly the same, and `{task.name}` has no variants of them: nothing can be held out; correct one more answer")
     return found
+
+
+def _words_and_target(row: Row) -> tuple[frozenset[str], str]:
+    return near.words(row["input"]), json.dumps(score.norm(row["target"]), sort_keys=True)

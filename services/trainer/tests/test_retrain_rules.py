@@ -62,6 +62,39 @@ def test_of_contradicting_corrections_none_is_believed() -> None:
     assert reasons(agreeing) == {"b": "duplicate"}, "the same twice is no contradiction"
 
 
+def test_a_contradiction_in_another_order_of_keys_or_slots_is_one() -> None:
+    given = {"service": "Hotels_4", "slots": ["location", "place_name"], "system": "Where to?", "user": "Paris Hilton is what I want"}
+    other = {**{k: given[k] for k in reversed(given)}, "slots": given["slots"][::-1]}
+    both = [{"id": "a", "task": "extract", "input": given, "target": {"location": "Paris"}}, {"id": "b", "task": "extract", "input": other, "target": {"place_name": "Paris Hilton"}}]
+    assert reasons(quarantine.sort(both, tasks.KNOWN["extract"]())) == {"a": "contradiction", "b": "contradiction"}
+
+
+@pytest.mark.parametrize("name", [n for n in tasks.KNOWN if tasks.KNOWN[n].input_type is dict])
+def test_the_order_of_keys_and_of_what_is_offered_makes_no_other_request(name: str, rng: random.Random) -> None:
+    def shuffled(value: object, offered: bool = False) -> object:
+        if isinstance(value, dict):
+            return {k: shuffled(value[k], offered or k in near.OFFERED) for k in rng.sample(list(value), len(value))}
+        if isinstance(value, list):
+            return [shuffled(v, offered) for v in (rng.sample(value, len(value)) if offered else value)]
+        return value
+
+    keys = {near.key(row["input"]) for row in rows(name)}
+    assert {near.key(shuffled(row["input"])) for row in rows(name)} == keys and len(keys) > 0.8 * len(rows(name))
+
+
+@pytest.mark.parametrize("name", tasks.KNOWN)
+def test_no_variant_that_is_held_out_has_the_words_and_the_target_of_the_row_that_is_learned(name: str) -> None:
+    task, found = learned(name), 0
+    for row in rows(name)[:30]:
+        try:
+            held_out = split([row], task).held_out
+        except data.DataError:
+            continue  # It has no variants, and no one is told that they were learned.
+        found += 1
+        assert not [v for v in held_out if near.words(v["input"]) == near.words(row["input"]) and v["target"] == row["target"]], row["id"]
+    assert found > 5 or name == "route"
+
+
 def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded() -> None:
     task = learned("tool_call")
     copies = [call(f"c{i}", "play jazz" + "!" * (i % 7), "bot", genre="jazz") for i in range(1000)]
