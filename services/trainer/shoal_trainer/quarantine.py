@@ -6,7 +6,7 @@ Anybody who can reach the mesh can say that an answer was wrong, so a correction
 - `unsayable`: the target holds what the task's form could never say of this input; learned from, it would teach to invent.
 - `contradiction`: one input, several targets. Nobody here can tell who is right, so all of them wait for a person.
 - `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
-- `flood`: more than `MOST` rows from one source; the oldest are kept.
+- `flood`: more than `MOST` rows from one source; the newest are kept, or what was said first would be learned again for ever and nothing after it.
 
 What this does not stop: many sources that agree on a wrong answer. Sources are as good as whoever checks names before the mesh; what they
 can do then is bounded by the gate, which a version that got worse on dev does not pass.
@@ -71,17 +71,24 @@ def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
     for row in agreed:
         by_target[_said(row)].append(row)
     copies: dict[int, Row] = {}
+    place = {id(row): i for i, row in enumerate(agreed)}
     for same in by_target.values():
         for first, *others in near.groups([near.words(row["input"]) for row in same]):
             copies |= {id(same[i]): same[first] for i in others}
-    given: Counter[str] = Counter()
+            # Who says it again has said it newly.
+            again = (place[id(same[i])] for i in others if source(same[i]) == source(same[first]))
+            place[id(same[first])] = max(again, default=place[id(same[first])])
+    given: dict[str, list[Row]] = defaultdict(list)
+    for row in agreed:
+        if id(row) not in copies:
+            given[source(row)].append(row)
+    taken = {id(row) for of in given.values() for row in sorted(of, key=lambda row: -place[id(row)])[:most]}
     for row in agreed:
         if id(row) in copies:
             aside(row, "duplicate", f"nearly the same as {copies[id(row)]['id']}")
-        elif given[source(row)] >= most:
-            aside(row, "flood", f"more than {most} rows from source `{source(row)}`")
+        elif id(row) not in taken:
+            aside(row, "flood", f"{most} newer rows are of source `{source(row)}`")
         else:
-            given[source(row)] += 1
             found.clean.append(row)
     return found
 

@@ -103,7 +103,9 @@ def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded()
     honest = [call("h", "put on some Coltrane", "ann", artist="Coltrane")]
     found = quarantine.sort(copies + flood + honest, task)
     assert found.reasons == {"duplicate": 999, "flood": 201}
-    assert len([row for row in found.clean if row["source"] == "bot"]) == quarantine.MOST and found.clean[-1]["id"] == "h"
+    assert [row["id"] for row in found.clean] == [*(f"f{i}" for i in range(200, 300)), "h"], "the newest, or nothing new would ever be learned"
+    again = quarantine.sort([*flood, {**flood[7], "id": "again"}], task)
+    assert [row["id"] for row in again.clean] == ["f7", *(f"f{i}" for i in range(201, 300))], "what is said again is new"
     unnamed = quarantine.sort([{k: v for k, v in row.items() if k != "source"} for row in flood], task)
     assert unnamed.reasons == {"flood": 200}, "those who give no name are one source"
 
