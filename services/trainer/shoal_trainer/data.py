@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Iterator
 
 from .tasks import Row, Task
+from .tasks.base import loads
 
 
 class DataError(Exception):
@@ -32,17 +32,13 @@ def read(path: Path, task: Task) -> list[Row]:
     """Every row of `path`, checked against the task. At least two, since one row can neither be split nor learned from."""
     rows = []
     for number, raw in enumerate(_lines(path), 1):
+        if not raw.strip():
+            continue
         where = f"{path}:{number}"
         try:
-            line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 (byte {error.start})") from None
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
+            row = parse(raw)
         except ValueError as error:
-            raise DataError(f"{where}: not JSON: {error}") from None
+            raise DataError(f"{where}: {error}") from None
         check(row, task, where)
         rows.append(row)
     if len(rows) < 2:
@@ -50,28 +46,48 @@ def read(path: Path, task: Task) -> list[Row]:
     return rows
 
 
+def parse(raw: bytes) -> Any:
+    """What one line says. Raises ValueError, with the reason, where it is no JSON in UTF-8."""
+    try:
+        return loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start})") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+
+
 def check(row: Any, task: Task, where: str) -> None:
-    """Raises unless `row` is `{"id", "task", "input", "target"}` in the task's shapes."""
+    """Raises unless `row` has the task's shapes, and its target says nothing but what its input offers."""
+    found = fault(row, task) or task.astray(row)
+    if found:
+        raise DataError(f"{where}: {found}")
+
+
+def fault(row: Any, task: Task) -> str | None:
+    """Why `row` is not `{"id", "task", "input", "target"}` in the task's shapes, or None."""
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a row must be an object, not {type(row).__name__}")
+        return f"a row must be an object, not {type(row).__name__}"
     for field, kind in (("id", str), ("task", str), ("input", task.input_type)):
         if field not in row:
-            raise DataError(f"{where}: missing field `{field}`")
+            return f"missing field `{field}`"
         if not isinstance(row[field], kind):
-            raise DataError(f"{where}: `{field}` must be {kind.__name__}, not {type(row[field]).__name__}")
+            return f"`{field}` must be {kind.__name__}, not {type(row[field]).__name__}"
     if "target" not in row:
-        raise DataError(f"{where}: missing field `target`")
+        return "missing field `target`"
+    for field in ("seen", "cross"):  # What metrics are told apart by.
+        if not isinstance(row.get(field, True), bool):
+            return f"`{field}` must be true or false"
     if row["task"] != task.name:
-        raise DataError(f"{where}: task is `{row['task']}`, this run trains `{task.name}`")
-    fault = task.input_fault(row["input"])
-    if fault:
-        raise DataError(f"{where}: input breaks the task's schema: {fault}")
-    fault = task.fault(row["target"])
-    if fault:
-        raise DataError(f"{where}: target breaks the task's schema: {fault}")
+        return f"task is `{row['task']}`, this run trains `{task.name}`"
+    if found := task.input_fault(row["input"]):
+        return f"input breaks the task's schema: {found}"
+    if found := task.fault(row["target"]):
+        return f"target breaks the task's schema: {found}"
+    return None
 
 
 def _lines(path: Path) -> Iterator[bytes]:
+    """As they are told apart by line feeds alone: a text may have other separators in it."""
     try:
         with (gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
             yield from file

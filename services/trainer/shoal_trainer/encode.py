@@ -52,7 +52,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     choosers: dict[str, list[Row]] = {}
     rehearsed: dict[str, list[Row]] = {}
     for known in lesson.tasks:
-        rows = lesson.rehearsal[known.name]
+        rows = _sayable(known, lesson.rehearsal[known.name])
         kept = min(CHOOSERS, len(rows) // 5)
         choosers[known.name], rehearsed[known.name] = rows[:kept], rows[kept:]
     choosers[task.name] = [row for i, old in enumerate(choosers[task.name]) for row in (old, taught[i % len(taught)])] or taught
@@ -70,6 +70,14 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     card = tomllib.loads((version / "card.toml").read_text())
     how = {"from": f"{card['name']}@{card['version']}", "way": way, "rate": recipe.rate, "seed": lesson.seed, **ran}
     return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {name: len(rows) for name, rows in rehearsed.items()}}
+
+
+def _sayable(task: Task, rows: list[Row]) -> list[Row]:
+    """Those whose answers the version can give: what it has no label for, it could not have forgotten."""
+    kept = [row for row in rows if not task.unsaid(row)]
+    if not kept:
+        raise LessonError(f"no training row of `{task.name}` has an answer that the active version could give: it was trained on other data, and needs a first training on these")
+    return kept
 
 
 def _batch_rows(version: Path) -> int:

@@ -2,7 +2,7 @@
 
 Anybody who can reach the mesh can say that an answer was wrong, so a correction is a claim, not a fact. Five kinds are set aside:
 
-- `schema`: input or target has not the task's shape.
+- `schema`: a line is no JSON object in UTF-8, or input or target has not the task's shape.
 - `unsayable`: the target holds what the task's form could never say of this input; learned from, it would teach to invent.
 - `contradiction`: one input, several targets. Nobody here can tell who is right, so all of them wait for a person.
 - `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from . import data, near, score
 from .tasks import Row, Task
@@ -23,6 +24,7 @@ from .tasks import Row, Task
 # Of one source in one retraining. Corrections are three in ten of what is learned from (see `generate`), so a hundred rows are as many as a
 # careful person writes in a morning, and too few for one hand to be most of a busy mesh's lessons.
 MOST = 100
+SHOWN = 200  # Bytes of a line that is no row.
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,28 @@ class Sorted:
         return dict(Counter(row["reason"] for row in self.quarantined))
 
 
+def read(path: Path) -> tuple[list[Row], list[Row]]:
+    """The rows of a file, each with the `line` that it stands on; and the lines that are no rows, in quarantine: one of them must not keep the
+    others from being learned."""
+    try:
+        lines = path.read_bytes().split(b"\n")  # And by nothing else: U+2028 and its like may stand in a text.
+    except OSError as error:
+        raise data.DataError(f"{path}: cannot be read: {error}") from None
+    rows, broken = [], []
+    for number, raw in enumerate(lines, 1):
+        if not raw.strip():
+            continue
+        try:
+            row = data.parse(raw)
+            if not isinstance(row, dict):
+                raise ValueError(f"a row must be an object, not {type(row).__name__}")
+            rows.append({**row, "line": number})
+        except ValueError as error:
+            text = raw[:SHOWN].decode("utf-8", "replace")
+            broken.append({"id": f"line {number}", "line": number, "text": text, "reason": "schema", "why": str(error)})
+    return rows, broken
+
+
 def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
     """Sorts `rows`, oldest first, as an export writes them."""
     found = Sorted()
@@ -47,7 +71,7 @@ def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
 
     formed = []
     for row in (_read(row, task) for row in rows):
-        fault = _shape(row, task)
+        fault = data.fault(row, task)
         unsaid = None if fault else task.unsaid(row)
         if fault:
             aside(row, "schema", fault)
@@ -106,14 +130,6 @@ def _read(row: Row, task: Task) -> Row:
         if meant is not None and not task.fault(meant):
             return {**row, "target": meant}
     return row
-
-
-def _shape(row: Row, task: Task) -> str | None:
-    try:
-        data.check(row, task, str(row.get("id", "a row")))
-    except data.DataError as error:
-        return str(error)
-    return None
 
 
 def _said(row: Row) -> str:

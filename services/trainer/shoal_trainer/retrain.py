@@ -30,6 +30,7 @@ from .split import Split, apart, split
 
 KINDS = {"generate": "shoal_trainer.generate", "tag": "shoal_trainer.encode", "classify": "shoal_trainer.encode", "fill": "shoal_trainer.encode"}
 REFUSED = 3
+SHOWN = 10  # Of the rows in quarantine, on standard error.
 
 
 def retrain(args: argparse.Namespace) -> int:
@@ -47,12 +48,18 @@ def retrain(args: argparse.Namespace) -> int:
     for each in served:
         if files:
             each.learn(rehearsal[each.name])
-        each.recall(_form(version, card, each.name))
+        each.recall(_form(version, card, each.name), _heads(version, card))
 
-    found = quarantine.sort(_corrections(args.corrections), task, args.most_per_source)
+    rows, broken = quarantine.read(args.corrections)
+    found = quarantine.sort(rows, task, args.most_per_source)
+    found.quarantined.extend(broken)
     args.work.mkdir(parents=True, exist_ok=True)
-    (args.work / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined))
+    (args.work / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined), encoding="utf-8")
     _say(f"{len(found.clean)} corrections to learn from, {len(found.quarantined)} in quarantine {found.reasons or ''}".rstrip())
+    for row in sorted(found.quarantined, key=lambda row: row["line"])[:SHOWN]:
+        _say(f"{args.corrections}:{row['line']}: {row['reason']}: {row['why']}")
+    if len(found.quarantined) > SHOWN:
+        _say(f"and {len(found.quarantined) - SHOWN} more, in {args.work / 'quarantine.jsonl'}")
     report: dict[str, Any] = {
         "task": args.task,
         "model": manifest["name"],
@@ -119,22 +126,15 @@ def _turn(kind: str, version: Path, lesson: Lesson, sides: Split, work: Path) ->
     return verdict
 
 
-def _corrections(path: Path) -> list[tasks.Row]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise data.DataError(f"{path}:{number}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise data.DataError(f"{path}:{number}: a row must be an object, not {type(row).__name__}")
-        rows.append(row)
-    return rows
-
-
 def _form(version: Path, card: dict[str, Any], task: str) -> dict[str, str]:
     names = card.get("output", {}).get(task, {})
     return {name: (version / name).read_text() for name in names.values()}
+
+
+def _heads(version: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """What the version's weights have places for; see `Task.recall`."""
+    slots, labels = version / "slots.json", card.get(card["kind"], {}).get("labels")
+    return (json.loads(slots.read_text()) if slots.is_file() else {}) | ({"labels": labels} if labels is not None else {})
 
 
 def _pair(figures: gate.Figures) -> dict[str, float]:

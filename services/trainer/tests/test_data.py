@@ -9,6 +9,8 @@ import pytest
 
 from shoal_trainer import data, tasks
 
+METHODS = {"S": {"F": ["n"], "H": ["n"]}}
+SAID = [{"speaker": "user", "text": "2"}]
 GOOD = json.dumps({"id": "a", "task": "tool_call", "input": "play jazz", "target": {"tool": "PlayMusic", "arguments": {"genre": "jazz"}}}).encode()
 
 
@@ -29,6 +31,8 @@ def write(folder: Path, lines: list[bytes]) -> Path:
         (b'{"id": "b", "task": "tool_call", "input": "x", "target": {"tool": "T"}}', 'must be {"tool"'),
         (b'{"id": "\xff"}', "not UTF-8"),
         (b'{"id": ', "not JSON"),
+        (b"[" * 100_000, "nested deeper"),
+        (b'{"id": "b", "seen": 1, "task": "tool_call", "input": "x", "target": {"tool": "T", "arguments": {}}}', "`seen` must be true or false"),
         (b"[1]", "must be an object, not list"),
     ],
 )
@@ -50,6 +54,11 @@ def test_a_broken_row_is_refused_with_its_file_and_line(tmp_path: Path, bad: byt
         ("summarize", {"methods": {}, "dialogue": [{"speaker": "robot", "text": "x"}]}, [], "`dialogue`"),
         ("route", "x", "", "must be a label"),
         ("plan", "x", [{"task": "tool_call", "input": "a\nb"}], "one line"),
+        ("compose", {"service": "S", "acts": [{"act": "INFORM", "slot": "n", "values": [4]}]}, "It is 4.", "act 0"),
+        ("summarize", {"methods": METHODS, "dialogue": SAID}, [{"service": "S", "method": "F", "parameters": {"n": 2}}], "must be text"),
+        ("summarize", {"methods": METHODS, "dialogue": SAID}, [{"service": "S", "method": "G", "parameters": {}}], "no method `S.G` is in the input"),
+        ("episode", {"methods": METHODS, "turns": ["2"]}, [{"service": "S", "method": "F", "parameters": {"m": "2"}}], "no parameter `m`"),
+        ("extract", {"slots": ["a"], "service": "S", "system": "", "user": "x"}, {"b": "x"}, "no slot `b` is in the input"),
     ],
 )
 def test_an_input_or_a_target_of_the_wrong_shape_is_refused_by_its_task(tmp_path: Path, task: str, given: object, target: object, said: str) -> None:
@@ -76,3 +85,21 @@ def test_a_data_error_ends_the_command_with_one_line_before_training(tmp_path: P
     command = [sys.executable, "-m", "shoal_trainer", "train", "--task", "tool_call", "--data", str(tmp_path), "--from", "scratch", "--out", str(tmp_path / "m")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 65 and "tool_call.train.jsonl:2: missing field `id`" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_only_a_corpus_records_no_metric_needs() -> None:
+    episode, plan = tasks.KNOWN["episode"](), tasks.KNOWN["plan"]()
+    calls = [{"service": "S", "method": "F", "parameters": {"n": "2"}}, {"service": "S", "method": "H", "parameters": {"n": "${1.n}"}}]
+    row = {"id": "a", "task": "episode", "input": {"methods": METHODS, "turns": ["2"]}, "target": calls}
+    data.check(row, episode, "x:1")
+    said = episode.read(episode.say(calls))
+    assert episode.metrics([(row, calls, said)]) == {"score": 1.0, "nodes_f1": 1.0, "edges_f1": 1.0, "cross": None} and episode.right(row, said)
+    for wrong in ("${1.m}", "2", "${2.n}"):
+        other = [said[0], {**said[1], "parameters": {"n": wrong}}]
+        assert episode.metrics([(row, calls, other)])["score"] == 0.0 and not episode.right(row, other), wrong
+    recorded = [{**calls[0], "result": {"n": "2"}}, calls[1]]
+    assert episode.right({**row, "target": recorded}, [said[0], {**said[1], "parameters": {"n": "2"}}]), "it is what the call returned"
+    steps = [{"task": "tool_call", "input": "play jazz"}]
+    row = {"id": "a", "task": "plan", "input": "play jazz", "target": steps}
+    data.check(row, plan, "x:1")
+    assert plan.metrics([(row, steps, plan.read(plan.say(steps)))]) == {"splits": 1.0} and plan.metrics([(row, steps, None)]) == {"splits": 0.0}

@@ -260,7 +260,9 @@ def test_a_filler_is_trained_exported_in_int8_and_taken_over_by_another_task(tmp
     done = run("retrain", "--task", "episode", "--corrections", corrected, "--specialist", both, "--data", tmp_path, "--work", tmp_path / "work", "--steps", "3", "--dev-rows", "10")
     assert done.returncode in (0, 3), done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report["corrections"] == 12 and report["to_version"] == 2 and (done.returncode == 0) == report["accepted"], report
+    # Of 60 rows it knows few values: half of these hold a date, say, that stands nowhere and is not among them.
+    assert report["corrections"] == 6 and report["reasons"] == {"unsayable": 6}, report
+    assert report["to_version"] == 2 and (done.returncode == 0) == report["accepted"], report
     second = tomllib.loads((tmp_path / "summarize" / "1" / "card.toml").read_text())
     assert len(second["training"]["runs"]) == 2 and second["fill"]["summarize"]["turns"] == "dialogue" and not second["fill"]["summarize"]["references"]
 

@@ -53,8 +53,13 @@ class Task:
     def learn(self, rows: list[Row]) -> None:
         """Takes from the training rows what the form and the variants need."""
 
-    def recall(self, files: dict[str, str]) -> None:
-        """Takes over a version's form, after `learn`: a retraining must not narrow it to what its own rows happen to hold."""
+    def astray(self, row: Row) -> str | None:
+        """What of the row's target its own input does not offer, or None; both have been checked. No training could make sense of it."""
+        return None
+
+    def recall(self, files: dict[str, str], heads: dict[str, Any] | None = None) -> None:
+        """Takes over a version's form, after `learn`: a retraining must not narrow it to what its own rows happen to hold, nor widen it to what
+        its weights have no place for. `heads` says what these are: `labels` of a tagger or a classifier, `values` and `slots` of a filler."""
         self.kept = files
 
     def unsaid(self, row: Row) -> str | None:
@@ -133,11 +138,38 @@ class Task:
         return getattr(score, self.name)(judged)
 
 
+DEEPEST = 64  # Levels of JSON that are read: what walks over a value afterwards goes down with it, and Python only so far.
+
+
+def loads(text: str) -> Any:
+    """JSON of whole characters and a bounded depth. Raises ValueError for anything else: half of a surrogate pair can be escaped, and neither
+    written nor tokenized."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    if text.count("[") + text.count("{") > DEEPEST or "\\ud" in text.lower():
+        _look_through(value)
+    return value
+
+
+def _look_through(value: Any) -> None:
+    waiting = [(value, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError("half of a surrogate pair")
+        if isinstance(value, (dict, list)):
+            if depth == DEEPEST:
+                raise ValueError(f"nested deeper than {DEEPEST} levels")
+            waiting += [(v, depth + 1) for v in ([*value, *value.values()] if isinstance(value, dict) else value)]
+
+
 def parse(text: str) -> Any:
     """JSON, or None."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return loads(text)
+    except ValueError:
         return None
 
 

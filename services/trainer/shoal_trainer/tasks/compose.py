@@ -41,6 +41,10 @@ class Compose(Task):
         acts = given.get("acts")
         if not isinstance(acts, list) or not acts or not all(isinstance(a, dict) and isinstance(a.get("act"), str) for a in acts):
             return '`acts` must be a list of {"act", "slot", "values"}'
+        for i, act in enumerate(acts):
+            values = act.get("values", [])
+            if not isinstance(act.get("slot") or "", str) or not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+                return f"act {i}: `slot` must be text, and `values` a list of texts where it has any"
         return None if isinstance(given.get("service"), str) else "`service` must be text"
 
     def fault(self, target: Any) -> str | None:

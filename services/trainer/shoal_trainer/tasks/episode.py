@@ -6,14 +6,17 @@ import random
 import re
 from typing import Any, Iterable
 
+from .. import score
 from ..encoder.fill.asked import Call, Reference, Way
 from . import forms
-from .base import SGD, Row, Task
+from .base import SGD, Row, Task, loads
+from .literals import Literals
 from .vary import Pools, swap
 
-CALL = re.compile(r"(\d+)\. (\w+)\.(\w+)\((.*)\)")
-ARGUMENT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\$\d+\.\w+)(?:, |$)')
-REFERENCE = re.compile(r"\$\{(\d+)\.(\w+)\}")
+# Numbers are of so many digits as score.py reads: of thousands Python makes none.
+CALL = re.compile(r"([0-9]{1,4})\. (\w+)\.(\w+)\((.*)\)")
+ARGUMENT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\$[0-9]{1,4}\.\w+)(?:, |$)')
+REFERENCE = re.compile(r"\$\{([0-9]{1,4})\.(\w+)\}")
 
 # Names of methods and parameters come from the request; a value is free, since people say "tomorrow" where a call wants a date.
 GRAMMAR = (
@@ -43,7 +46,8 @@ ANSWER = """\
 def check_methods(given: Any) -> str | None:
     """Why an input has no methods, or None."""
     methods = given.get("methods")
-    if not isinstance(methods, dict) or not all(isinstance(m, dict) and all(isinstance(p, list) for p in m.values()) for m in methods.values()):
+    lists = [p for m in methods.values() for p in (m.values() if isinstance(m, dict) else [None])] if isinstance(methods, dict) else [None]
+    if not all(isinstance(p, list) and all(isinstance(name, str) for name in p) for p in lists):
         return "`methods` must be {service: {method: [parameter, ...]}}"
     return None
 
@@ -57,6 +61,22 @@ def unknown(calls: list[dict[str, Any]], methods: dict[str, dict[str, list[str]]
         for name in call["parameters"]:
             if name not in parameters:
                 return f"`{call['service']}.{call['method']}` has no parameter `{name}` in the input"
+    return None
+
+
+def twice(calls: list[dict[str, Any]]) -> str | None:
+    """The first method that is called a second time, or None: a filler says of each whether it is called, and has no place for another."""
+    names = [f"{call['service']}.{call['method']}" for call in calls]
+    return next((f"`{name}` is called twice" for i, name in enumerate(names) if name in names[:i]), None)
+
+
+def dangling(calls: list[dict[str, Any]]) -> str | None:
+    """The first reference to no call before its own, or None."""
+    for place, call in enumerate(calls, 1):
+        for name, value in call["parameters"].items():
+            whole = REFERENCE.fullmatch(value)
+            if whole and not 1 <= int(whole[1]) < place:
+                return f"`{name}` of call {place} refers to call {whole[1]}, which is not before it"
     return None
 
 
@@ -100,6 +120,7 @@ class Episode(Task):
 
     def __init__(self) -> None:
         self.pools = Pools()
+        self.literals = Literals()
 
     def input_fault(self, given: Any) -> str | None:
         turns = given.get("turns")
@@ -115,6 +136,11 @@ class Episode(Task):
                 return f'call {i} must be {{"service", "method", "parameters"}}'
             if not all(isinstance(v, str) for v in call["parameters"].values()):
                 return f"call {i}: every parameter must be text"
+            # References say ids, and what is written and decoded are places.
+            if type(call.get("id", i + 1)) is not int or call.get("id", i + 1) != i + 1:
+                return f"call {i}: `id` must be {i + 1}, its place, or left out"
+            if not isinstance(call.get("result", {}), dict):
+                return f"call {i}: `result` must be an object"
         return None
 
     def learn(self, rows: list[Row]) -> None:
@@ -122,6 +148,11 @@ class Episode(Task):
             for kind, value in self._values(row):
                 self.pools.add(kind, [value])
         self.pools.close()
+        self.literals.learn(row["target"] for row in rows)
+
+    def recall(self, files: dict[str, str], heads: dict[str, Any] | None = None) -> None:
+        super().recall(files, heads)
+        self.literals.recall(heads or {})
 
     @staticmethod
     def _values(row: Row) -> list[tuple[str, str]]:
@@ -129,8 +160,12 @@ class Episode(Task):
         found = [(key, v) for call in row["target"] for key, v in call["parameters"].items()]
         return [(key, v) for key, v in found if len(v) > 2 and not REFERENCE.search(v) and v in said]
 
-    def unsaid(self, row: Row) -> str | None:
+    def astray(self, row: Row) -> str | None:
         return unknown(row["target"], row["input"]["methods"])
+
+    def unsaid(self, row: Row) -> str | None:
+        calls, said = row["target"], " ".join(row["input"]["turns"])
+        return self.astray(row) or twice(calls) or dangling(calls) or self.literals.unsaid(calls, said, lambda value: not REFERENCE.fullmatch(value))
 
     def say(self, target: Any) -> str:
         def argument(key: str, value: str) -> str:
@@ -152,7 +187,7 @@ class Episode(Task):
             parameters = {}
             for key, value in ARGUMENT.findall(m[4]):
                 try:
-                    parameters[key] = json.loads(value).replace("$$", "$") if value.startswith('"') else "${" + value[1:] + "}"
+                    parameters[key] = loads(value).replace("$$", "$") if value.startswith('"') else "${" + value[1:] + "}"
                 except ValueError:
                     return None
             calls.append({"id": int(m[1]), "service": m[2], "method": m[3], "parameters": parameters})
@@ -194,6 +229,24 @@ class Episode(Task):
 
     def right(self, row: Row, output: Any) -> bool:
         """Right if every call, with its references filled from what was recorded, is the recorded one: score.py's `score`."""
-        judged = dict(row)
-        judged["cross"] = row.get("cross", False)
-        return output is not None and self.metrics([(judged, row["target"], output)])["score"] == 1.0 if all("result" in c for c in row["target"]) else super().right(row, output)
+        return output is not None and self.metrics([(row, row["target"], output)])["score"] == 1.0
+
+    def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
+        """Of rows, too, that do not say what a call returned, or whether they are `cross`: corrections, and what else no corpus recorded."""
+        return super().metrics([({"cross": False, **row}, [_recorded(call, place) for place, call in enumerate(target, 1)], output) for row, target, output in judged])
+
+
+class _Unrecorded(dict[str, Any]):
+    """What a call returned that was never made: every field is itself, the same where the same is referred to and nowhere else."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """A list, which no literal is."""
+        return [self._name, field]
+
+
+def _recorded(call: dict[str, Any], place: int) -> dict[str, Any]:
+    return {"id": place, "result": _Unrecorded(score.name(call)), **call}

@@ -68,6 +68,7 @@ class Extract(Task):
     def __init__(self) -> None:
         self.pools = Pools()
         self.slots: set[str] = set()
+        self.known: frozenset[str] | None = None  # Slots that a version has labels for; None: any.
 
     def input_fault(self, given: Any) -> str | None:
         if not isinstance(given.get("slots"), list) or not given["slots"] or not all(isinstance(s, str) for s in given["slots"]):
@@ -87,10 +88,20 @@ class Extract(Task):
                 self.pools.add(slot, [value])
         self.pools.close()
 
+    def recall(self, files: dict[str, str], heads: dict[str, Any] | None = None) -> None:
+        super().recall(files, heads)
+        if heads and "labels" in heads:
+            self.known = frozenset(heads["labels"])
+
+    def astray(self, row: Row) -> str | None:
+        return next((f"no slot `{slot}` is in the input" for slot in row["target"] if slot not in row["input"]["slots"]), None)
+
     def unsaid(self, row: Row) -> str | None:
+        if stray := self.astray(row):
+            return stray
         for slot, value in row["target"].items():
-            if slot not in row["input"]["slots"]:
-                return f"no slot `{slot}` is in the input"
+            if self.known is not None and slot not in self.known:
+                return f"the version has no label for slot `{slot}`: it takes a first training to get one"
             if not forms.holds(row["input"]["user"], value):
                 return f"`{value}` is no run of the turn's words"
         return None

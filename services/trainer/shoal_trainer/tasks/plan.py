@@ -115,5 +115,5 @@ class Plan(Task):
         return {**row, "input": goal, "target": steps}
 
     def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
-        """Only `splits`: the whole score needs tool_call behind the planner, and is `shoal eval plan`'s."""
-        return {"splits": super().metrics(judged)["splits"]}
+        """Only `splits`: the whole score needs tool_call behind the planner, and is `shoal eval plan`'s. So steps need no `output` here."""
+        return {"splits": super().metrics([(row, [{"output": None, **step} for step in target], output) for row, target, output in judged])["splits"]}

@@ -27,6 +27,11 @@ class Route(Task):
     def learn(self, rows: list[Row]) -> None:
         self.names = sorted({row["target"] for row in rows})
 
+    def recall(self, files: dict[str, str], heads: dict[str, Any] | None = None) -> None:
+        super().recall(files, heads)
+        if heads and "labels" in heads:
+            self.names = list(heads["labels"])
+
     def unsaid(self, row: Row) -> str | None:
         return f"no label `{row['target']}` is in the form" if self.names and row["target"] not in self.names else None
 

@@ -9,7 +9,8 @@ from .. import score
 from ..encoder.fill.asked import Call, Way
 from . import forms
 from .base import SGD, Row, Task, parse
-from .episode import check_methods, shuffled, unknown
+from .episode import check_methods, shuffled, twice, unknown
+from .literals import Literals
 from .vary import Pools, swap
 
 GRAMMAR = (
@@ -51,6 +52,7 @@ class Summarize(Task):
 
     def __init__(self) -> None:
         self.pools = Pools()
+        self.literals = Literals()
 
     def input_fault(self, given: Any) -> str | None:
         turns = given.get("dialogue")
@@ -63,6 +65,8 @@ class Summarize(Task):
         for i, call in enumerate(target):
             if not isinstance(call, dict) or not all(isinstance(call.get(k), t) for k, t in (("service", str), ("method", str), ("parameters", dict))):
                 return f'call {i} must be {{"service", "method", "parameters"}}'
+            if not all(isinstance(v, str) for v in call["parameters"].values()):
+                return f"call {i}: every parameter must be text"
         return None
 
     def learn(self, rows: list[Row]) -> None:
@@ -70,14 +74,23 @@ class Summarize(Task):
             for kind, value in self._values(row):
                 self.pools.add(kind, [value])
         self.pools.close()
+        self.literals.learn(row["target"] for row in rows)
+
+    def recall(self, files: dict[str, str], heads: dict[str, Any] | None = None) -> None:
+        super().recall(files, heads)
+        self.literals.recall(heads or {})
 
     @staticmethod
     def _values(row: Row) -> list[tuple[str, str]]:
         said = "\n".join(t["text"] for t in row["input"]["dialogue"])
         return [(key, v) for call in row["target"] for key, v in call["parameters"].items() if len(v) > 2 and v in said]
 
-    def unsaid(self, row: Row) -> str | None:
+    def astray(self, row: Row) -> str | None:
         return unknown(row["target"], row["input"]["methods"])
+
+    def unsaid(self, row: Row) -> str | None:
+        said = " ".join(turn["text"] for turn in row["input"]["dialogue"])
+        return self.astray(row) or twice(row["target"]) or self.literals.unsaid(row["target"], said)
 
     def say(self, target: Any) -> str:
         calls = [{"service": c["service"], "method": c["method"], "parameters": c["parameters"]} for c in target]

@@ -72,8 +72,8 @@ class ToolCall(Task):
         self.pools.close()
         self.arguments = {tool: [k for k, _ in sorted(seen[tool].items(), key=lambda kv: (-kv[1], kv[0]))] for tool in sorted(seen)}
 
-    def recall(self, files: dict[str, str]) -> None:
-        super().recall(files)
+    def recall(self, files: dict[str, str], heads: dict[str, Any] | None = None) -> None:
+        super().recall(files, heads)
         schema = parse(files.get("tool_call.schema.json", ""))
         if isinstance(schema, dict):
             calls = [call["properties"] for call in schema["anyOf"]]
