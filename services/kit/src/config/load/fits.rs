@@ -78,24 +78,26 @@ pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
             ));
         }
         threads(specialist).map_err(|(field, said)| (key(field), said))?;
-        if let Some(bad) = specialist.endpoints.iter().find(|e| !is_url(e)) {
-            return Err((key("endpoints"), format!("`{bad}` is not http://host:port")));
+        for endpoint in &specialist.endpoints {
+            plain(endpoint).map_err(|said| (key("endpoints"), format!("`{endpoint}` {said}")))?;
         }
     }
     for (name, endpoint) in &config.endpoint {
-        if !is_url(&endpoint.base_url) || endpoint.model.is_empty() || endpoint.max_in_flight == 0 {
+        // The one door that is spoken to through TLS, and by HTTP instead of gRPC.
+        let spoken = matches!(scheme(&endpoint.base_url).as_deref(), Some("http" | "https"));
+        if !spoken || endpoint.model.is_empty() || endpoint.max_in_flight == 0 {
             return Err((
                 format!("endpoint.{name}"),
-                "needs base_url (http://host:port/v1), model, and max_in_flight of at least 1".into(),
+                "needs base_url (http://host:port/v1 or https://host/v1), model, and max_in_flight of at least 1"
+                    .into(),
             ));
         }
     }
     for (name, server) in &config.tools {
-        if !is_url(&server.endpoint) || server.max_in_flight == 0 {
-            return Err((
-                format!("tools.{name}.endpoint"),
-                "must be http://host:port, with max_in_flight of at least 1".into(),
-            ));
+        let key = |field: &str| format!("tools.{name}.{field}");
+        plain(&server.endpoint).map_err(|said| (key("endpoint"), format!("`{}` {said}", server.endpoint)))?;
+        if server.max_in_flight == 0 {
+            return Err((key("max_in_flight"), "must be at least 1".into()));
         }
     }
     intents(config)?;
@@ -120,11 +122,16 @@ pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
             ));
         }
     }
-    if !config.gateway.feedback.is_empty() && !is_url(&config.gateway.feedback) {
-        return Err((
-            "gateway.feedback".into(),
-            "must be http://host:port, or empty to keep no outcomes".into(),
-        ));
+    let feedback = &config.gateway.feedback;
+    if !feedback.is_empty() {
+        plain(feedback).map_err(|said| {
+            let said = format!("`{feedback}` {said}; leave it empty to keep no outcomes");
+            ("gateway.feedback".into(), said)
+        })?;
+    }
+    // The exporter would end every process that starts, and name a feature of its own.
+    if let Some(endpoint) = &config.telemetry.otlp_endpoint {
+        plain(endpoint).map_err(|said| ("telemetry.otlp_endpoint".into(), format!("`{endpoint}` {said}")))?;
     }
     Ok(())
 }
@@ -151,9 +158,24 @@ fn threads(specialist: &Specialist) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn is_url(text: &str) -> bool {
-    text.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+/// Scheme of a URL that names a host.
+fn scheme(text: &str) -> Option<String> {
+    let uri: http::Uri = text.parse().ok()?;
+    uri.host()?;
+    uri.scheme_str().map(str::to_owned)
+}
+
+/// Whether this is a door that gRPC reaches: no TLS is linked for it, and at https:// plaintext would be spoken all the same, to a
+/// server that does not answer it or, worse, does. What to say if not.
+fn plain(text: &str) -> Result<(), &'static str> {
+    match scheme(text).as_deref() {
+        Some("http") => Ok(()),
+        Some("https") => Err(
+            "asks for TLS, which shoal does not speak over gRPC: give http://host:port, and where the way there must be encrypted \
+             that of a proxy beside shoal that adds TLS",
+        ),
+        _ => Err("is not http://host:port"),
+    }
 }
 
 /// What an intent is for must be there, and each of its keys must have an effect.

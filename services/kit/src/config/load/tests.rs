@@ -59,12 +59,39 @@ fn values_out_of_range_are_refused_by_key() {
         ("[endpoint.big]\nbase_url = \"x\"\n", "endpoint.big"),
         ("[tools.t]\nendpoint = \"\"\n", "tools.t.endpoint"),
         (
+            "[tools.t]\nendpoint = \"http://h:1\"\nmax_in_flight = 0\n",
+            "tools.t.max_in_flight",
+        ),
+        ("[gateway]\nfeedback = \"h:1\"\n", "gateway.feedback"),
+        ("[telemetry]\notlp_endpoint = \"h:1\"\n", "telemetry.otlp_endpoint"),
+        (
             "[specialist.a]\nfolder = \"m\"\n[task.t]\nchain = [\"a\"]\nconfidence_threshold = 7.0\n",
             "task.t.confidence_threshold",
         ),
     ] {
         assert!(refusal(text).contains(key), "{text}: {}", refusal(text));
     }
+    // Nobody who wrote https:// is spoken to in plaintext.
+    for (text, key) in [
+        (
+            "[specialist.a]\nendpoints = [\"http://h:1\", \"https://h:2\"]\n",
+            "specialist.a.endpoints",
+        ),
+        ("[tools.t]\nendpoint = \"https://h:1\"\n", "tools.t.endpoint"),
+        ("[gateway]\nfeedback = \"https://h:1\"\n", "gateway.feedback"),
+        (
+            "[telemetry]\notlp_endpoint = \"https://h:1\"\n",
+            "telemetry.otlp_endpoint",
+        ),
+    ] {
+        let said = refusal(text);
+        assert!(
+            said.contains(key) && said.contains("TLS") && said.contains("http://host:port"),
+            "{text}: {said}"
+        );
+    }
+    let spoken = "[endpoint.big]\nbase_url = \"https://h/v1\"\nmodel = \"m\"\n";
+    assert!(layer(spoken, &[]).is_ok(), "TLS is spoken to an OpenAI endpoint");
 }
 
 #[test]
