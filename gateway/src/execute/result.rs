@@ -3,7 +3,7 @@ use crate::{
     error::Error,
     outcomes::outcome::Beyond,
     plans::Plan,
-    route::{Trail, trail::Way, walk::Answer},
+    route::{Trail, question::Finish, trail::Way, walk::Answer},
     tools::call::Told,
 };
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub(crate) struct About {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Got {
     pub(crate) value: Value,
+    /// Of a model's answer.
+    pub(crate) finish: Option<Finish>,
     pub(crate) target: String,
     pub(crate) endpoint: String,
     pub(crate) model: String,
@@ -45,6 +47,7 @@ impl Got {
                 escalated_from: trail.escalated_from(&answer.target),
             },
             value: answer.value,
+            finish: Some(answer.finish),
             target: answer.target,
             endpoint: answer.endpoint,
             model: answer.model,
@@ -110,6 +113,7 @@ pub(crate) fn result(plan: &Plan, about: &About, way: &Way, ended: &Ended<'_>) -
             result.output_json = got.value.to_string();
             result.timings = got.timings;
             result.confidence = got.confidence;
+            result.finish_reason = got.finish.map(|finish| finish.word().to_owned());
         }
         Ended::Failed(error) => result.fault = Some(error.fault()),
         Ended::Cancelled(fault) => result.fault = Some((*fault).clone()),

@@ -69,6 +69,8 @@ fn node(o: v1::Outcome) -> v1::NodeResult {
         elapsed: o.elapsed,
         depends_on: o.depends_on,
         outcome_id: o.outcome_id,
+        // No outcome tells it.
+        finish_reason: None,
     }
 }
 

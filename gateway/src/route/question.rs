@@ -130,10 +130,41 @@ impl fmt::Debug for Question {
     }
 }
 
+/// Why an answer ends where it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// It says all that it was to say.
+    #[default]
+    Stop,
+    /// The tokens that it may have, or the context, are used up.
+    Length,
+    /// The endpoint has left something out.
+    Filtered,
+}
+
+impl Finish {
+    /// In OpenAI's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Filtered => "content_filter",
+        }
+    }
+
+    /// Of an endpoint's word. Any other is of tools, for which nobody was asked, or of what somebody's door adds, and says that it
+    /// ended by itself.
+    pub(crate) fn of(word: &str) -> Self {
+        let known = [Self::Length, Self::Filtered];
+        known.into_iter().find(|f| f.word() == word).unwrap_or_default()
+    }
+}
+
 /// What a target said.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Said {
     pub(crate) text: String,
+    pub(crate) finish: Finish,
     pub(crate) usage: v1::Usage,
     pub(crate) timings: Option<v1::Timings>,
     pub(crate) confidence: Option<v1::Confidence>,

@@ -1,5 +1,5 @@
 //! A question on the wire to one replica of a specialist.
-use super::question::{Means, Question, Said};
+use super::question::{Finish, Means, Question, Said};
 use crate::telemetry;
 use futures::future::BoxFuture;
 use shoal_kit::{
@@ -7,7 +7,9 @@ use shoal_kit::{
     status::{self, Reason},
     telemetry::names,
 };
-use shoal_proto::v1::{self, generate_response::Event, specialist_service_client::SpecialistServiceClient};
+use shoal_proto::v1::{
+    self, generate_done::FinishReason, generate_response::Event, specialist_service_client::SpecialistServiceClient,
+};
 use shoal_stack::{Call, Error};
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -118,8 +120,13 @@ async fn generate(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
                 }
             }
             Some(Event::Done(done)) => {
+                let finish = match done.finish_reason() {
+                    FinishReason::Length => Finish::Length,
+                    FinishReason::Stop | FinishReason::Unspecified => Finish::Stop,
+                };
                 return Ok(Said {
                     text: done.text,
+                    finish,
                     usage: done.usage.unwrap_or_default(),
                     timings: done.timings,
                     confidence: done.confidence,
@@ -159,6 +166,7 @@ async fn classify(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
     };
     Ok(Said {
         text: best.name.clone(),
+        finish: Finish::Stop,
         usage: response.usage.unwrap_or_default(),
         timings: response.timings,
         confidence: Some(confidence),

@@ -4,7 +4,8 @@
 //! one that can be asked has nobody to hand over to: its doubt is told and its answer taken. And a doubted answer is better than
 //! none: if all who come after it fail, it is taken after all.
 use super::{
-    Input, Registry, Sink, Trail, budget::Budget, judge::Accept, pass::Obstacle, registry::Route, target::Target,
+    Input, Registry, Sink, Trail, budget::Budget, judge::Accept, pass::Obstacle, question::Finish, registry::Route,
+    target::Target,
 };
 use crate::{error::Error, schema::Schema, telemetry::Instruments};
 use shoal_proto::{
@@ -56,6 +57,7 @@ pub(crate) struct Ask<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) value: serde_json::Value,
+    pub(crate) finish: Finish,
     pub(crate) valid: Option<bool>,
     pub(crate) target: String,
     pub(crate) endpoint: String,

@@ -78,7 +78,12 @@ async fn complete(
     match answer::whole(&completion.plan).await {
         Ok(answer) => {
             let extra = answer.extra(&completion.plan);
-            Json(completion.head.whole(&answer.text, "stop", answer.usage(), extra)).into_response()
+            Json(
+                completion
+                    .head
+                    .whole(&answer.text, &answer.finish_reason, answer.usage(), extra),
+            )
+            .into_response()
         }
         Err(error) => openai::refusal(&error.into()),
     }

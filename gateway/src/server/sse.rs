@@ -76,7 +76,7 @@ async fn write(
         if !rest.is_empty() {
             send(head.chunk(&json!({"content": rest}), &Value::Null)).await?;
         }
-        let mut last = head.chunk(&json!({}), &json!("stop"));
+        let mut last = head.chunk(&json!({}), &json!(answer.finish_reason));
         last["shoal"] = answer.extra(&completion.plan);
         send(last).await?;
         if include_usage {

@@ -1,5 +1,6 @@
 //! OpenAI's protocol over HTTP.
 use crate::support::{
+    endpoint::{Endpoint, completion},
     model::{Act, Model, Specialist, down, say},
     ms, until,
     world::{Mesh, World},
@@ -11,6 +12,7 @@ pub(crate) async fn served() -> (Specialist, Specialist, World) {
     let echo = Model::new("echo", "echo", |seen, _| match seen.prompt().as_str() {
         "hang" => Act::Hang,
         "json" => say("{ \"a\": 1 }"),
+        "long" => Act::Cut("once upon a".into()),
         "words" => Act::Pieces(
             ["one ", "two ", "three"]
                 .iter()
@@ -23,6 +25,7 @@ pub(crate) async fn served() -> (Specialist, Specialist, World) {
     .start();
     let planner = Model::new("planner", "plan", |seen, _| match seen.prompt().as_str() {
         "both" => say("1. echo: a\n2. echo: b"),
+        "long" => say("1. echo: long\n2. echo: b"),
         _ => say("1. echo: alone"),
     })
     .start();
@@ -172,6 +175,38 @@ async fn a_completion_is_streamed_as_it_is_decoded_where_nobody_can_take_over_an
     let mut body = chat("t", "x");
     body["stream"] = true.into();
     assert_eq!(chunks(&post(&world, &body).await.1).0, ["right"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_cut_at_its_length_says_so_whole_and_streamed_and_in_the_record() {
+    let (_echo, _planner, world) = served().await;
+    for model in ["echo", "shoal"] {
+        for (said, reason) in [("long", "length"), ("both", "stop")] {
+            let mut body = chat(model, said);
+            let whole: Value = serde_json::from_str(&post(&world, &body).await.1).expect("JSON");
+            assert_eq!(whole["choices"][0]["finish_reason"], reason, "{whole}");
+            let plan_id = whole["shoal"]["plan_id"].as_str().expect("a plan");
+            let node = world.record(plan_id).await.expect("known").nodes.pop().expect("a node");
+            let of_last = if model == "echo" { reason } else { "stop" };
+            assert_eq!(node.finish_reason.as_deref(), Some(of_last));
+            body["stream"] = true.into();
+            let (_, all, _) = chunks(&post(&world, &body).await.1);
+            let last = &all[all.len() - 1]["choices"][0]["finish_reason"];
+            assert_eq!(last, reason, "{all:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoints_reason_to_end_is_the_doors() {
+    let endpoint = Endpoint::start(|_, _| (200, completion("once upon a").replace("\"stop\"", "\"length\""))).await;
+    let world = Mesh::new()
+        .endpoint("large", &endpoint.base_url, |_| {})
+        .task("t", &["large"])
+        .start()
+        .await;
+    let whole: Value = serde_json::from_str(&post(&world, &chat("t", "x")).await.1).expect("JSON");
+    assert_eq!(whole["choices"][0]["finish_reason"], "length", "{whole}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

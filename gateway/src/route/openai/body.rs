@@ -1,5 +1,5 @@
 //! The bodies of a chat completion. Pure.
-use crate::route::question::{Input, Question, Said};
+use crate::route::question::{Finish, Input, Question, Said};
 use serde_json::{Map, Value, json};
 use shoal_proto::v1;
 
@@ -54,12 +54,15 @@ fn number(value: f32) -> Value {
 /// What the endpoint said. `price` is US dollars per million tokens: prompt, generated.
 pub(super) fn response(bytes: &[u8], price: (f64, f64)) -> Result<Said, String> {
     let body: Value = serde_json::from_slice(bytes).map_err(|e| format!("its answer is no JSON: {e}"))?;
-    let content = &body["choices"][0]["message"]["content"];
-    let text = content.as_str().ok_or("its answer has no choices[0].message.content")?;
+    let choice = &body["choices"][0];
+    let text = choice["message"]["content"]
+        .as_str()
+        .ok_or("its answer has no choices[0].message.content")?;
     let tokens = |name: &str| body["usage"][name].as_u64().unwrap_or(0);
     let (input_tokens, output_tokens) = (tokens("prompt_tokens"), tokens("completion_tokens"));
     Ok(Said {
         text: text.to_owned(),
+        finish: choice["finish_reason"].as_str().map(Finish::of).unwrap_or_default(),
         usage: v1::Usage {
             input_tokens,
             output_tokens,
@@ -145,6 +148,15 @@ mod tests {
         assert!((said.usage.cost_usd - 0.3).abs() < 1e-12, "{:?}", said.usage);
         assert_eq!(said.confidence.map(|c| c.score), Some(0.5));
         assert_eq!(said.timings.and_then(|t| t.queue).map(|d| d.nanos), Some(250_000_000));
+        for (word, finish) in [
+            (json!("length"), Finish::Length),
+            (json!("content_filter"), Finish::Filtered),
+            (json!("tool_calls"), Finish::Stop),
+            (json!(null), Finish::Stop),
+        ] {
+            let body = json!({"choices": [{"message": {"content": "hi"}, "finish_reason": word}]}).to_string();
+            assert_eq!(response(body.as_bytes(), (0.0, 0.0)).expect("read").finish, finish);
+        }
         for nonsense in [
             "",
             "{}",

@@ -71,6 +71,7 @@ impl Walk<'_> {
         };
         let answer = Answer {
             value,
+            finish: said.finish,
             valid,
             target: target.name.to_string(),
             endpoint: address.to_string(),

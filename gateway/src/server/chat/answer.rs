@@ -3,6 +3,7 @@ use crate::{
     admit::is_ahead,
     error::Error,
     plans::{Plan, record},
+    route::question::Finish,
     server::single,
 };
 use serde_json::{Map, Value, json};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 /// An answer, and what it took.
 pub(crate) struct Answer {
     pub(crate) text: String,
+    /// In OpenAI's word. Of several outputs, that of the first that does not end by itself: the whole lacks what that one lacks.
+    pub(crate) finish_reason: String,
     nodes: Vec<v1::NodeResult>,
     usage: v1::Usage,
 }
@@ -40,8 +43,13 @@ pub(crate) async fn whole(plan: &Arc<Plan>) -> Result<Answer, Error> {
             Value::Object(several.iter().map(output).collect::<Map<_, _>>()).to_string()
         }
     };
+    let reasons = steps.iter().filter_map(|n| n.finish_reason.as_deref());
+    let finish_reason = reasons.fold(Finish::Stop.word(), |first, next| {
+        if first == Finish::Stop.word() { next } else { first }
+    });
     Ok(Answer {
         text,
+        finish_reason: finish_reason.to_owned(),
         usage: record.usage.unwrap_or_default(),
         nodes: record.nodes,
     })

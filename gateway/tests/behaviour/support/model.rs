@@ -4,6 +4,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 use shoal_kit::status::Reason;
 use shoal_proto::v1::{
     self,
+    generate_done::FinishReason,
     generate_response::Event,
     specialist_service_server::{SpecialistService, SpecialistServiceServer},
 };
@@ -25,6 +26,8 @@ pub(crate) enum Act {
     Say(String, Duration, f64),
     /// Says pieces, each after a while.
     Pieces(Vec<(Duration, String)>, f64),
+    /// Says as much as it may, at once, and would have had more to say.
+    Cut(String),
     /// Never ends.
     Hang,
     /// Refuses.
@@ -238,10 +241,15 @@ fn confidence(score: f64) -> Option<v1::Confidence> {
     })
 }
 
-fn done(card: &v1::DescribeResponse, text: String, score: f64) -> Result<v1::GenerateResponse, Status> {
+fn done(
+    card: &v1::DescribeResponse,
+    text: String,
+    score: f64,
+    finish: FinishReason,
+) -> Result<v1::GenerateResponse, Status> {
     let done = v1::GenerateDone {
         text,
-        finish_reason: v1::generate_done::FinishReason::Stop.into(),
+        finish_reason: finish.into(),
         usage: Some(v1::Usage {
             input_tokens: 10,
             output_tokens: 5,
@@ -316,10 +324,11 @@ impl SpecialistService for Stub {
                 let broken = futures::stream::iter([delta(&piece), Err(Status::from_error("broken pipe".into()))]);
                 return Ok(Response::new(broken.boxed()));
             }
-            Act::Say(text, after, score) => (vec![(after, text)], score),
-            Act::Pieces(pieces, score) => (pieces, score),
+            Act::Say(text, after, score) => (vec![(after, text)], score, FinishReason::Stop),
+            Act::Pieces(pieces, score) => (pieces, score, FinishReason::Stop),
+            Act::Cut(text) => (vec![(Duration::ZERO, text)], 0.99, FinishReason::Length),
         };
-        let (pieces, score) = pieces;
+        let (pieces, score, finish) = pieces;
         let whole: String = pieces.iter().map(|p| p.1.as_str()).collect();
         let script = futures::stream::iter(pieces).then(|(after, piece)| async move {
             sleep(after).await;
@@ -329,7 +338,7 @@ impl SpecialistService for Stub {
             // All of it moves in here: naming a field alone would leave the rest outside.
             let mut running = running;
             running.1 = true;
-            done(&card, whole, score)
+            done(&card, whole, score, finish)
         });
         Ok(Response::new(script.chain(end).boxed()))
     }
