@@ -72,6 +72,7 @@ BAD = [
     ("compose", compose({"slot": "n", "values": 5}), "schema", "act 0: "),
     ("compose", compose({"slot": "n", "values": [4]}), "schema", "act 0: "),
     ("compose", compose({"slot": ["n"], "values": ["4"]}), "schema", "act 0: "),
+    ("compose", compose({"slot": [], "values": ["4"]}), "schema", "act 0: "),
     ("tool_call", b'{"id": "\xff"}', "schema", "not UTF-8 (byte 8)"),
     ("tool_call", b'{"id": ', "schema", "not JSON"),
     ("tool_call", b"[1]", "schema", "must be an object, not list"),

@@ -43,7 +43,7 @@ class Compose(Task):
             return '`acts` must be a list of {"act", "slot", "values"}'
         for i, act in enumerate(acts):
             values = act.get("values", [])
-            if not isinstance(act.get("slot") or "", str) or not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+            if not isinstance(act.get("slot"), (str, type(None))) or not isinstance(values, list) or not all(isinstance(v, str) for v in values):
                 return f"act {i}: `slot` must be text, and `values` a list of texts where it has any"
         return None if isinstance(given.get("service"), str) else "`service` must be text"
 
