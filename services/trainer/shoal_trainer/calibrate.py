@@ -1,7 +1,8 @@
 """From a model's log probabilities to a probability of being right, and to the threshold at which a node leaves for the larger tier.
 
 The card keeps the map as knots of a piecewise-linear function of one statistic; the specialist computes just that. The error of the map
-is measured on rows that it was not fitted on.
+is measured on rows that it was not fitted on. Coverage and accuracy of what is kept are not: they say where on the curve of these rows the
+threshold was put.
 """
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def threshold(points: list[tuple[float, float, float]]) -> tuple[float, float, f
 
 
 def table(statistics: list[dict[str, float]], right: list[bool]) -> dict[str, Any]:
-    """The card's `[calibration.TASK]`."""
+    """The card's `[calibration.TASK]`. `coverage` and `accuracy_kept` are of the rows that the threshold was chosen on: models/README.md has what they are
+    on others."""
     fitted = fit(statistics, right)
     points = curve([fitted(s) for s in statistics], right)
     coverage, accuracy, least = threshold(points)
