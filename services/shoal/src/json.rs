@@ -106,7 +106,7 @@ pub(crate) fn result(r: &v1::NodeResult) -> Value {
         "fault": fault(r.fault.as_ref()), "usage": usage(r.usage.as_ref()), "timings": timings,
         "confidence": confidence, "decisions": r.decisions.iter().map(decision).collect::<Vec<_>>(),
         "started_after": seconds(r.started_after.as_ref()), "elapsed": seconds(r.elapsed.as_ref()),
-        "depends_on": r.depends_on, "outcome_id": r.outcome_id,
+        "depends_on": r.depends_on, "outcome_id": r.outcome_id, "finish_reason": r.finish_reason,
     })
 }
 
