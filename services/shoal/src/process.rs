@@ -133,24 +133,32 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
             )));
         }
     };
-    // Before anything binds: what is wrong with a folder does not get better by being served.
-    let opened = task::blocking("model folder check", move || {
-        shoal_specialist::folder::Folder::open(&folder)
-    })
-    .await;
-    let folder = opened
-        .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
-        .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let specialist = config.budgeted(&specialist);
     let _telemetry = telemetry::init(name, &config.telemetry)?;
-    let library = crate::onnxruntime::locate(&config.onnxruntime).await?;
-    // What the library refuses (a provider that is not there, a model that it cannot load) is a matter of configuration too.
-    let loaded = shoal_specialist::load(folder, &specialist, &library.path).await;
-    let loaded = loaded.map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
+    // Before the load, which may take minutes, or for ever: whoever is told to leave before it serves leaves at once, and one that
+    // hangs in its load does not outlive its parent.
+    let shutdown = shutdown::signal(args.process.exit_with_parent);
+    let load = async {
+        // Before anything binds: what is wrong with a folder does not get better by being served.
+        let opened = task::blocking("model folder check", move || {
+            shoal_specialist::folder::Folder::open(&folder)
+        })
+        .await;
+        let folder = opened
+            .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
+            .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
+        let library = crate::onnxruntime::locate(&config.onnxruntime).await?;
+        // What the library refuses (a provider that is not there, a model that it cannot load) is a matter of configuration too.
+        let loaded = shoal_specialist::load(folder, &specialist, &library.path).await;
+        loaded.map_err(|e| Failure::usage(format!("specialist {name}: {e}")))
+    };
+    let Some(loaded) = shutdown.run_until_cancelled(Box::pin(load)).await else {
+        return Ok(());
+    };
+    let loaded = loaded?;
     // Behind others only now: a load that waits for what busy neighbours leave might never end.
     shoal_specialist::confine(&specialist).map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let bound = open(name, specialist.listen, specialist.http_listen, &args.process).await?;
-    let shutdown = shutdown::signal(args.process.exit_with_parent);
     // Boxed, as the gateway's.
     Ok(Box::pin(shoal_specialist::serve(
         name,

@@ -19,7 +19,7 @@ pub use up::UpArgs;
 pub(crate) use up::{show, up};
 
 use crate::exit::{Failure, Result};
-use futures::future;
+use futures::{StreamExt as _, future, stream::FuturesUnordered};
 use keeper::{Keeper, Logs, Outside};
 use shoal_kit::config::MeshConfig;
 use std::{
@@ -92,12 +92,13 @@ impl Mesh {
             keepers: Vec::new(),
             run,
         };
-        mesh.bring_up(options.verbose, cancel).await
+        let outside = mesh.outside(options.verbose)?;
+        mesh.bring_up(outside, cancel).await
     }
 
-    async fn bring_up(mut self, verbose: bool, cancel: CancellationToken) -> Result<Self> {
+    async fn bring_up(mut self, outside: Outside, cancel: CancellationToken) -> Result<Self> {
         let started = tokio::select! {
-            started = tokio::time::timeout(START, self.start_all(verbose)) => started,
+            started = tokio::time::timeout(START, self.start_all(&outside)) => started,
             () = cancel.cancelled() => Ok(Err(Failure::refused("stopped before every process was healthy"))),
         };
         let failure = match started {
@@ -112,7 +113,7 @@ impl Mesh {
         Err(failure)
     }
 
-    async fn start_all(&mut self, verbose: bool) -> Result<()> {
+    async fn start_all(&mut self, outside: &Outside) -> Result<()> {
         let processes = layout::processes(&self.config);
         let (gateway, others): (Vec<Process>, Vec<Process>) =
             processes.into_iter().partition(|p| p.kind == Kind::Gateway);
@@ -123,13 +124,15 @@ impl Mesh {
             .collect();
 
         let file = self.write_config("backends.toml")?;
-        let outside = self.outside(verbose)?;
+        let order: Vec<String> = others.iter().map(|p| p.name.clone()).collect();
         let starts = others
             .into_iter()
             .map(|p| Keeper::start(p, file.clone(), outside.clone()));
-        // All are awaited, so that those which did start are in `keepers` and are ended again.
+        // Each is in `keepers` as soon as it runs, so that it is ended again if another fails, or if all of this is given up while
+        // others still start; those are killed with their futures.
+        let mut starts: FuturesUnordered<_> = starts.collect();
         let mut failed = None;
-        for (kind, started) in future::join_all(starts).await {
+        while let Some((kind, started)) = starts.next().await {
             match started {
                 Ok(keeper) => self.keepers.push((kind, keeper)),
                 Err(failure) => failed = failed.or(Some(failure)),
@@ -138,6 +141,9 @@ impl Mesh {
         if let Some(failure) = failed {
             return Err(failure);
         }
+        // People read them in the order of the configuration, not in that of becoming healthy.
+        self.keepers
+            .sort_by_key(|(_, keeper)| order.iter().position(|name| name == keeper.name()));
         let known = self.keepers.iter().map(|(_, k)| (k.name().to_owned(), k.addresses()));
         self.addresses = known.collect();
         for (name, now) in &self.addresses {
@@ -223,3 +229,6 @@ fn sweep(data: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

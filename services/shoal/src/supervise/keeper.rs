@@ -3,6 +3,7 @@
 //! ```text
 //! starting --healthy--> running --ends--> pausing --> starting (same addresses) ...
 //!     \--ends or never healthy--> Err (first start only)           any --stop--> stdin closed, waited for, killed
+//!     \--nobody waits for it any more--> killed
 //! ```
 use super::{
     Backoff,
@@ -24,7 +25,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 /// How long past its own drain time a child may take before it is killed.
@@ -60,7 +61,8 @@ pub(super) enum Logs {
 pub(super) struct Keeper {
     name: String,
     addresses: Addresses,
-    stop: CancellationToken,
+    /// Dropped, it tells the process to leave: a mesh that nobody stops is not kept alive by its keepers.
+    stop: DropGuard,
     watch: JoinHandle<()>,
 }
 
@@ -96,9 +98,13 @@ impl Keeper {
             .and_then(|log| Some(fs::metadata(log).ok()?.len()))
             .unwrap_or(0);
         let (mut child, lifeline) = start.spawn()?;
+        let mut starting = Starting {
+            child: &mut child,
+            healthy: false,
+        };
         let announced = tokio::select! {
-            announced = start.announced(child.id()) => announced,
-            status = child.wait() => return Err(start.died(status.ok())),
+            announced = start.announced(starting.child.id()) => announced,
+            status = starting.child.wait() => return Err(start.died(status.ok())),
         };
         // A restart takes the same addresses: others have been told.
         start.process.addresses = Addresses {
@@ -107,15 +113,17 @@ impl Keeper {
         };
         tokio::select! {
             () = ready::healthy(announced.grpc) => {}
-            status = child.wait() => return Err(start.died(status.ok())),
+            status = starting.child.wait() => return Err(start.died(status.ok())),
         }
+        starting.healthy = true;
+        drop(starting);
         let addresses = start.process.addresses;
         let stop = CancellationToken::new();
         let watch = task::spawn("process keeper", keep(start, child, lifeline, stop.clone()));
         Ok(Self {
             name,
             addresses,
-            stop,
+            stop: stop.drop_guard(),
             watch,
         })
     }
@@ -130,7 +138,7 @@ impl Keeper {
 
     /// Ends the process: its standard input is closed, and it has its drain time before it is killed.
     pub(super) async fn stop(self) {
-        self.stop.cancel();
+        drop(self.stop);
         let _ = self.watch.await;
     }
 }
@@ -168,6 +176,22 @@ async fn end(name: &str, mut child: Child, lifeline: ChildStdin, drain: Duration
     if tokio::time::timeout(drain + GRACE, child.wait()).await.is_err() {
         warn!(child = name, "process did not end by itself; killing it");
         let _ = child.kill().await;
+    }
+}
+
+/// A child that no keeper watches yet. If its start is given up, by an error or because nobody waits for it any more, it is killed:
+/// it has no work to end, and one that is stuck would not see that its standard input has ended.
+struct Starting<'a> {
+    child: &'a mut Child,
+    healthy: bool,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if !self.healthy {
+            // An error is a child that has ended.
+            let _ = self.child.start_kill();
+        }
     }
 }
 
