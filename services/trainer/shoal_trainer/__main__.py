@@ -193,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-export", action="store_true", help="leave the checkpoint in the work folder")
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
-    p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*training.OF_DECODERS, *training.OF_ENCODERS)})
+    p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*training.OF_DECODERS, *training.OF_ENCODERS, *training.OF_FRESH_DECODERS)})
     c = commands.add_parser("recipe", help=(cooked.__doc__ or "").splitlines()[0])
     c.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     c.add_argument("--out", type=Path, required=True, help="where folders, checkpoints and logs go")

@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,8 +45,9 @@ class Recipe:
     compiled: bool = True  # torch.compile: twice as fast after a minute of compiling.
 
 
-def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Share], recipe: Recipe, folder: Path, resume: bool = False) -> dict[str, float]:
-    """Trains `weights` in place, and leaves them as they were best on dev. Returns what the card says of the run."""
+def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Share], recipe: Recipe, folder: Path, resume: bool = False, asked: dict[str, Any] | None = None) -> dict[str, float]:
+    """Trains `weights` in place, and leaves them as they were best on dev. Returns what the card says of the run. `asked` is kept with it, for
+    `state.same` to compare before anything goes on from it."""
     torch.manual_seed(recipe.seed)
     context = checkpoint.base(weights).config.max_position_embeddings
     optimizers = _optimizers(weights, recipe)
@@ -77,7 +79,7 @@ def train(weights: nn.Module, prompt: Prompt, shares: list[Share], dev: list[Sha
             if reached > best:
                 best, kept = reached, averaged.copy()
             parts = {"model": weights.state_dict(), "average": averaged.state(), "optimizers": [o.state_dict() for o in optimizers], "kept": kept}
-            disk.save(folder, {**parts, "step": step, "seconds": seconds, "best": best, "stale": stale, "tokens": read})
+            disk.save(folder, {**parts, "step": step, "seconds": seconds, "best": best, "stale": stale, "tokens": read, "asked": asked})
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"seconds": round(seconds), "step": step, "tokens": read, "dev_exact": reached, **{k: round(v, 4) for k, v in exact.items()}}) + "\n")
             bar.write(json.dumps({"step": step, **{k: round(v, 4) for k, v in exact.items()}}))

@@ -1,10 +1,12 @@
-"""A run on disk: `state.pt` in its folder is all that it goes on from, the weights that were best on dev among it."""
+"""A run on disk: `state.pt` in its folder is all that it goes on from, the weights that were best on dev among it, and `asked`, what the run was told."""
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from .data import DataError
 
 FILE = "state.pt"
 
@@ -18,6 +20,16 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 def load(folder: Path, device: torch.device | str) -> dict[str, Any] | None:
     """What the folder has of a run that was stopped, or None."""
     return torch.load(folder / FILE, map_location=device, weights_only=True) if (folder / FILE).is_file() else None
+
+
+def same(folder: Path, asked: dict[str, Any]) -> None:
+    """Raises unless the folder's run was asked what is asked now: it would go on as it began, and its card would say something else."""
+    before = (load(folder, "cpu") or {}).get("asked")
+    if before is None:
+        raise DataError(f"{folder}/{FILE} does not say what its run was asked, so nothing goes on from it: delete it or leave --resume out, and the training starts anew")
+    different = [f"{name} was {before.get(name)!r} and is {asked.get(name)!r}" for name in sorted({*before, *asked}) if before.get(name) != asked.get(name)]
+    if different:
+        raise DataError(f"{folder} is of another run: {'; '.join(different)}. Resume it with the command that began it, or leave --resume out to start anew")
 
 
 def forget(folder: Path) -> None:

@@ -5,6 +5,7 @@ import argparse
 import random
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from . import batches, data, lineage, model, precision, state, tasks
 from .encoder import loop as loop_of_encoders
@@ -18,12 +19,16 @@ def train(args: argparse.Namespace) -> Path:
     import torch
 
     wanted, rows, dev, files = read(args)
-    _without_effect(args, wanted[0].kind)
+    kind = wanted[0].kind
+    _without_effect(args, kind)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     work = args.work or args.out.with_name(args.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
     resumed = args.resume and (work / state.FILE).is_file()
+    asked = _asked(args, wanted, files)
+    if resumed:
+        state.same(work, asked)
     before = lineage.of(work if resumed else Path(args.source))
     corpora = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
     if args.source == net.MINILM:
@@ -31,34 +36,70 @@ def train(args: argparse.Namespace) -> Path:
     run = {
         "tasks": [t.name for t in wanted],
         "rows": {t: len(r) for t, r in rows.items()},
-        "from": args.source if args.source in ("scratch", net.MINILM) else "checkpoint",
+        "from": _origin(args),
         "resumed": resumed,
         "threads": args.threads,
         "seed": args.seed,
     }
-    decoder = wanted[0].kind == "generate"
-    asked = ("minutes", "rate", "batch_tokens", "mix", "lora") if decoder else ("epochs", "rate", "batch_rows")
+    decoder = kind == "generate"
+    told = ("minutes", "batch_tokens", "mix", "lora") if decoder else ("epochs", "batch_rows", "mix")
     # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
-    lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in asked}, "stopped": True}, corpora), work)
-    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work)
+    lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in told}, "rate": asked["--rate"], "stopped": True}, corpora), work)
+    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work, asked)
     lineage.write(lineage.extended(before, {**run, **ran}, corpora), work)
     return work
 
 
 # What only one kind of training reads. Given to the other it would be without effect, and is refused.
-OF_DECODERS = ("minutes", "batch_tokens", "lora", "tokenizer", "hidden", "context", "uncompiled")
+OF_DECODERS = ("minutes", "steps", "batch_tokens", "lora", "tokenizer", "hidden", "context", "uncompiled")
 OF_ENCODERS = ("epochs", "batch_rows", "positions")
+# What a checkpoint has already. An encoder's `--layers` and `--positions` are read: it may grow.
+OF_FRESH_DECODERS = ("hidden", "layers", "vocabulary", "context", "tokenizer")
+OF_FRESH_ENCODERS = ("vocabulary",)
 
 
 def _without_effect(args: argparse.Namespace, kind: str) -> None:
-    """Refuses flags that this kind of training does not read."""
+    """Refuses flags that this training does not read."""
     flags, other = (OF_ENCODERS, "encoders") if kind == "generate" else (OF_DECODERS, "decoders")
-    given = [flag for flag in flags if getattr(args, flag) != args.defaults[flag]]
-    if given:
-        raise SystemExit(f"--{given[0].replace('_', '-')} is for {other}, and this training is of kind `{kind}`: leave it out")
+    for flag in flags:
+        if getattr(args, flag) != args.defaults[flag]:
+            raise SystemExit(f"{_flag(flag)} is for {other}, and this training is of kind `{kind}`: leave it out")
+    if _origin(args) == "checkpoint":
+        for flag in OF_FRESH_DECODERS if kind == "generate" else OF_FRESH_ENCODERS:
+            if getattr(args, flag) != args.defaults[flag]:
+                raise SystemExit(f"{_flag(flag)} is for a training from nothing, and {args.source} has its own: leave it out")
+    if args.tokenizer and args.vocabulary:
+        raise SystemExit("--vocabulary is for a tokenizer that is trained, and --tokenizer names one that is there: leave one out")
 
 
-def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _origin(args: argparse.Namespace) -> str:
+    return args.source if args.source in ("scratch", net.MINILM) else "checkpoint"
+
+
+# Of the command line, what a run that is gone on from must have been told too, with `_asked`'s own. A decoder's length is not among it: it may be given
+# more minutes. An encoder's schedule is laid out at its start.
+SAME_OF_DECODERS = ("seed", "rows", "lora", "batch_tokens", "hidden", "layers", "vocabulary", "context")
+SAME_OF_ENCODERS = ("seed", "rows", "epochs", "batch_rows", "layers", "vocabulary", "positions")
+
+
+def _asked(args: argparse.Namespace, wanted: list[tasks.Task], files: dict[str, Path]) -> dict[str, Any]:
+    """What makes a run this one and no other, in plain values."""
+    from . import loop
+
+    kind, origin, rate = wanted[0].kind, _origin(args), loop_of_encoders.Recipe.rate
+    if kind == "generate":
+        rate = loop.Recipe.rate if origin == "scratch" else loop.Recipe.rate / 4
+    told = {_flag(name): getattr(args, name) for name in (SAME_OF_DECODERS if kind == "generate" else SAME_OF_ENCODERS)}
+    read = {f"{task.name}.{split}.jsonl": path for task in wanted for split, path in (("train", files[task.name]), ("dev", data.find(args.data, task.name, "dev")))}
+    digests = {name: data.sha256(path) for name, path in read.items()}
+    return {"--task": [t.name for t in wanted], "--kind": kind, "--from": origin, "--rate": args.rate or rate, "--mix": _weights(args.mix), **told, **digests}
+
+
+def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any]) -> dict[str, object]:
     """One epoch-bound training of an encoder; its checkpoint is in `work` after it."""
     task = wanted[0]
     if {t.kind for t in wanted} != {"fill"} and len(wanted) > 1:
@@ -72,7 +113,7 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         encoder, tokenizer = net.start(Path(args.source), shape, args.layers, args.positions)
     recipe = loop_of_encoders.Recipe(
         epochs=args.epochs,
-        rate=args.rate or loop_of_encoders.Recipe.rate,
+        rate=asked["--rate"],
         batch_rows=args.batch_rows,
         looks=args.looks,
         patience=args.patience or loop_of_encoders.Recipe.patience,
@@ -85,12 +126,12 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         said = {f"{t.name}_{metric}" if len(found) > 1 else metric: value for t, of in found.items() for metric, value in of.items()}
         return sum(of.get(t.main, of["right"]) for t, of in found.items()) / len(found), said
 
-    ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look if args.looks else None, work, args.resume)
+    ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look if args.looks else None, work, args.resume, asked)
     net.save(encoder, tokenizer, work)
     return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size, "positions": encoder.body.config.max_position_embeddings}
 
 
-def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path) -> dict[str, object]:
+def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any]) -> dict[str, object]:
     """One time-bound training of a decoder; its best checkpoint is in `work` after it."""
     import torch
 
@@ -116,14 +157,14 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     recipe = loop.Recipe(
         minutes=args.minutes,
         steps=args.steps,
-        rate=args.rate or (loop.Recipe.rate if fresh else loop.Recipe.rate / 4),
+        rate=asked["--rate"],
         batch_tokens=args.batch_tokens,
         looks=args.looks,
         patience=args.patience or loop.Recipe.patience,
         seed=args.seed,
         compiled=not args.uncompiled,
     )
-    ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume)
+    ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume, asked)
     device = str(weights.device)
     model.save(model.merged(weights).to("cpu"), prompt, work)
     return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device, "precision": precision.name(device)}

@@ -11,7 +11,8 @@ from conftest import rows
 
 from shoal_trainer import data, tasks
 
-SMALL = "--hidden 64 --layers 1 --vocabulary 600 --context 320 --looks 2 --uncompiled --minutes 0.2 --answer-tokens 48 --dev-rows 20 --kind generate".split()
+SHORT = "--looks 2 --uncompiled --minutes 0.2 --answer-tokens 48 --dev-rows 20 --kind generate".split()
+SMALL = [*"--hidden 64 --layers 1 --vocabulary 600 --context 320".split(), *SHORT]
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -63,7 +64,7 @@ def test_a_training_goes_on_where_it_stopped(first: tuple[Path, dict], folder: P
 @pytest.mark.parametrize("how", [["--lora", "4"], []])
 def test_a_fine_tune_starts_from_a_checkpoint_with_or_without_adapters(first: tuple[Path, dict], folder: Path, tmp_path: Path, how: list[str]) -> None:
     source = first[0].with_name("both.work")
-    done = run("train", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "tool_call", "--version", "2", *SMALL, *how)
+    done = run("train", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "tool_call", "--version", "2", *SHORT, *how)
     assert done.returncode == 0, done.stderr[-3000:]
     card = tomllib.loads((tmp_path / "tool_call" / "2" / "card.toml").read_text())
     assert card["version"] == 2 and [run["from"] for run in card["training"]["runs"]] == ["scratch", "checkpoint"]

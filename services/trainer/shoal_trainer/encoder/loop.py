@@ -50,9 +50,9 @@ def study_of(encoder: nn.Module, tokenizer: Tokenizer, task: Task, recipe: Recip
 Look = Callable[[], tuple[float, dict[str, float]]]  # What is to rise, and what is to be said.
 
 
-def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, look: Look | None = None, folder: Path | None = None, resume: bool = False) -> dict[str, float]:
+def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, look: Look | None = None, folder: Path | None = None, resume: bool = False, asked: dict[str, Any] | None = None) -> dict[str, float]:
     """Trains in place, looks at dev, and leaves the weights as they were best there; without a `look` as they are at the end. A batch is of one share.
-    `folder` gets what `resume` goes on from: the last look. Returns what the card says of the run."""
+    `folder` gets what `resume` goes on from: the last look, and `asked`, for `state.same` to compare. Returns what the card says of the run."""
     torch.manual_seed(recipe.seed)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     device = next(encoder.parameters()).device
@@ -65,7 +65,7 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     steps = max(1, int(recipe.epochs * sum(len(share.rows) * share.weight for share in shares) / recipe.batch_rows))
     optimizer = torch.optim.AdamW([{"params": heads, "lr": recipe.head_rate}, {"params": body, "lr": recipe.rate}], weight_decay=recipe.decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [recipe.head_rate, recipe.rate], total_steps=steps, pct_start=0.1)
-    saved = _State(encoder, optimizer, schedule, steps, folder)
+    saved = _State(encoder, optimizer, schedule, steps, folder, asked)
     if resume:
         saved.load()
     else:
@@ -118,8 +118,9 @@ class _At:
 class _State:
     """A run and its folder, if it has one."""
 
-    def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, steps: int, folder: Path | None) -> None:
+    def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, steps: int, folder: Path | None, asked: dict[str, Any] | None = None) -> None:
         self._encoder, self._parts, self._steps, self._folder = encoder, {"model": encoder, "optimizer": optimizer, "schedule": schedule}, steps, folder
+        self._asked = asked
         self._kept: dict[str, torch.Tensor] | None = None
         self.at = _At()
 
@@ -131,7 +132,7 @@ class _State:
             self._kept = {name: part.detach().clone() for name, part in self._encoder.state_dict().items()}
         if self._folder:
             parts = {name: part.state_dict() for name, part in self._parts.items()}
-            disk.save(self._folder, {**parts, "steps": self._steps, "at": asdict(self.at), "best": self._kept})
+            disk.save(self._folder, {**parts, "steps": self._steps, "asked": self._asked, "at": asdict(self.at), "best": self._kept})
 
     def forget(self) -> None:
         """A run before this one, which nobody may go on from by mistake."""

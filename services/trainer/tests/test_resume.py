@@ -1,0 +1,80 @@
+"""What a run may go on from, and which flags a training refuses since it would not read them."""
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from conftest import rows
+
+from shoal_trainer import state, training
+from shoal_trainer.__main__ import parser
+from shoal_trainer.data import DataError
+
+KINDS = {
+    "tag": "--task plan --from minilm --layers 1 --vocabulary 3000 --epochs 2 --batch-rows 10 --looks 2",
+    "generate": "--task plan --kind generate --from scratch --hidden 64 --layers 1 --vocabulary 600 --context 320 --steps 4 --looks 2 --uncompiled",
+}
+
+
+def args(said: str, data: Path, out: Path, *more: str) -> argparse.Namespace:
+    return parser().parse_args(["train", *said.split(), "--data", str(data), "--out", str(out), *more])
+
+
+def write(folder: Path, split: str, part: list[dict]) -> None:
+    (folder / f"plan.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write(tmp_path, "train", rows("plan")[:20])
+    write(tmp_path, "dev", rows("plan")[20:30])
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_as_the_run_that_it_was_and_as_no_other(data: Path, kind: str) -> None:
+    out = data / kind
+    work = training.train(args(KINDS[kind], data, out))
+    told = (work / "training.json").read_text()
+    for more, said in (
+        (["--rate", "0.001"], r"--rate was 0.00\d+ and is 0.001"),
+        (["--seed", "2"], "--seed was 1 and is 2"),
+        (["--mix", "plan=2"], "--mix was {} and is {'plan': 2.0}"),
+        (["--batch-rows" if kind == "tag" else "--batch-tokens", "7"], "--batch-(rows|tokens) was .* and is 7"),
+    ):
+        with pytest.raises(DataError, match=said):
+            training.train(args(KINDS[kind], data, out, "--resume", *more))
+    write(data, "train", rows("plan")[:19])
+    with pytest.raises(DataError, match="plan.train.jsonl was .* and is .* Resume it with the command that began it"):
+        training.train(args(KINDS[kind], data, out, "--resume"))
+    assert (work / "training.json").read_text() == told, "a run that was refused is no run"
+    write(data, "train", rows("plan")[:20])
+    training.train(args(KINDS[kind], data, out, "--resume", "--patience", "9", "--threads", "1"))
+    runs = json.loads((work / "training.json").read_text())["runs"]
+    assert [run["resumed"] for run in runs] == [False, True] and runs[0]["rate"] == runs[1]["rate"]
+
+
+def test_a_state_that_does_not_say_what_its_run_was_told_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    state.save(tmp_path, {"steps": 3})
+    with pytest.raises(DataError, match="does not say what its run was asked"):
+        state.same(tmp_path, {"--seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "flag"),
+    [
+        ("tag", "--task tool_call --from minilm --steps 10", "--steps is for decoders"),
+        ("tag", "--task tool_call --from models/tool_call/1 --vocabulary 500", "--vocabulary is for a training from nothing"),
+        *(("generate", f"--task compose --from models/compose/1 --{flag}", f"--{flag.split()[0]} is for a training from nothing") for flag in ("hidden 64", "layers 12", "vocabulary 9000", "context 99", "tokenizer x")),
+        ("generate", "--task compose --from scratch --tokenizer x --vocabulary 500", "--vocabulary is for a tokenizer that is trained"),
+        ("fill", "--task episode --from models/planner/1 --layers 6 --positions 1024", ""),
+        ("tag", "--task tool_call --from minilm --layers 4 --vocabulary 500", ""),
+        ("generate", "--task compose --from scratch --hidden 64 --layers 2 --vocabulary 500 --context 99 --steps 3", ""),
+    ],
+)
+def test_a_flag_that_a_training_would_not_read_is_refused(tmp_path: Path, kind: str, said: str, flag: str) -> None:
+    given = args(said, tmp_path, tmp_path)
+    if not flag:
+        return training._without_effect(given, kind)
+    with pytest.raises(SystemExit, match=flag):
+        training._without_effect(given, kind)
