@@ -111,7 +111,7 @@ def stage(version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
 
     def judge(folder: Path, task: Task, rows: list[Row], limit: int, about: dict) -> list[evaluate.Judged]:
         judged = evaluate.judge(folder, task, rows, limit, about)
-        staged.dev[task.name] = [j.right for j in judged]
+        staged.dev[task.name] = judged
         return judged
 
     out = publish.Version(staging, card["name"], lesson.version, card["training"].get("precision", "fp32"), card["limits"]["max_new_tokens"], lesson.parity, lesson.dev_rows, card["description"])
@@ -119,7 +119,7 @@ def stage(version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
     return staged
 
 
-def judge(folder: Path, task: Task, rows: list[Row]) -> list[bool]:
-    """Whether the version in `folder` answers each row rightly."""
+def judge(folder: Path, task: Task, rows: list[Row]) -> list[evaluate.Judged]:
+    """What the version in `folder` answers."""
     limit = tomllib.loads((folder / "card.toml").read_text())["limits"]["max_new_tokens"]
-    return [j.right for j in evaluate.judge(folder, task, rows, limit)]
+    return evaluate.judge(folder, task, rows, limit)

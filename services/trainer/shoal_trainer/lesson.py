@@ -3,9 +3,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .data import DataError
 from .tasks import Row, Task
+
+if TYPE_CHECKING:  # It needs numpy, and a dry run has none.
+    from .evaluate import Judged
 
 
 class LessonError(DataError):
@@ -34,7 +38,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Staged:
-    """A version that nobody serves yet, and by task whether it answered each of the dev rows rightly."""
+    """A version that nobody serves yet, and by task what it answered to each of the dev rows."""
 
     folder: Path
-    dev: dict[str, list[bool]] = field(default_factory=dict)
+    dev: dict[str, list[Judged]] = field(default_factory=dict)

@@ -3,8 +3,9 @@
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
 
 One way, each step a file: `quarantine` (which corrections may be learned from), `split` (which of them judge the result), `generate` (train
-from the active version's own weights, export), `gate` (better on what was held out, and nothing lost on dev). The candidate is written below
-`--work` and nowhere else: `shoal retrain`, which calls this, moves an accepted one into the specialist's folder and activates it.
+from the active version's own weights, export), `turn` (both versions judged), `gate` (better on what was held out, dev kept, no bar broken). The
+candidate is written below `--work` and nowhere else: `shoal retrain`, which calls this, moves an accepted one into the specialist's folder and
+activates it.
 
 `quarantine.jsonl` in `--work` has the rows that were set aside. The last line of standard output is the report, one JSON object. Exit codes:
 0 accepted (or a dry run is done), 3 refused by the gate, 65 a fault of the data.
@@ -15,9 +16,7 @@ train. Kinds of models that can be retrained are in `KINDS`; each is a module wi
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import shutil
 import sys
 import time
 import tomllib
@@ -26,7 +25,8 @@ from typing import Any
 
 from . import data, gate, quarantine, tasks
 from .lesson import Lesson
-from .split import Split, apart, split
+from .split import apart, split
+from .turn import turn
 
 KINDS = {"generate": "shoal_trainer.generate", "tag": "shoal_trainer.encode", "classify": "shoal_trainer.encode", "fill": "shoal_trainer.encode"}
 REFUSED = 3
@@ -101,29 +101,13 @@ def retrain(args: argparse.Namespace) -> int:
         threads=args.threads,
         seed=args.seed,
     )
-    verdict = _turn(KINDS[card["kind"]], version, lesson, sides, args.work)
+    verdict = turn(KINDS[card["kind"]], version, lesson, sides, args.work)
     report |= {"held_out": _pair(verdict.held_out), "dev": _pair(verdict.dev[args.task]), "accepted": verdict.accepted, "why": verdict.why}
+    report |= {"judged_by": "right" if task.one_answer else "closeness"}
     report |= {"candidate": str(args.work / "candidate" / str(lesson.version)), "seconds": round(time.monotonic() - began, 1)}
     (args.work / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))
     return 0 if verdict.accepted else REFUSED
-
-
-def _turn(kind: str, version: Path, lesson: Lesson, sides: Split, work: Path) -> gate.Verdict:
-    """Incumbent judged, candidate made and judged on the same rows, both weighed."""
-    learner = importlib.import_module(kind)
-    before = {t.name: learner.judge(version, t, lesson.dev[t.name]) for t in lesson.tasks}
-    held_before = learner.judge(version, lesson.task, sides.held_out)
-    staged = learner.train_from(version, lesson, work / "checkpoint", work / "candidate")
-    # The candidate is fp32, and a later training can start from it as from a checkpoint.
-    shutil.rmtree(work / "checkpoint")
-    held_after = learner.judge(staged.folder, lesson.task, sides.held_out)
-    verdict = gate.weigh(list(zip(held_before, held_after)), {name: list(zip(right, staged.dev[name])) for name, right in before.items()})
-    _say(f"held-out corrections: {verdict.held_out}")
-    for name, figures in verdict.dev.items():
-        _say(f"dev {name}: {figures}")
-    _say(("accepted: " if verdict.accepted else "refused: ") + verdict.why)
-    return verdict
 
 
 def _form(version: Path, card: dict[str, Any], task: str) -> dict[str, str]:
