@@ -132,9 +132,9 @@ trip.plan:
     ///
     /// Exports the corrections from feedback; sets aside those that break the task's schema, that its form could never say, that
     /// contradict each other or that flood; trains the active version's own weights further on the rest, mixed with the training
-    /// data; and judges both versions on corrections that were held out and on dev rows. Only if the held-out corrections got better
-    /// and dev lost at most half a point, the new version gets its folder, becomes active, and a running mesh serves it. Otherwise it
-    /// exits 3, and nothing was changed.
+    /// data; and judges both versions on corrections that were held out and on dev rows. Only if the held-out corrections got better,
+    /// dev lost at most half a point over all turns, and no bar of the task is broken, the new version gets its folder, becomes active, and a
+    /// running mesh serves it. Otherwise it exits 3, and nothing was changed.
     #[command(after_help = "Examples:
   shoal retrain tool_call --data ../shared/data
   shoal retrain tool_call --dry-run                 how many corrections there are, and what is wrong with the others
