@@ -101,7 +101,8 @@ def test_a_smaller_vocabulary_spells_what_it_lost_in_pieces_that_it_kept() -> No
 
 
 SHIPPED_DECODER = Path(__file__).parents[3] / "models" / "compose" / "1"
-SMALL = "--layers 1 --vocabulary 3000 --looks 1 --threads 2 --dev-rows 40 --precision int8".split()
+AGAIN = "--looks 1 --threads 2 --dev-rows 40 --precision int8".split()
+SMALL = ["--layers", "1", "--vocabulary", "3000", *AGAIN]
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -129,7 +130,7 @@ def test_a_tagger_is_trained_exported_in_int8_and_trained_on_from_what_is_shippe
     assert card["training"]["right_fp32"]["tool_call"] - card["training"]["right_int8"]["tool_call"] <= 0.005
     assert [d["licence"] for d in card["data"]] == ["Apache-2.0", "CC0-1.0"] and card["licence"] == "Apache-2.0"
 
-    done = run("train", "--task", "tool_call", "--data", folder, "--from", first / "1", "--out", first, "--version", "2", "--epochs", "10", *SMALL)
+    done = run("train", "--task", "tool_call", "--data", folder, "--from", first / "1", "--out", first, "--version", "2", "--epochs", "10", *AGAIN)
     assert done.returncode == 0, done.stderr[-3000:]
     second = tomllib.loads((first / "2" / "card.toml").read_text())
     assert len(second["training"]["runs"]) == 2 and second["training"]["runs"][0] == card["training"]["runs"][0]

@@ -200,6 +200,8 @@ def test_a_filler_of_literal_values_knows_none_and_its_folder_reads_the_inputs_b
     card = tomllib.loads((folder / "card.toml").read_text())
     assert card["fill"]["extract"] == {"methods": "methods", "turns": "turns", "references": False, "input": "extract.input.jinja", "single": True, "literal": True}
     assert "extract.input.jinja" in card["files"] and json.loads((folder / "slots.json").read_text())["values"] == []
+    as_tagger = run("export", "--task", "extract", "--from", tmp_path / "extract.work", "--precision", "int8", "--data", tmp_path, "--out", tmp_path / "other")
+    assert as_tagger.returncode == 65 and "was trained with --kind fill" in as_tagger.stderr, as_tagger.stderr[-2000:]
     opened = Folder(folder, card)
     for row in found[80:100]:
         answer = opened.greedy("extract", row["input"])

@@ -37,11 +37,14 @@ def export(folder: Path, weights: Path, asked: Asked, precision: str, least: flo
     if len(asked) > 1 and any(task.kind != "fill" for task, _ in asked):
         raise ExportError('an encoder has one task, but for tasks of kind "fill"')
     encoder, tokenizer = net.load(weights)
+    fills = isinstance(encoder, fill.Filler)
+    if any((task.kind == "fill") != fills for task, _ in asked):
+        raise ExportError(f"{weights} was trained with --kind {'fill' if fills else 'tag or classify'}: give the same for its export")
     about = card(encoder, [task for task, _ in asked])
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (entry for task, _ in asked for entry in files(task).items()):
         (folder / name).write_text(content)
-    if isinstance(encoder, fill.Filler):
+    if fills:
         (folder / SLOTS).write_text(as_json(encoder.shape))
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "1"
