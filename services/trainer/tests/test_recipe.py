@@ -68,10 +68,11 @@ def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path: Path, text: str, 
 
 
 def test_a_recipe_goes_on_where_it_failed_and_does_nothing_twice(tmp_path: Path) -> None:
-    small = "--layers 1 --vocabulary 3000 --epochs 1 --looks 0 --threads 2"
+    again = "--epochs 1 --looks 0 --threads 2"
+    small = f"--layers 1 --vocabulary 3000 {again}"
     path = written(
         tmp_path,
-        f'[one]\ntrain = "--task tool_call --from minilm {small}"\n[two]\ntrain = "--task tool_call --from @one {small} --seed 2"\n'
+        f'[one]\ntrain = "--task tool_call --from minilm {small}"\n[two]\ntrain = "--task tool_call --from @one {again} --seed 2"\n'
         '[both]\naverage = ["one", "two"]\nweights = [2, 1]\nnarrow = true\nexport = "--task tool_call --precision int8 --dev-rows 10"\n',
     )
     data, out = tmp_path / "data", tmp_path / "out"
