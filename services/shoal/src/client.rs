@@ -125,8 +125,17 @@ impl Mesh {
     /// A connection that is made on first use.
     ///
     /// # Errors
-    /// `url` is no URL.
+    /// `url` is no URL, or one that asks for TLS.
     pub fn at(url: &str) -> Result<Self> {
+        // No TLS is linked for gRPC: plaintext would go there all the same.
+        if url
+            .get(..8)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+        {
+            return Err(Failure::usage(format!(
+                "{url} asks for TLS, which shoal does not speak over gRPC: give http://host:port, or that of a proxy that adds TLS"
+            )));
+        }
         let channel = channel::connect_lazy(url)
             .map_err(|e| Failure::usage(format!("{url} is no address ({e}): give http://host:port")))?;
         Ok(Self { channel })

@@ -96,6 +96,17 @@ fn a_mesh_that_is_away_leaves_with_69_and_says_how_to_start_one() {
 }
 
 #[test]
+fn an_address_that_asks_for_tls_is_refused_and_nothing_is_sent_there() {
+    let empty = tempfile::tempdir().expect("folder");
+    for arguments in [
+        &["why", "p", "--gateway", "https://127.0.0.1:1"][..],
+        &["feedback", "export", "--feedback", "HTTPS://127.0.0.1:1"],
+    ] {
+        refused(&shoal(empty.path(), arguments), 64, "asks for TLS");
+    }
+}
+
+#[test]
 fn what_cannot_be_served_is_found_before_anything_binds() {
     let folder = folder(
         "[gateway]\nspool = \"file/spool\"\n[feedback]\nstore = \"file/outcomes.sqlite\"\n[concierge]\nresults = \"none.jsonl\"\n\
