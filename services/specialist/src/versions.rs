@@ -191,7 +191,7 @@ impl Versions {
         }
     }
 
-    /// The version that specialist.toml names, ready to serve; `None` if it serves already.
+    /// The version that specialist.toml names, ready to serve; `None` if it serves already, or is not named any more.
     async fn next(&self, now: &Specialist) -> Result<Option<Specialist>, Refused> {
         let (folder, root) = (now.folder(), now.folder().root.clone());
         let manifest = aside("specialist.toml", move || Folder::manifest(&root)).await;
@@ -214,14 +214,24 @@ impl Versions {
         }
         let loaded = process::load(opened, &self.config, now.library()).await;
         let next = loaded.map_err(|e| refused(&e))?;
-        match warm_up(&next).await {
-            Ok(()) => Ok(Some(next)),
-            Err(error) => {
-                let reason = format!("{} does not answer: {error}", next.identity());
-                end(next).await;
-                Err(refused(&reason))
-            }
+        if let Err(error) = warm_up(&next).await {
+            let reason = format!("{} does not answer: {error}", next.identity());
+            end(next).await;
+            return Err(refused(&reason));
         }
+        // All of that took its time. Who went back meanwhile was told that the old one serves, and it does: the next look is at what the file
+        // says now.
+        let root = folder.root.clone();
+        let manifest = aside("specialist.toml", move || Folder::manifest(&root)).await;
+        if manifest.is_ok_and(|now| now.active_version != version) {
+            info!(
+                model = next.identity(),
+                "version not named any more, given up before it served"
+            );
+            end(next).await;
+            return Ok(None);
+        }
+        Ok(Some(next))
     }
 
     /// Ends the versions whose last call has ended.

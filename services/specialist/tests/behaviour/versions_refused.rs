@@ -1,12 +1,12 @@
-//! Versions that cannot serve.
+//! Versions that cannot serve, and one that is not to any more.
 use crate::{
     doors::collect,
     folders::has,
     versions::{describe, request, switch, two, two_decoders, until},
-    world::Served,
+    world::{self, Served},
 };
 use shoal_proto::oip::{ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient};
-use std::fs;
+use std::{fs, path::Path};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_cannot_serve_is_refused_with_its_reason_and_the_old_one_goes_on() {
@@ -88,4 +88,34 @@ async fn a_version_of_another_kind_is_refused() {
         &now.refused.expect("refused").reason,
         &["of kind \"embed\"", "of \"classify\"", "restart"],
     );
+}
+
+/// Whether this process has the file open.
+fn is_open(path: &Path) -> bool {
+    let open = fs::read_dir("/proc/self/fd").expect("Linux tells what is open");
+    open.flatten()
+        .any(|file| fs::read_link(file.path()).is_ok_and(|to| to == path))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_taken_back_while_it_loads_never_serves() {
+    let copy = two("tiny_decoder");
+    copy.duplicate("1", "3");
+    copy.edit("3/card.toml", "version = 1", "version = 3");
+    // Its check takes long enough to be met at it.
+    copy.write_in("2", "weights.bin", &vec![0; 64 << 20]);
+    let served = Served::folder(copy.root(), 1, |_| {}, &Default::default()).await;
+    describe(&served).await;
+    let large = fs::canonicalize(copy.path("2/weights.bin")).expect("written");
+    copy.activate(2);
+    world::until("version 2 is being checked", || is_open(&large)).await;
+    copy.activate(1);
+    world::until("it is checked", || !is_open(&large)).await;
+    // Versions are tried one after the other: when the third serves, nothing is left of the second.
+    copy.activate(3);
+    until(&served, "version 3 serves", |now| {
+        assert_ne!(now.version, 2, "it was taken back");
+        now.version == 3
+    })
+    .await;
 }
