@@ -86,8 +86,10 @@ pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, E
         initializers: HashSet::new(),
     };
     walk.message(Message::Model, end, 0).map_err(fault)?;
+    // ONNX Runtime looks for it beside the model.
+    let beside = name.rsplit_once('/').map_or("", |(folder, _)| folder);
     for external in walk.found {
-        within(root, &path, card, external)?;
+        within(root, &path, beside, card, external)?;
     }
     // Before IR version 4 weights were listed among the inputs.
     let (mut interface, initializers) = (walk.interface, walk.initializers);
@@ -95,7 +97,8 @@ pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, E
     Ok(interface)
 }
 
-fn within(root: &Path, path: &Path, card: &Card, external: External) -> Result<(), Error> {
+/// Holds one tensor to its file, whose location is from the folder `beside` of `root`.
+fn within(root: &Path, path: &Path, beside: &str, card: &Card, external: External) -> Result<(), Error> {
     let External {
         tensor,
         location,
@@ -111,6 +114,12 @@ fn within(root: &Path, path: &Path, card: &Card, external: External) -> Result<(
         return Err(fault(format!(
             "tensor `{tensor}` is external but names no file: export the model again"
         )));
+    };
+    let location = match beside {
+        "" => location,
+        // An absolute one stays what it is, and is refused for it.
+        _ if location.starts_with('/') => location,
+        _ => format!("{beside}/{location}"),
     };
     let bytes = inspect::size(root, &location)?;
     if !card.files.contains_key(&location) {

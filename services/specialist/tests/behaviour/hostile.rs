@@ -190,3 +190,39 @@ fn a_file_that_is_no_onnx_and_a_graph_that_names_files_are_refused() {
         assert!(words.contains(wanted), "{words}");
     }
 }
+
+/// The decoder with its model in a folder of the version, listed there.
+fn below() -> Copy {
+    let copy = Copy::of("tiny_decoder");
+    let config = fs::read_to_string(copy.path("1/genai_config.json")).expect("readable");
+    let named = config.replace("\"filename\": \"model.onnx\"", "\"filename\": \"sub/model.onnx\"");
+    assert_ne!(named, config);
+    copy.write("genai_config.json", named.as_bytes());
+    fs::create_dir(copy.path("1/sub")).expect("created");
+    for name in ["model.onnx", "model.onnx.data"] {
+        let content = fs::read(copy.path("1").join(name)).expect("readable");
+        copy.write(&format!("sub/{name}"), &content);
+    }
+    copy
+}
+
+#[test]
+fn external_data_is_looked_for_where_the_runtime_does_beside_the_model() {
+    let copy = below();
+    copy.write("w.data", b"a listed file of that name, which nobody reads");
+    fs::write(copy.path("1/sub/w.data"), "what would be read").expect("written");
+    copy.write("sub/model.onnx", &external(&[("location", "w.data")], initializer));
+    has(&copy.refused(), &["sub/w.data is not listed"]);
+    copy.write("sub/model.onnx", &external(&[("location", "/etc/passwd")], initializer));
+    has(&copy.refused(), &["`/etc/passwd` leaves"]);
+
+    let copy = below();
+    for name in ["model.onnx", "model.onnx.data"] {
+        let listed = format!("\"{name}\" =");
+        let card = fs::read_to_string(copy.path("1/card.toml")).expect("readable");
+        let kept: Vec<&str> = card.lines().filter(|l| !l.starts_with(&listed)).collect();
+        fs::write(copy.path("1/card.toml"), kept.join("\n")).expect("written");
+        fs::remove_file(copy.path("1").join(name)).expect("removed");
+    }
+    copy.load(1).expect("an honest one loads");
+}
