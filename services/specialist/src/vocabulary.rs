@@ -174,9 +174,10 @@ impl Decoder {
         let replaced = has("Replace")
             .filter(|r| r["content"].as_str() == Some(" "))
             .and_then(|r| r["pattern"]["String"].as_str());
-        let meta = has("Metaspace").map(|m| m["replacement"].as_str().unwrap_or("\u{2581}"));
-        let space = replaced.or(meta).and_then(|s| s.chars().next());
-        let strips = has("Strip").is_some_and(|s| s["start"].as_u64() == Some(1)) || meta.is_some();
+        let meta = has("Metaspace");
+        let mark = meta.map(|m| m["replacement"].as_str().unwrap_or("\u{2581}"));
+        let space = replaced.or(mark).and_then(|s| s.chars().next());
+        let strips = has("Strip").is_some_and(|s| s["start"].as_u64() == Some(1)) || meta.is_some_and(prepends);
         Ok(Self::ByteFallback { space, strips })
     }
 
@@ -206,6 +207,12 @@ impl Decoder {
             }
         }
     }
+}
+
+/// Whether a Metaspace puts a space before a text, and so takes one away again. It does unless it says otherwise, in one of two ways: files
+/// before `prepend_scheme` have `add_prefix_space`.
+fn prepends(metaspace: &Value) -> bool {
+    metaspace["prepend_scheme"].as_str() != Some("never") && metaspace["add_prefix_space"].as_bool() != Some(false)
 }
 
 /// GPT-2's bytes_to_unicode, turned round: printable bytes stand for themselves, the others for U+0100 onwards.
@@ -281,6 +288,29 @@ mod tests {
         assert_eq!(vocabulary.piece(0).map(|p| p.bytes.as_slice()), Some(b" hi".as_slice()));
         assert_eq!(vocabulary.piece(1).map(|p| p.bytes.as_slice()), Some(b"\n".as_slice()));
         assert!(vocabulary.strips_leading_space());
+    }
+
+    #[test]
+    fn a_metaspace_strips_the_space_that_it_put_there_and_no_other() {
+        let strips = |says: &str| {
+            let json = format!(
+                r#"{{"decoder":{{"type":"Metaspace","replacement":"▁"{says}}},"model":{{"vocab":{{"▁hi":0}}}},"added_tokens":[]}}"#
+            );
+            let vocabulary = Vocabulary::from_tokenizer_json(&json).expect("parses");
+            assert_eq!(vocabulary.piece(0).map(|p| p.bytes.as_slice()), Some(b" hi".as_slice()));
+            vocabulary.strips_leading_space()
+        };
+        for says in [
+            "",
+            r#","prepend_scheme":"always""#,
+            r#","prepend_scheme":"first""#,
+            r#","add_prefix_space":true"#,
+        ] {
+            assert!(strips(says), "{says}");
+        }
+        for says in [r#","prepend_scheme":"never""#, r#","add_prefix_space":false"#] {
+            assert!(!strips(says), "{says}");
+        }
     }
 
     #[test]
