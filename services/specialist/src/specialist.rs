@@ -282,6 +282,17 @@ impl Specialist {
         }
     }
 
+    /// Whether it answers `Generate` at all.
+    ///
+    /// # Errors
+    /// `Unsupported` of a classifier or an embedder.
+    pub(crate) fn generates(&self) -> Result<(), Error> {
+        match &self.model {
+            Model::Generator(_) | Model::Tagger(_) | Model::Filler(_) => Ok(()),
+            Model::Encoder(_) => Err(self.unsupported("generate")),
+        }
+    }
+
     fn unsupported(&self, wanted: &str) -> Error {
         let message = format!(
             "{} does not {wanted}: it is of kind \"{}\"",

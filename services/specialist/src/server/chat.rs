@@ -126,6 +126,7 @@ fn ask(body: Request, specialist: &Specialist, span: tracing::Span) -> Result<As
             });
         }
     };
+    specialist.generates()?;
     let messages = body.messages()?.into_iter().map(|m| (m.role, m.content)).collect();
     let form = match body.format()? {
         Format::Unsaid => None,

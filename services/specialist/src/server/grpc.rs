@@ -57,9 +57,9 @@ impl Call {
     ) -> Result<Generation, Error> {
         let specialist = self.door.specialist();
         let card = &specialist.folder().card;
-        if matches!(card.kind, Kind::Generate | Kind::Tag | Kind::Fill) {
-            specialist.task(&wire.task)?;
-        }
+        // What it is not for comes before what is wrong with the request.
+        specialist.generates()?;
+        specialist.task(&wire.task)?;
         let ask = Ask {
             task: wire.task,
             sampling: request::sampling(wire.sampling, request::most(card))?,

@@ -20,7 +20,7 @@ pub(super) fn most(card: &Card) -> u32 {
     match card.kind {
         // It writes none: whoever bounds them, as OpenAI's clients do, is served all the same.
         Kind::Tag | Kind::Fill => u32::MAX,
-        _ => card.limits.max_new_tokens.max(1),
+        _ => card.limits.max_new_tokens,
     }
 }
 
