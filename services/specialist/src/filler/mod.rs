@@ -99,7 +99,7 @@ pub(crate) fn load(
         queue_tokens: config.queue_tokens,
     };
     let tasks = folder.tasks.iter().map(Prepared::of).collect();
-    Ok(OneRun::over(&folder.card.name, tokenizer, limits, tasks, reads, runs)?)
+    Ok(OneRun::over(&folder.identity(), tokenizer, limits, tasks, reads, runs)?)
 }
 
 /// How a filler reads requests.

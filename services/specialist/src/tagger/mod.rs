@@ -85,7 +85,7 @@ pub(crate) fn load(
         tagset,
         answers,
     };
-    Ok(OneRun::over(&folder.card.name, tokenizer, limits, tasks, reads, runs)?)
+    Ok(OneRun::over(&folder.identity(), tokenizer, limits, tasks, reads, runs)?)
 }
 
 /// Runs a batch.

@@ -16,6 +16,7 @@ mod grammar_templates;
 mod hostile;
 mod http;
 mod limits;
+mod metrics;
 mod oip;
 mod prefixes;
 mod reference;
