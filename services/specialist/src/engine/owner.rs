@@ -131,7 +131,7 @@ impl<D: Decoder> Owner<D> {
                     }
                 }
                 let took = started.elapsed();
-                self.schedule.pace.stepped(took);
+                self.schedule.stepped(took);
                 self.instruments.stepped(rows.len(), took.as_secs_f64());
             }
             Err(error) => {

@@ -62,8 +62,7 @@ impl<D: Decoder> Owner<D> {
         }
         let mut taken = self.take_next(open, budget);
         if taken.len() > 1 {
-            self.read_together(taken);
-            return budget.spend();
+            return self.read_together(taken, budget);
         }
         let Some(waiting) = taken.pop() else { return };
         let request = &waiting.request;
@@ -124,7 +123,7 @@ impl<D: Decoder> Owner<D> {
             Ok(logits) if piece.last => {
                 let logits = logits.to_vec();
                 self.prefixes.read(slot, tokens);
-                self.schedule.pace.read(piece.tokens, started.elapsed());
+                self.schedule.read(piece.tokens, started.elapsed());
                 let prompt = self.schedule.end(piece.reading);
                 self.begin(prompt, &logits);
                 self.prefixes.end(slot);
@@ -132,7 +131,7 @@ impl<D: Decoder> Owner<D> {
             }
             Ok(_) => {
                 self.prefixes.read(slot, tokens);
-                self.schedule.pace.read(piece.tokens, started.elapsed());
+                self.schedule.read(piece.tokens, started.elapsed());
             }
             Err(error) => {
                 // Only this slot was written to, and it is free: the rows beside it are whole.

@@ -28,7 +28,7 @@ impl<D: Decoder> Owner<D> {
         let room = joins(&first).then(|| {
             let crowd = 1 + state.queue.count(class, joins);
             let classes = self.slots.rows().iter().map(|live| live.class);
-            self.schedule.room(budget, classes, crowd)
+            self.schedule.room(budget, classes, class, crowd)
         });
         let mut crowd = vec![first];
         if let Some(mut room) = room.flatten()
@@ -45,11 +45,12 @@ impl<D: Decoder> Owner<D> {
         crowd
     }
 
-    /// Reads a crowd's prompts in one run, and takes the first token of each.
-    pub(super) fn read_together(&mut self, crowd: Vec<Waiting>) {
+    /// Reads a crowd's prompts in one run, the round's last, and takes the first token of each.
+    pub(super) fn read_together(&mut self, crowd: Vec<Waiting>, budget: &mut Budget) {
         let first = self.slots.rows().len();
         let prompts: Vec<&[u32]> = crowd.iter().map(|w| &w.request.prompt[..]).collect();
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        self.schedule.ran_together(budget, crowd.len() * longest);
         let started = Instant::now();
         let spans: Vec<_> = (first..)
             .zip(&crowd)
@@ -62,7 +63,7 @@ impl<D: Decoder> Owner<D> {
         };
         match read {
             Ok(logits) => {
-                self.schedule.pace.read(crowd.len() * longest, started.elapsed());
+                self.schedule.read(crowd.len() * longest, started.elapsed());
                 self.instruments.together(crowd.len());
                 self.keep(first, &crowd[0].request.prompt);
                 let rows = crowd

@@ -20,7 +20,9 @@
 //!
 //! Short prompts that share no beginning with an earlier one are read together, in one run, where they wait in numbers ([`Room`]): a run's own
 //! cost is that of some ten to thirty tokens, and is paid once. A crowd that outnumbers the rows whose next token is waited for has a whole run:
-//! those rows wait for it once, instead of a little longer at each of the crowd's own runs.
+//! those rows wait for it once, instead of a little longer at each of the crowd's own runs. Once, and not between any two of their tokens: before the
+//! next whole run they have as many steps as take as long as the last one did. A crowd that nobody waits for has what the round's budget leaves, which
+//! is a whole run where nobody waits for the rows either.
 //!
 //! Preemption goes into [`Schedule::open_classes`]: where no slot is free and the queue's next is more urgent than a
 //! decoding row, that row would leave its slot (its KV copied out, or read again) and wait as a request that began already.
@@ -34,6 +36,7 @@ pub use pace::{Budget, Pace};
 pub use room::Room;
 
 use super::queue::{Class, PATIENCE};
+use std::time::Duration;
 
 /// Prompts of up to this part of a run are short: at least as many fit in one run.
 const SHORT: usize = 4;
@@ -77,8 +80,10 @@ pub struct Schedule<R> {
     /// In the order in which they were let in: the last one is the most urgent.
     readings: Vec<Reading<R>>,
     patience: u32,
+    /// Steps still to come before a crowd has a whole run again.
+    steps_due: u32,
     /// What runs take.
-    pub pace: Pace,
+    pace: Pace,
 }
 
 impl<R> Schedule<R> {
@@ -89,8 +94,20 @@ impl<R> Schedule<R> {
             limits,
             readings: Vec::new(),
             patience: PATIENCE,
+            steps_due: 0,
             pace: Pace::default(),
         }
+    }
+
+    /// A step of all rows took so long, sampling included.
+    pub fn stepped(&mut self, took: Duration) {
+        self.steps_due = self.steps_due.saturating_sub(1);
+        self.pace.stepped(took);
+    }
+
+    /// A run over `tokens` prompt tokens took so long.
+    pub fn read(&mut self, tokens: usize, took: Duration) {
+        self.pace.read(tokens, took);
     }
 
     /// How many of the most urgent classes may come in now, beside `decoding` rows. Every reading has a slot reserved.
@@ -128,23 +145,33 @@ impl<R> Schedule<R> {
         self.pace.budget(waited_for, self.limits.chunk)
     }
 
-    /// Room for prompts that are read together with one that comes in now, and in a class where so many `crowd`, of whom as many have a slot as are
-    /// free. `None` while a
-    /// prompt is being read: what is left of it comes first. `classes` are those of the decoding rows.
+    /// Room for prompts that are read together with one of `class` that comes in now, where so many of it `crowd`, of whom as many have a slot as
+    /// are free. `None` while a prompt is being read: what is left of it comes first. `classes` are those of the decoding rows.
     #[must_use]
-    pub fn room(&self, budget: &Budget, classes: impl Iterator<Item = Class>, crowd: usize) -> Option<Room> {
+    pub fn room(
+        &self,
+        budget: &Budget,
+        classes: impl Iterator<Item = Class>,
+        class: Class,
+        crowd: usize,
+    ) -> Option<Room> {
         let (mut decoding, mut waited_for) = (0, 0);
         for class in classes {
             decoding += 1;
             waited_for += usize::from(class < Class::Batch);
         }
         let free = self.limits.slots.saturating_sub(decoding);
-        let tokens = if crowd.min(free) > waited_for {
-            self.limits.chunk
-        } else {
-            budget.left()
-        };
+        let whole = class < Class::Batch && crowd.min(free) > waited_for && self.steps_due == 0;
+        let tokens = if whole { self.limits.chunk } else { budget.left() };
         (self.readings.is_empty() && budget.left() > 0).then(|| Room::new(free, tokens))
+    }
+
+    /// A crowd is read in one run of so many tokens, padding included: the round reads no more.
+    pub fn ran_together(&mut self, budget: &mut Budget, tokens: usize) {
+        if tokens > budget.left() {
+            self.steps_due = self.pace.steps_of(tokens);
+        }
+        budget.spend();
     }
 
     /// Whether a prompt is short enough to be read together with others.

@@ -26,6 +26,9 @@ const RUN_WEIGHT: f64 = 0.25;
 /// Tokens of a usual piece: where a run was longer than that, its cost says more of the tokens', where shorter, of the run's own.
 const USUAL_TOKENS: f64 = 16.0;
 
+/// Decode steps between two whole runs of crowds: at least so many, however little a run costs, and at most so many, for the crowd waits too.
+pub(super) const STEPS_APART: (u32, u32) = (4, 64);
+
 /// What steps and prompts take, as far as seen.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
@@ -91,6 +94,17 @@ impl Pace {
             None => Cost::first(tokens, took),
             Some(cost) => cost.learn(tokens, took),
         });
+    }
+
+    /// Decode steps that take as long as a run over `tokens` prompt tokens, within [`STEPS_APART`].
+    pub(super) fn steps_of(&self, tokens: usize) -> u32 {
+        let (least, most) = STEPS_APART;
+        let steps = match (self.step, self.run) {
+            // A step that takes no time is infinitely many.
+            (Some(step), Some(cost)) => (cost.own + cost.token * tokens as f64) / step,
+            _ => 0.0,
+        };
+        (steps as u32).clamp(least, most)
     }
 
     /// For a round with so many rows whose next token is waited for; a run takes `chunk` tokens at most.

@@ -5,6 +5,7 @@ use super::{Limits, Schedule};
 use crate::engine::queue::Class;
 use proptest::{prelude::*, test_runner::Config};
 use simulated::{ANSWER, Job, PROMPT, Plan, run};
+use std::time::Duration;
 
 /// SplitMix64: the same schedules everywhere.
 struct Seeded(u64);
@@ -134,6 +135,47 @@ fn an_urgent_prompt_overtakes_a_long_one_between_two_pieces_and_leaves_it_some()
     assert_eq!(schedule.open_classes(1), 0);
     let order: String = (0..34).map(|_| piece(&mut schedule).0).collect();
     assert_eq!(order, format!("{0}b{0}b", "i".repeat(16)));
+}
+
+#[test]
+fn a_crowd_has_a_whole_run_only_if_it_is_waited_for_and_once_in_as_many_steps_as_take_as_long() {
+    let limits = Limits {
+        slots: 16,
+        prompt_slots: 1,
+        chunk: 256,
+    };
+    let mut schedule: Schedule<()> = Schedule::new(limits);
+    let milliseconds = Duration::from_millis;
+    schedule.stepped(milliseconds(2));
+    (0..50).for_each(|_| schedule.read(256, milliseconds(26)));
+    // Tokens of a run that so many short prompts have beside these rows.
+    let run = |schedule: &mut Schedule<()>, rows: &[Class], class: Class| {
+        let mut budget = schedule.budget(rows.iter().copied());
+        let left = budget.left();
+        let mut room = schedule.room(&budget, rows.iter().copied(), class, 12)?;
+        (0..12).for_each(|_| _ = room.take(20));
+        schedule.ran_together(&mut budget, room.tokens());
+        Some((room.tokens(), left))
+    };
+    let row = [Class::Interactive];
+    let whole = Some(240);
+    let tokens = |ran: Option<(usize, usize)>| ran.map(|ran| ran.0);
+    let (batch, left) = run(&mut schedule, &row, Class::Batch).expect("nothing is read");
+    assert!(batch <= left && left < 240, "{batch} of {left}");
+    assert_eq!(tokens(run(&mut schedule, &row, Class::Normal)), whole);
+    let mut steps = 0;
+    while tokens(run(&mut schedule, &row, Class::Interactive)) != whole {
+        schedule.stepped(milliseconds(2));
+        steps += 1;
+    }
+    assert!(
+        (10..=16).contains(&steps),
+        "{steps} steps of 2 ms, for a run of some 25 ms"
+    );
+    // Where nobody waits for the rows, a crowd that nobody waits for goes as fast as any.
+    for _ in 0..3 {
+        assert_eq!(tokens(run(&mut schedule, &[Class::Batch; 3], Class::Batch)), whole);
+    }
 }
 
 fn plans() -> impl Strategy<Value = Plan> {

@@ -1,7 +1,7 @@
 //! The engine without its model: whole schedules, round by round, with what the engine keeps to checked after each.
 use crate::engine::{
     queue::{Class, Queue},
-    schedule::{Budget, Limits, Schedule},
+    schedule::{Budget, Limits, Schedule, pace::STEPS_APART},
     slots::Slots,
 };
 use std::{
@@ -63,6 +63,8 @@ struct Engine {
     jobs: HashMap<usize, (Job, u32)>,
     ended: Vec<bool>,
     round: u32,
+    /// Steps since a crowd had a whole run at the cost of others.
+    since_whole: u32,
     next_id: usize,
 }
 
@@ -83,6 +85,7 @@ impl Engine {
             jobs: HashMap::new(),
             ended: vec![false; plan.jobs.len()],
             round: 0,
+            since_whole: u32::MAX,
             next_id: plan.jobs.len(),
             plan,
         }
@@ -176,7 +179,7 @@ impl Engine {
         }
         let waiting = 1 + self.queue.count(class, joins);
         let classes = self.slots.rows().iter().map(|row| row.class);
-        let Some(mut room) = schedule.room(budget, classes, waiting) else {
+        let Some(mut room) = schedule.room(budget, classes, class, waiting) else {
             return (crowd, 0);
         };
         if room.take(jobs[&first].0.prompt) {
@@ -186,11 +189,15 @@ impl Engine {
         }
         let waited_for = self.slots.rows().iter().filter(|row| row.class < Class::Batch).count();
         assert!(room.tokens() <= self.plan.limits.chunk);
-        assert!(
-            waiting.min(self.plan.limits.slots - self.slots.rows().len()) > waited_for
-                || room.tokens() <= budget.left(),
-            "only a majority may take a whole run"
-        );
+        if crowd.len() > 1 && room.tokens() > budget.left() {
+            let coming = waiting.min(self.plan.limits.slots - self.slots.rows().len());
+            assert!(
+                coming > waited_for && class < Class::Batch,
+                "only a majority that is waited for may take a whole run"
+            );
+            let steps = std::mem::take(&mut self.since_whole);
+            assert!(steps >= STEPS_APART.0, "whole runs {steps} steps apart");
+        }
         (crowd, room.tokens())
     }
 
@@ -232,9 +239,10 @@ impl Engine {
             if let Some(id) = self.queue.take_of(open, |_| true) {
                 let (crowd, together) = self.crowd(id, open, &budget);
                 if crowd.len() > 1 {
+                    self.schedule.ran_together(&mut budget, together);
                     self.read_together(&crowd);
                     let took = Duration::from_nanos(self.plan.costs.1 * together as u64);
-                    self.schedule.pace.read(together, took);
+                    self.schedule.read(together, took);
                     // Its tokens were held to what it may have in `crowd`.
                     return (runs + 1, tokens);
                 }
@@ -269,7 +277,7 @@ impl Engine {
             self.buffer[held.slot].1 += piece.tokens;
             assert_eq!(piece.last, held.read == held.prompt);
             let took = Duration::from_nanos(self.plan.costs.1 * piece.tokens as u64);
-            self.schedule.pace.read(piece.tokens, took);
+            self.schedule.read(piece.tokens, took);
             if piece.last {
                 let mut held = self.schedule.end(piece.reading);
                 held.answer_left -= 1;
@@ -296,8 +304,8 @@ impl Engine {
             }
         }
         if rows > 0 {
+            self.since_whole = self.since_whole.saturating_add(1);
             self.schedule
-                .pace
                 .stepped(Duration::from_nanos(self.plan.costs.0 * rows as u64));
         }
         done.into_iter().rev().for_each(|slot| self.leave(slot));
