@@ -64,6 +64,8 @@ pub struct Counters {
     pub rows: AtomicU64,
     /// Requests that ended because nobody waited for them any more.
     pub cancelled: AtomicU64,
+    /// Requests that ended because their time was up.
+    pub expired: AtomicU64,
 }
 
 /// Counts a version that was tried.
@@ -179,8 +181,13 @@ impl Instruments {
     }
 
     pub(crate) fn ended(&self, outcome: &'static str) {
-        if outcome == "cancelled" {
-            self.counters.cancelled.fetch_add(1, Ordering::Relaxed);
+        let counted = match outcome {
+            "cancelled" => Some(&self.counters.cancelled),
+            "expired" => Some(&self.counters.expired),
+            _ => None,
+        };
+        if let Some(count) = counted {
+            count.fetch_add(1, Ordering::Relaxed);
         }
         self.requests
             .add(1, &[self.model.clone(), KeyValue::new("outcome", outcome)]);

@@ -6,7 +6,7 @@ use super::{
     pool::{self, Pooled, Wanted},
 };
 use crate::{
-    engine::{Shared, Waits},
+    engine::{Shared, Waits, gone, queue::Class},
     error::Error,
     one_run::RUN_TOKENS,
     runtime::{OrtEncoder, Padded},
@@ -212,11 +212,8 @@ where
 
     /// Runs the next part of a call, if somebody still waits for it.
     fn go_on(&mut self, mut begun: Begun) {
-        if begun.call.left() {
-            return self.instruments.ended("cancelled");
-        }
-        if begun.call.deadline.is_some_and(|d| d <= Instant::now()) {
-            self.instruments.ended("expired");
+        if let Some(outcome) = begun.call.gone(Instant::now()) {
+            self.instruments.ended(outcome);
             return begun.call.fail(Error::Expired { generated: 0 });
         }
         let part = begun.parts.pop().unwrap_or_default();
@@ -256,7 +253,12 @@ where
         self.instruments.prefilled(call.tokens());
         let queue = started - call.admitted;
         let heard = call.reply.send(Ok(Ran { answers, queue, run })).is_ok();
-        self.instruments.ended(if heard { "stop" } else { "cancelled" });
+        let unheard = if heard {
+            None
+        } else {
+            gone(true, call.deadline, Instant::now())
+        };
+        self.instruments.ended(unheard.unwrap_or("stop"));
     }
 
     fn fail(&self, call: Call, message: String) {

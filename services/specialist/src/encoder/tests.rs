@@ -48,6 +48,15 @@ async fn taken(encoder: &Encoder) {
     }
 }
 
+/// How many calls were left by their callers, and how many ran out of time.
+fn without_answer(encoder: &Encoder) -> (u64, u64) {
+    let counters = encoder.counters();
+    (
+        counters.cancelled.load(Ordering::Relaxed),
+        counters.expired.load(Ordering::Relaxed),
+    )
+}
+
 fn text(words: usize) -> Vec<String> {
     vec!["a ".repeat(words)]
 }
@@ -89,6 +98,12 @@ async fn a_deadline_ends_a_call_that_waits_for_the_batch_before() {
     assert_eq!(ended, Err(Error::Expired { generated: 0 }));
     permits.send(()).expect("the model waits");
     first.await.expect("encoded");
+    taken(&encoder).await;
+    assert_eq!(
+        without_answer(&encoder),
+        (0, 1),
+        "its caller left because its time was up"
+    );
 }
 
 #[tokio::test]
@@ -193,6 +208,7 @@ async fn a_call_in_parts_ends_between_two_of_them_when_its_caller_has_gone_or_it
     (0..2).for_each(|_| permits.send(()).expect("the model is there"));
     assert_eq!(encoder.encode(&text(2), None).await.expect("encoded").input_tokens, 2);
     assert!(runs.try_iter().count() <= 3, "nothing more of either");
+    assert_eq!(without_answer(&encoder), (1, 1));
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ mod together;
 pub use call::{Done, Event, Request, Ticket, Timings};
 pub use decoder::{Decoder, Row, Shape, Together};
 pub use sequence::Finish;
-pub(crate) use shared::{End, Shared, Waits};
+pub(crate) use shared::{End, Shared, Waits, gone};
 
 use crate::{
     error::Error,

@@ -1,6 +1,6 @@
 //! The owner thread: the one that touches the decoder. What a round is made of, and its decode step; prompts are `reading`'s.
 use super::{
-    Decoder, Event, Row, Shape, Shared, Waiting,
+    Decoder, Event, Row, Shape, Shared, Waiting, gone,
     live::{Fate, Live, advance, finish},
     prefix::Prefixes,
     reading::Prompt,
@@ -94,13 +94,11 @@ impl<D: Decoder> Owner<D> {
         let now = Instant::now();
         for slot in (0..self.slots.rows().len()).rev() {
             let live = &self.slots.rows()[slot];
-            if live.events.is_closed() {
-                self.end(slot, "cancelled");
-            } else if live.deadline.is_some_and(|d| d <= now) {
+            if let Some(outcome) = gone(live.events.is_closed(), live.deadline, now) {
                 let _ = live.events.try_send(Event::Failed(Error::Expired {
                     generated: live.sequence.generated(),
                 }));
-                self.end(slot, "expired");
+                self.end(slot, outcome);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Prompts: who is let in, and what one piece of reading is.
 use super::{
-    Decoder, Event, Request, Row, Timings, Waiting,
+    Decoder, Event, Request, Row, Timings, Waiting, Waits as _,
     live::{Fate, Live, advance, finish},
     owner::Owner,
     prefix::Place,
@@ -236,11 +236,9 @@ impl<D: Decoder> Owner<D> {
         let now = Instant::now();
         for reading in (0..self.schedule.readings().len()).rev() {
             let waiting = &self.schedule.readings()[reading].row.waiting;
-            if waiting.events.is_closed() {
-                self.end_reading(reading, "cancelled");
-            } else if waiting.request.deadline.is_some_and(|d| d <= now) {
+            if let Some(outcome) = waiting.gone(now) {
                 let _ = waiting.events.try_send(Event::Failed(Error::Expired { generated: 0 }));
-                self.end_reading(reading, "expired");
+                self.end_reading(reading, outcome);
             }
         }
     }

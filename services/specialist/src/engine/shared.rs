@@ -33,6 +33,20 @@ pub(crate) trait Waits {
     fn deadline(&self) -> Option<Instant>;
     /// Ends it without an answer.
     fn fail(self, error: Error);
+
+    /// As [`gone`] says.
+    fn gone(&self, now: Instant) -> Option<&'static str> {
+        gone(self.left(), self.deadline(), now)
+    }
+}
+
+/// Why nobody waits for an answer any more, as requests are counted; `None` while somebody does.
+pub(crate) fn gone(left: bool, deadline: Option<Instant>, now: Instant) -> Option<&'static str> {
+    // A caller whose time is up leaves as well: that it left does not say why.
+    if deadline.is_some_and(|d| d <= now) {
+        return Some("expired");
+    }
+    left.then_some("cancelled")
 }
 
 /// The queue of one owner thread.
@@ -124,11 +138,8 @@ impl<T: Waits> State<T> {
             return;
         }
         let now = Instant::now();
-        for waiting in self
-            .queue
-            .remove(|w| w.left() || w.deadline().is_some_and(|d| d <= now))
-        {
-            instruments.ended(if waiting.left() { "cancelled" } else { "expired" });
+        for waiting in self.queue.remove(|w| w.gone(now).is_some()) {
+            instruments.ended(waiting.gone(now).unwrap_or("cancelled"));
             waiting.fail(Error::Expired { generated: 0 });
         }
     }

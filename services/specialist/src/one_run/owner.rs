@@ -161,7 +161,8 @@ impl<M: Runs> Owner<M> {
         };
         let heard = done.text.is_empty() || waiting.events.try_send(Event::Delta(done.text.clone())).is_ok();
         let heard = heard && waiting.events.try_send(Event::Done(Box::new(done))).is_ok();
-        self.instruments.ended(if heard { "stop" } else { "cancelled" });
+        let unheard = if heard { None } else { waiting.gone(Instant::now()) };
+        self.instruments.ended(unheard.unwrap_or("stop"));
     }
 
     fn fail(&self, waiting: &Waiting<M::Given>, message: String) {

@@ -3,7 +3,10 @@ use crate::{
     stub::{self, Stub, alone, request},
     world::until,
 };
-use shoal_specialist::{Error, engine::Event};
+use shoal_specialist::{
+    Error,
+    engine::{Engine, Event},
+};
 use std::{
     cell::Cell,
     sync::atomic::Ordering,
@@ -216,4 +219,40 @@ async fn a_prompt_that_is_left_while_it_is_read_frees_its_slot_within_a_step() {
     let next = engine.submit(request(&[4; 9], 1, None)).expect("admitted");
     (0..20).for_each(|_| permits.send(()).unwrap_or_default());
     assert_eq!(next.complete().await.expect("answered").tokens, alone(&[4; 9], 1));
+}
+
+#[tokio::test]
+async fn whose_time_is_up_is_counted_so_though_its_caller_leaves_then() {
+    let late = || Some(Instant::now() + WAIT * 4);
+    let ended = |engine: &Engine| {
+        let counters = engine.counters();
+        (
+            counters.cancelled.load(Ordering::Relaxed),
+            counters.expired.load(Ordering::Relaxed),
+        )
+    };
+    // One decodes, and one waits in the queue.
+    let (decoder, permits, _) = Stub::held(1);
+    let engine = stub::engine(decoder, 1000);
+    let mut row = engine.submit(request(&[1, 2], 50, late())).expect("admitted");
+    assert!(matches!(row.next().await, Event::Delta(_)), "the prompt's token");
+    let waits = engine.submit(request(&[3], 50, late())).expect("admitted");
+    tokio::time::sleep(WAIT * 5).await;
+    drop((row, waits));
+    permits.send(()).expect("engine waits");
+    until("both have ended", || ended(&engine) == (0, 2)).await;
+
+    // One is being read.
+    let (decoder, permits, _) = Stub::held(2);
+    let engine = stub::engine(decoder, 1000);
+    let mut decodes = engine.submit(request(&[1, 2], 60, None)).expect("admitted");
+    assert!(matches!(decodes.next().await, Event::Delta(_)), "the prompt's token");
+    let long = engine.submit(request(&[3; 60], 2, late())).expect("admitted");
+    permits.send(()).expect("engine waits");
+    let live = || engine.counters().live_slots.load(Ordering::Relaxed);
+    until("it is being read", || live() == 2).await;
+    tokio::time::sleep(WAIT * 5).await;
+    drop(long);
+    permits.send(()).expect("engine waits");
+    until("it has ended", || ended(&engine) == (0, 1)).await;
 }
