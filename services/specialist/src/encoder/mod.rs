@@ -10,7 +10,7 @@ mod pool;
 mod tests;
 
 use crate::{
-    engine::{End, Shared, queue::Class},
+    engine::{End, Shared},
     error::Error,
     folder::{Folder, manifest::Kind},
     one_run::Limits,
@@ -185,9 +185,9 @@ impl Encoder {
                 message: "the encoder stopped".into(),
             });
         }
-        // Neither Classify nor Embed says how urgent it is.
-        self.shared
-            .offer(Call::of(rows, deadline, reply), input_tokens, Class::Normal)?;
+        let call = Call::of(rows, deadline, reply);
+        let class = call.class();
+        self.shared.offer(call, input_tokens, class)?;
         let broken = |_| Error::Broken {
             message: "the encoder stopped before the answer".into(),
         };

@@ -29,6 +29,11 @@ const PROVEN_TOKENS: usize = 1024;
 /// [`super::TEXTS`] texts.
 const BEGUN: usize = 8;
 
+/// The class of a call that runs at once, and of one that runs in parts: in a line of its own it holds up none of the others, and the queue's
+/// patience sees to it that it begins. Neither Classify nor Embed says how urgent it is.
+const AT_ONCE: Class = Class::Normal;
+const IN_PARTS: Class = Class::Batch;
+
 /// The texts of one call, and who waits for them.
 pub(super) struct Call {
     texts: Vec<Vec<u32>>,
@@ -69,6 +74,11 @@ impl Call {
     /// Whether its texts run at once.
     fn is_one_run(&self) -> bool {
         self.texts.len() == 1 || self.texts.len() * self.columns() <= RUN_TOKENS
+    }
+
+    /// The line that it waits in.
+    pub(super) fn class(&self) -> Class {
+        if self.is_one_run() { AT_ONCE } else { IN_PARTS }
     }
 }
 
@@ -169,12 +179,12 @@ where
             }
             state.drop_dead(&self.instruments);
             let (mut together, mut rows, mut columns) = (Vec::new(), 0, 0);
-            let may_begin = self.begun.len() < BEGUN;
-            let fits = |call: &Call, rows: usize, columns: usize| match rows {
-                0 => may_begin || call.is_one_run(),
-                _ => (rows + call.texts.len()) * call.columns().max(columns) <= RUN_TOKENS,
+            // While as many have begun as may, only what runs at once is asked for.
+            let lines = if self.begun.len() < BEGUN { IN_PARTS } else { AT_ONCE };
+            let fits = |call: &Call, rows: usize, columns: usize| {
+                rows == 0 || (rows + call.texts.len()) * call.columns().max(columns) <= RUN_TOKENS
             };
-            while let Some(next) = state.queue.take_if(|call| fits(call, rows, columns)) {
+            while let Some(next) = state.queue.take_of(lines.and_above(), |call| fits(call, rows, columns)) {
                 (rows, columns) = (rows + next.texts.len(), columns.max(next.columns()));
                 together.push(next);
             }

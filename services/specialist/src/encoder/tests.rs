@@ -231,3 +231,24 @@ async fn what_nobody_waits_for_any_more_makes_room() {
     permits.send(()).expect("the model is there");
     encoder.encode(&texts, None).await.expect("there is room");
 }
+
+#[tokio::test]
+async fn a_short_call_waits_for_no_more_than_a_part_though_as_many_as_may_have_begun_and_another_waits() {
+    let (encoder, permits, runs) = told(100_000);
+    let many: Vec<String> = vec!["a ".repeat(500); 12];
+    let mut large: Vec<_> = (0..=8).map(|_| Box::pin(encoder.encode(&many, None))).collect();
+    for call in &mut large {
+        assert!(futures::poll!(call.as_mut()).is_pending());
+    }
+    // One begins before each part: eight have after eight of them, and the ninth must wait.
+    for _ in 0..8 {
+        permits.send(()).expect("the model waits");
+        assert_eq!(runs.recv(), Ok((1, 500)));
+    }
+    let short = text(7);
+    let mut short = Box::pin(encoder.encode(&short, None));
+    assert!(futures::poll!(short.as_mut()).is_pending());
+    (0..2).for_each(|_| permits.send(()).expect("the model waits"));
+    assert_eq!(short.await.expect("encoded").answers, [Answer::Vector(vec![7.0])]);
+    assert!(runs.try_iter().any(|run| run == (1, 7)));
+}

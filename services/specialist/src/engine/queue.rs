@@ -18,6 +18,12 @@ pub enum Class {
 impl Class {
     /// Every class, most urgent first.
     pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Batch];
+
+    /// How many classes are at least as urgent, for [`Queue::take_of`].
+    #[must_use]
+    pub const fn and_above(self) -> usize {
+        self as usize + 1
+    }
 }
 
 /// A class that waits is served at the latest after this many of the more urgent ones in a row: urgent work stays within
@@ -140,12 +146,7 @@ impl<T> Queue<T> {
 
     /// The next request.
     pub fn take(&mut self) -> Option<T> {
-        self.take_if(|_| true)
-    }
-
-    /// The next request, if it is wanted; else it stays the next.
-    pub fn take_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.take_of(Class::ALL.len(), wanted)
+        self.take_of(Class::ALL.len(), |_| true)
     }
 
     /// The next request of the `classes` most urgent classes, if it is wanted; else it stays the next.
@@ -271,10 +272,13 @@ mod tests {
         let mut queue = Queue::new(10, 100);
         queue.offer('a', 4, Class::Normal, None).expect("fits");
         queue.offer('b', 4, Class::Interactive, None).expect("fits");
-        assert_eq!(queue.take_if(|next| *next == 'a'), None);
+        assert_eq!(queue.take_of(Class::Batch.and_above(), |next| *next == 'a'), None);
         assert_eq!((queue.waiting_tokens(), queue.len()), (8, 2));
         assert_eq!(
-            (queue.take_if(|next| *next == 'b'), queue.take()),
+            (
+                queue.take_of(Class::Batch.and_above(), |next| *next == 'b'),
+                queue.take()
+            ),
             (Some('b'), Some('a'))
         );
     }
@@ -312,10 +316,10 @@ mod tests {
         let mut queue = Queue::new(10, 100);
         queue.offer('n', 1, Class::Normal, None).expect("fits");
         assert_eq!(queue.take_of(0, |_| true), None);
-        assert_eq!(queue.take_of(Class::Normal as usize, |_| true), None);
+        assert_eq!(queue.take_of(Class::Interactive.and_above(), |_| true), None);
         queue.offer('i', 1, Class::Interactive, None).expect("fits");
-        assert_eq!(queue.take_of(Class::Normal as usize, |_| true), Some('i'));
-        assert_eq!(queue.take_of(Class::Batch as usize, |_| true), Some('n'));
+        assert_eq!(queue.take_of(Class::Interactive.and_above(), |_| true), Some('i'));
+        assert_eq!(queue.take_of(Class::Normal.and_above(), |_| true), Some('n'));
     }
 
     proptest! {
