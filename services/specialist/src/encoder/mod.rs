@@ -132,6 +132,8 @@ impl Encoder {
             stopped: stopped.clone(),
         };
         let owner = Owner::new(model, shared.clone(), instruments);
+        // First: what fails after the owner thread has started would leave it, and the model, behind.
+        let workshop = Workshop::start()?;
         let thread = shoal_kit::task::thread("encoder", move || {
             // Told however the thread ends, by a panic too.
             let _end = end;
@@ -141,7 +143,7 @@ impl Encoder {
             shared,
             tokenizer: Arc::new(tokenizer),
             context_tokens: limits.context_tokens,
-            workshop: Workshop::start()?,
+            workshop,
             counters,
             stopped,
             thread: Some(thread),

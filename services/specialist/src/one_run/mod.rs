@@ -154,6 +154,8 @@ impl<R: Reads> OneRun<R> {
             instruments,
             name: name.to_owned(),
         };
+        // First: what fails after the owner thread has started would leave it, and the model, behind.
+        let workshop = Workshop::start()?;
         let thread = shoal_kit::task::thread(R::NOUN, move || {
             let _end = end;
             owner.run();
@@ -163,7 +165,7 @@ impl<R: Reads> OneRun<R> {
             tokenizer: Arc::new(tokenizer),
             reads: Arc::new(reads),
             context_tokens: limits.context_tokens,
-            workshop: Workshop::start()?,
+            workshop,
             tasks: tasks.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect(),
             counters,
             stopped,
