@@ -83,7 +83,7 @@ pub(crate) trait Runs: Send + 'static {
     /// Runs what stands together.
     ///
     /// # Errors
-    /// In words; nobody of the batch has an answer then.
+    /// In words; each of the batch is run alone then.
     fn run(&mut self, batch: Padded, given: &[&Self::Given]) -> Result<Self::Said, String>;
 
     /// The answer of one row, and the choices that its confidence is of.
@@ -207,6 +207,7 @@ impl<R: Reads> OneRun<R> {
             given,
             task: task.clone(),
             stop: ask.sampling.stop,
+            class: ask.class,
             events,
             deadline: ask.deadline,
             tokenize: started.elapsed(),

@@ -1,7 +1,7 @@
 //! The owner thread: takes what waits together through the model, and answers each text.
 use super::{Prepared, Runs};
 use crate::{
-    engine::{Done, Event, Finish, Shared, Timings, Waits},
+    engine::{Done, Event, Finish, Shared, Timings, Waits, queue::Class},
     error::Error,
     runtime::Padded,
     sampling::{
@@ -27,6 +27,7 @@ pub(super) struct Waiting<G> {
     pub(super) given: G,
     pub(super) task: Arc<Prepared>,
     pub(super) stop: Vec<String>,
+    pub(super) class: Class,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) deadline: Option<Instant>,
     pub(super) tokenize: Duration,
@@ -71,7 +72,8 @@ impl<M: Runs> Owner<M> {
         (self.ids)(&waiting.given).len()
     }
 
-    /// Takes as many waiting texts as run together; waits if there are none. `None` at the end.
+    /// Takes as many waiting texts as run together; waits if there are none. `None` at the end. A run is as long as all of its texts take: with
+    /// the first go those of its class or a more urgent one, and nobody waits for what is less urgent than he is.
     fn admit(&self) -> Option<Vec<Waiting<M::Given>>> {
         let mut state = self.shared.lock();
         loop {
@@ -83,7 +85,14 @@ impl<M: Runs> Owner<M> {
             let fits = |w: &Waiting<M::Given>, rows: usize, columns: usize| {
                 rows == 0 || (rows + 1) * columns.max(self.tokens(w)) <= RUN_TOKENS
             };
-            while let Some(next) = state.queue.take_if(|w| fits(w, texts.len(), columns)) {
+            let mut class = Class::Batch;
+            while let Some(next) = state
+                .queue
+                .take_of(class.and_above(), |w| fits(w, texts.len(), columns))
+            {
+                if texts.is_empty() {
+                    class = next.class;
+                }
                 columns = columns.max(self.tokens(&next));
                 texts.push(next);
             }
@@ -95,6 +104,7 @@ impl<M: Runs> Owner<M> {
         }
     }
 
+    /// Runs texts together, and each alone if that fails: a model that breaks on one costs the others nothing.
     fn serve(&mut self, texts: &[Waiting<M::Given>]) {
         let started = Instant::now();
         let span = |w: &Waiting<M::Given>| {
@@ -113,8 +123,9 @@ impl<M: Runs> Owner<M> {
         drop(spans);
         let said = match said {
             Ok(said) => said,
+            Err(_) if texts.len() > 1 => return texts.chunks(1).for_each(|alone| self.serve(alone)),
             Err(error) => {
-                warn!(error, texts = texts.len(), "a run failed, its texts have no answer");
+                warn!(error, "a run failed, its text has no answer");
                 for waiting in texts {
                     self.fail(waiting, format!("the run failed: {error}"));
                 }

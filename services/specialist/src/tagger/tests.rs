@@ -20,7 +20,7 @@ const TEMPLATE: &str = "{% if 'unanswerable' in input %}{{ raise_exception('as t
 /// Long enough for a busy machine to do what comes before it.
 const WAIT: Duration = Duration::from_millis(250);
 
-/// A tagger whose model waits for a permit for each run, and says of each run how many rows and columns it had.
+/// A tagger whose model waits for a permit for each run, and says of each run how many rows and columns it had; of a row of 9 tokens it fails.
 struct Still {
     tagger: Tagger,
     task: Task,
@@ -37,6 +37,9 @@ impl Still {
             wait.recv().map_err(|e| e.to_string())?;
             assert!(batch.columns != 13, "as the test wants it");
             told.lock().expect("whole").push((batch.rows, batch.columns));
+            if batch.mask.chunks(batch.columns).any(|row| row.iter().sum::<i64>() == 9) {
+                return Err("nine tokens, as the test wants it".into());
+            }
             let padding = batch
                 .ids
                 .iter()
@@ -137,21 +140,53 @@ async fn what_waits_runs_together_the_urgent_first_and_each_text_has_its_own_ans
     let (many, few) = ("play jazz ".repeat(120), "jazz, miles".to_owned());
     let batch = still.ask(&many, |a| a.class = Class::Batch).await.expect("admitted");
     let normal = still.asked(&few).await;
-    let urgent = still
-        .ask("york", |a| a.class = Class::Interactive)
-        .await
-        .expect("admitted");
+    let beside = still.asked("york").await;
     still.permit();
     assert_eq!(text(first).await, "play");
     still.permit();
     assert_eq!(
-        (text(urgent).await, text(normal).await),
+        (text(beside).await, text(normal).await),
         ("york".into(), "jazz/,/miles".into())
     );
     still.permit();
     assert_eq!(text(batch).await.split('/').count(), 240);
     // Three rows of 242 columns are more than run together, so the long one ran alone.
     assert_eq!(still.runs(), [(1, 3), (2, 5), (1, 242)]);
+}
+
+#[tokio::test]
+async fn an_urgent_text_does_not_wait_for_others_that_are_less_so() {
+    let still = Still::new(1000, 300);
+    let first = still.asked("play").await;
+    still.taken().await;
+    let mut batch = Vec::new();
+    for _ in 0..20 {
+        batch.push(still.ask("jazz", |a| a.class = Class::Batch).await.expect("admitted"));
+    }
+    let urgent = still.ask("york", |a| a.class = Class::Interactive).await;
+    (0..3).for_each(|_| still.permit());
+    assert_eq!(text(first).await, "play");
+    assert_eq!(text(urgent.expect("admitted")).await, "york");
+    for ticket in batch {
+        assert_eq!(text(ticket).await, "jazz");
+    }
+    assert_eq!(still.runs(), [(1, 3), (1, 3), (20, 3)]);
+}
+
+#[tokio::test]
+async fn a_text_that_breaks_the_run_does_not_cost_the_one_beside_it_its_answer() {
+    let still = Still::new(100, 64);
+    let first = still.asked("play").await;
+    still.taken().await;
+    let (bad, good) = (still.asked(&"play ".repeat(7)).await, still.asked("some jazz").await);
+    (0..4).for_each(|_| still.permit());
+    text(first).await;
+    let Err(Error::Broken { message }) = bad.complete().await else {
+        panic!("the model fails of it")
+    };
+    assert!(message.contains("nine tokens, as the test wants it"), "{message}");
+    assert_eq!(text(good).await, "some/jazz");
+    assert_eq!(still.runs(), [(1, 3), (2, 9), (1, 9), (1, 4)]);
 }
 
 #[tokio::test]
