@@ -71,6 +71,23 @@ pub fn texts(request: &ModelInferRequest, most: usize) -> Result<Vec<String>, Re
     elements.into_iter().enumerate().map(text).collect()
 }
 
+/// Whether the request wants nothing but `output`, the one that the model's metadata lists: named or not, it is what comes back.
+///
+/// # Errors
+/// `Invalid`, by field.
+pub fn wants(request: &ModelInferRequest, output: &TensorMetadata) -> Result<(), Reason> {
+    match request.outputs.iter().position(|o| o.name != output.name) {
+        None => Ok(()),
+        Some(i) => Err(status::invalid(
+            &format!("outputs[{i}].name"),
+            format!(
+                "no output `{}` here; there is `{}`",
+                request.outputs[i].name, output.name
+            ),
+        )),
+    }
+}
+
 fn few(most: usize) -> Reason {
     status::invalid("inputs[0].shape", format!("give 1 to {most} texts"))
 }

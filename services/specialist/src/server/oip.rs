@@ -7,13 +7,13 @@ use super::{
 };
 use crate::{
     encoder::{Answer, TEXTS, labels},
-    engine::queue::Class,
+    engine::{Done, queue::Class},
     error::{Error, refuse},
     folder::manifest::Kind,
     prompt::Prompt,
     specialist::Ask,
 };
-use futures::future::try_join_all;
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::json;
 use shoal_kit::{
     oip::{self, Output, Parameters},
@@ -25,12 +25,16 @@ use shoal_proto::{
         ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
         ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
         ServerReadyRequest, ServerReadyResponse, grpc_inference_service_server::GrpcInferenceService,
+        model_metadata_response::TensorMetadata,
     },
     v1,
 };
 use std::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span};
+
+/// Texts of one call that wait or run at one time: as many as keep slots and runs full, and no more, for the queue is everybody's.
+const AT_ONCE: usize = 16;
 
 /// Serves one specialist.
 #[derive(Debug, Clone)]
@@ -76,6 +80,14 @@ impl Call {
         unknown(format!("no model `{name}` here; there is `{}`", folder.card.name))
     }
 
+    /// What comes out.
+    fn output(&self) -> TensorMetadata {
+        match &self.door.specialist().folder().card.embed {
+            Some(embed) => oip::tensor(oip::EMBEDDING, "FP32", &[-1, i64::from(embed.dimensions)]),
+            None => oip::tensor(oip::TEXT_OUTPUT, "BYTES", &[-1]),
+        }
+    }
+
     async fn infer(
         &self,
         wire: &ModelInferRequest,
@@ -84,6 +96,7 @@ impl Call {
     ) -> Result<(Output, Parameters), Error> {
         let of_name = self.resolve(&wire.model_name, &wire.model_version)?;
         let texts = oip::texts(wire, TEXTS)?;
+        oip::wants(wire, &self.output())?;
         self.door.asked(span, || json!(texts).to_string());
         let (output, parameters) = match self.door.specialist().folder().card.kind {
             Kind::Generate | Kind::Tag | Kind::Fill => self.generate(wire, of_name, texts, deadline, span).await?,
@@ -158,23 +171,16 @@ impl Call {
         };
         let sampling = request::sampling(Some(sampling), request::most(&specialist.folder().card))?;
         specialist.task(task)?;
-        let generations = texts.into_iter().map(async |text| {
-            let ask = Ask {
-                task: task.to_owned(),
-                prompt: Prompt::Text(text),
-                sampling: sampling.clone(),
-                form: None,
-                class: Class::Normal,
-                deadline,
-                span: span.clone(),
-            };
-            let ticket = specialist.generate(ask).await?;
-            // One text's answer is not the call's: what the span says of it is said below.
-            let silent = Door::clone(&self.door).silent();
-            Generation::new(ticket, deadline, span.clone(), silent).complete().await
-        });
-        // One that fails drops the others, and their slots.
-        let done = try_join_all(generations).await?;
+        let ask = |text: &str| Ask {
+            task: task.to_owned(),
+            prompt: Prompt::Text(text.to_owned()),
+            sampling: sampling.clone(),
+            form: None,
+            class: Class::Normal,
+            deadline,
+            span: span.clone(),
+        };
+        let done = self.answers(&texts, ask).await?;
         let least = done.iter().map(|d| d.confidence.score()).fold(1.0, f64::min);
         let (input, output) = (
             done.iter().map(|d| d.input_tokens).sum(),
@@ -188,6 +194,43 @@ impl Call {
             ("confidence".into(), oip::number(least)),
         ]);
         Ok((Output::Texts(done.into_iter().map(|d| d.text).collect()), parameters))
+    }
+
+    /// Each text's answer. Where a text does not fit the queue, what fills it may be this call's own: it comes once one of those is done, and only a
+    /// queue full of others' refuses the call. One that fails drops the others, and their slots.
+    async fn answers(&self, texts: &[String], ask: impl Fn(&str) -> Ask) -> Result<Vec<Done>, Error> {
+        let mut done: Vec<Option<Done>> = texts.iter().map(|_| None).collect();
+        let mut running = FuturesUnordered::new();
+        for (place, text) in texts.iter().enumerate() {
+            let generation = loop {
+                if running.len() == AT_ONCE
+                    && let Some((at, answer)) = running.next().await
+                {
+                    done[at] = Some(answer?);
+                }
+                match self.begin(ask(text)).await {
+                    Ok(generation) => break generation,
+                    Err(busy @ Error::Busy { .. }) => match running.next().await {
+                        Some((at, answer)) => done[at] = Some(answer?),
+                        None => return Err(busy),
+                    },
+                    Err(error) => return Err(error),
+                }
+            };
+            running.push(async move { (place, generation.complete().await) });
+        }
+        while let Some((at, answer)) = running.next().await {
+            done[at] = Some(answer?);
+        }
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    async fn begin(&self, ask: Ask) -> Result<Generation, Error> {
+        let (deadline, span) = (ask.deadline, ask.span.clone());
+        let ticket = self.door.specialist().generate(ask).await?;
+        // One text's answer is not the call's: what the span says of it is said by `generate`.
+        let silent = Door::clone(&self.door).silent();
+        Ok(Generation::new(ticket, deadline, span, silent))
     }
 }
 
@@ -230,17 +273,12 @@ impl GrpcInferenceService for Inference {
         let wire = request.into_inner();
         let call = self.call();
         call.resolve(&wire.name, &wire.version).map_err(refuse)?;
-        let card = &call.door.specialist().folder().card;
-        let output = match &card.embed {
-            Some(embed) => oip::tensor(oip::EMBEDDING, "FP32", &[-1, i64::from(embed.dimensions)]),
-            None => oip::tensor(oip::TEXT_OUTPUT, "BYTES", &[-1]),
-        };
         Ok(Response::new(ModelMetadataResponse {
             name: wire.name,
-            versions: vec![card.version.to_string()],
+            versions: vec![call.door.specialist().folder().card.version.to_string()],
             platform: "onnxruntime_onnx".into(),
             inputs: vec![oip::tensor(oip::TEXT_INPUT, "BYTES", &[-1])],
-            outputs: vec![output],
+            outputs: vec![call.output()],
         }))
     }
 

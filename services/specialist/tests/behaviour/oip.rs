@@ -1,9 +1,11 @@
 //! The Open Inference Protocol, as its clients speak it.
 use crate::world::Served;
 use shoal_proto::oip::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, ServerLiveRequest,
-    ServerMetadataRequest, ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
-    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelReadyRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    grpc_inference_service_client::GrpcInferenceServiceClient,
+    infer_parameter::ParameterChoice,
+    model_infer_request::{InferInputTensor, InferRequestedOutputTensor},
 };
 use tonic::{Code, transport::Channel};
 
@@ -175,5 +177,59 @@ async fn what_does_not_fit_the_protocol_is_refused_by_field() {
     for wire in cases {
         let status = client.model_infer(wire.clone()).await.expect_err("refused");
         assert_eq!(status.code(), Code::InvalidArgument, "{wire:?}: {status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_texts_do_not_fit_the_queue_at_once_is_answered_in_their_order() {
+    // Two and a half of these prompts may wait.
+    let served = Served::start("tiny_decoder", 1, |c| c.queue_tokens = 40).await;
+    let mut client = client(&served);
+    let texts: Vec<String> = (0..20).map(|i| format!("hello {i:02}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let answered = client.model_infer(request(&texts, false)).await;
+    let answered = answered.expect("nobody else is here").into_inner();
+    let elements = |response: &ModelInferResponse| {
+        let contents = response.outputs[0].contents.as_ref();
+        contents.expect("contents").bytes_contents.clone()
+    };
+    let mut alone = Vec::new();
+    for text in texts {
+        let one = client.model_infer(request(&[text], false)).await.expect("infers");
+        alone.extend(elements(&one.into_inner()));
+    }
+    assert_eq!(elements(&answered), alone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_the_model_has_may_be_asked_for_by_name_and_no_other() {
+    for (model, output) in [("echo", "text_output"), ("tiny_embedder", "embedding")] {
+        let fixture = if model == "echo" { "tiny_decoder" } else { model };
+        let served = Served::start(fixture, 1, |_| {}).await;
+        let wanting = |names: &[&str]| {
+            let named = |name: &&str| InferRequestedOutputTensor {
+                name: (*name).to_owned(),
+                ..Default::default()
+            };
+            ModelInferRequest {
+                model_name: model.into(),
+                outputs: names.iter().map(named).collect(),
+                ..request(&["hello"], false)
+            }
+        };
+        let mut client = client(&served);
+        let infers = client
+            .model_infer(wanting(&[output]))
+            .await
+            .expect("infers")
+            .into_inner();
+        assert_eq!((infers.outputs.len(), infers.outputs[0].name.as_str()), (1, output));
+        let refused = client.model_infer(wanting(&[output, "logits"])).await;
+        let refused = refused.expect_err("there is no such output");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(
+            refused.message().contains("logits") && refused.message().contains(output),
+            "{refused}"
+        );
     }
 }
