@@ -21,7 +21,9 @@ fn the_script_parses_and_knows_the_bandwidth_of_gpus_by_name() -> Result<()> {
     for (name, known) in [
         ("NVIDIA H100 80GB HBM3", "3350"),
         ("NVIDIA H100 PCIe", "2000"),
+        ("NVIDIA H100 NVL", "3900"),
         ("NVIDIA H200", "4800"),
+        ("NVIDIA GH200 480GB", "4000"),
         ("NVIDIA A100-SXM4-80GB", "2039"),
         ("Tesla T4", "320"),
     ] {
