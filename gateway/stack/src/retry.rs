@@ -103,7 +103,8 @@ where
                     Some(_) if spare(&call.tried) && budget.withdraw() => Duration::ZERO,
                     Some(told) => {
                         let pause = told.max(PAUSE).mul_f64(rand::rng().random_range(1.0..1.0 + SPREAD));
-                        if Instant::now() + pause >= call.patience.min(call.deadline) {
+                        let until = call.patience.min(call.deadline);
+                        if Instant::now().checked_add(pause).is_none_or(|at| at >= until) {
                             return Err(error);
                         }
                         tracing::debug!(?pause, %error, "waiting for room");
@@ -114,7 +115,7 @@ where
                         let pause = PAUSE * 2u32.saturating_pow(call.attempt);
                         // A hedged attempt was two.
                         call.attempt += asked;
-                        let in_time = Instant::now() + pause < call.deadline;
+                        let in_time = Instant::now().checked_add(pause).is_some_and(|at| at < call.deadline);
                         if !error.retryable() || call.attempt >= call.max_attempts || !in_time || !budget.withdraw() {
                             return Err(error);
                         }
@@ -131,8 +132,11 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
     use shoal_kit::status::Reason;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use tonic::{Code, Status};
+    use tonic_types::pb;
     use tower::{service_fn, util::BoxCloneService};
 
     type Failing = BoxCloneService<Call<()>, (), (Vec<Arc<str>>, Error)>;
@@ -267,6 +271,33 @@ mod tests {
         }
         let (answered, asked) = full(1, 60_000, 100, |c| (c.idempotent, c.max_attempts) = (false, 1)).await;
         assert!(!answered && asked.len() == 1, "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_callee_that_says_to_come_back_at_the_end_of_time_is_not_waited_for() {
+        let told = pb::RetryInfo {
+            retry_delay: Some(prost_types::Duration {
+                seconds: i64::MAX,
+                nanos: 0,
+            }),
+        };
+        let details = pb::Status {
+            code: Code::ResourceExhausted.into(),
+            message: "full".into(),
+            details: vec![prost_types::Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+                value: told.encode_to_vec(),
+            }],
+        };
+        let full = Status::with_details(Code::ResourceExhausted, "full", details.encode_to_vec().into());
+        let (calls, service) = failing(Error::call(&"a".into(), full), Duration::ZERO);
+        let call = Call {
+            idempotent: true,
+            ..Call::new((), Instant::now() + Duration::from_secs(10), 2)
+        };
+        let layered = RetryLayer::new(Arc::new(|_| false)).layer(service);
+        layered.oneshot(call).await.expect_err("full");
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
     }
 
     fn failing_any() -> (Arc<AtomicU32>, Failing) {
