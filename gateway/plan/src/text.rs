@@ -43,11 +43,16 @@ impl Lines {
     /// # Errors
     /// At the first line that is no step; steps before it in the same piece are lost to the caller, whose plan has failed.
     pub fn push(&mut self, piece: &str) -> Result<Vec<Node>, Garbled> {
-        self.pending.push_str(piece);
+        let Some(end) = piece.rfind('\n') else {
+            self.pending.push_str(piece);
+            return Ok(Vec::new());
+        };
+        let (whole, rest) = piece.split_at(end + 1);
+        let mut lines = std::mem::replace(&mut self.pending, rest.to_owned());
+        lines.push_str(whole);
         let mut steps = Vec::new();
-        while let Some(end) = self.pending.find('\n') {
-            let line: String = self.pending.drain(..=end).collect();
-            steps.extend(self.take(&line)?);
+        for line in lines.split_inclusive('\n') {
+            steps.extend(self.take(line)?);
         }
         Ok(steps)
     }
@@ -85,8 +90,23 @@ impl Lines {
 /// # Errors
 /// At the first line that is no step.
 pub fn parse(text: &str) -> Result<Vec<Node>, Garbled> {
+    parse_past(usize::MAX, text)
+}
+
+/// The steps of a whole text, read no further than the first step past `most`: whoever takes no more need not hold what a megabyte of
+/// short lines comes to.
+///
+/// # Errors
+/// At the first line that is no step, as far as it is read.
+pub fn parse_past(most: usize, text: &str) -> Result<Vec<Node>, Garbled> {
     let mut lines = Lines::default();
-    let mut steps = lines.push(text)?;
+    let mut steps = Vec::new();
+    for line in text.split_inclusive('\n') {
+        steps.extend(lines.push(line)?);
+        if steps.len() > most {
+            return Ok(steps);
+        }
+    }
     steps.extend(lines.finish()?);
     Ok(steps)
 }

@@ -5,6 +5,7 @@ use crate::{
     reference::{Json, Template},
 };
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Characters of a line that an error repeats at most.
 const SHOWN: usize = 40;
@@ -64,6 +65,7 @@ pub fn step(text: &str, line: usize, number: usize) -> Result<Node, Garbled> {
 /// `name=value, name=value)`.
 fn arguments(cursor: &mut Cursor<'_>, number: usize) -> Result<Vec<(String, Json)>, Garbled> {
     let mut fields: Vec<(String, Json)> = Vec::new();
+    let mut taken = HashSet::new();
     cursor.skip_blanks();
     if cursor.rest().starts_with(')') {
         cursor.at += 1;
@@ -76,7 +78,7 @@ fn arguments(cursor: &mut Cursor<'_>, number: usize) -> Result<Vec<(String, Json
         if name.is_empty() {
             return Err(cursor.expected("an argument's name"));
         }
-        if fields.iter().any(|(taken, _)| taken == name) {
+        if !taken.insert(name) {
             return Err(cursor.garbled(start, format!("argument `{name}` is given twice")));
         }
         cursor.take("=", "`=` after the argument's name")?;

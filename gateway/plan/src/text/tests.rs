@@ -78,6 +78,33 @@ fn steps_take_the_shapes_of_the_task_data() {
     );
 }
 
+#[test]
+fn a_megabyte_is_read_in_time_that_grows_with_it_alone() {
+    // Well under a second each on a free machine, in a debug build too; as squares they took 22 s and 33 s of a release build.
+    let patience = std::time::Duration::from_secs(8);
+    let began = std::time::Instant::now();
+    assert!(
+        parse(&"\n".repeat(1 << 20))
+            .expect_err("no step")
+            .message
+            .contains("empty")
+    );
+    assert!(began.elapsed() < patience, "{:?} for lines", began.elapsed());
+    let arguments: Vec<String> = (0..100_000).map(|i| format!("a{i}=1")).collect();
+    let (text, began) = (format!("1. S.M({})", arguments.join(",")), std::time::Instant::now());
+    assert_eq!(parse(&text).expect("a step").len(), 1);
+    assert!(began.elapsed() < patience, "{:?} for arguments", began.elapsed());
+}
+
+#[test]
+fn no_more_steps_are_read_than_somebody_takes_and_the_first_that_is_too_many() {
+    let text: String = (1..=1000).map(|i| format!("{i}. t: x\n")).collect();
+    assert_eq!(parse_past(256, &(text.clone() + "nonsense")).expect("257").len(), 257);
+    assert_eq!(parse_past(1000, &text).expect("all").len(), 1000);
+    assert!(parse_past(1000, "1. t: x\nnonsense").is_err());
+    assert!(parse_past(1000, "").is_err());
+}
+
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
