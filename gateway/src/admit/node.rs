@@ -5,6 +5,7 @@ use serde_json::Value;
 use shoal_plan::{
     Json, Kind, Template,
     graph::{Node, OnFailure},
+    integers,
 };
 use shoal_proto::v1::{self, failure_policy::Action};
 use std::sync::Arc;
@@ -107,12 +108,12 @@ impl Admission<'_> {
         match action {
             Action::Unspecified | Action::Fail => OnFailure::Fail,
             Action::Skip => OnFailure::Skip,
-            Action::Default => match serde_json::from_str(&policy.default_json) {
+            Action::Default => match json(&policy.default_json) {
                 Ok(value) => OnFailure::Default(value),
-                Err(error) => {
+                Err(said) => {
                     faults.add(
                         format!("{path}.default_json"),
-                        format!("must be a JSON value; text needs its quotes: {error}"),
+                        format!("must be a JSON value; text needs its quotes: {said}"),
                     );
                     OnFailure::Fail
                 }
@@ -186,14 +187,14 @@ fn arguments(text: &str, field: &str, faults: &mut Faults) -> Option<Json> {
     if text.trim().is_empty() {
         return Some(Json::Object(Vec::new()));
     }
-    let value: Value = match serde_json::from_str(text) {
+    let value = match json(text) {
         Ok(value @ Value::Object(_)) => value,
         Ok(_) => {
             faults.add(field, "must be a JSON object");
             return None;
         }
-        Err(error) => {
-            faults.add(field, format!("is no JSON: {error}"));
+        Err(said) => {
+            faults.add(field, said);
             return None;
         }
     };
@@ -204,6 +205,13 @@ fn arguments(text: &str, field: &str, faults: &mut Faults) -> Option<Json> {
             None
         }
     }
+}
+
+/// A JSON value in which every integer is the one that was written.
+fn json(text: &str) -> Result<Value, String> {
+    let value = serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?;
+    integers::fit(text).map_err(|e| e.to_string())?;
+    Ok(value)
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {

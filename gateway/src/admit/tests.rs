@@ -3,6 +3,7 @@ use serde_json::json;
 use shoal_proto::v1::{failure_policy::Action, node::Kind as NodeKind};
 
 mod any;
+mod arguments;
 
 /// A mesh that routes `tool_call`, `route` and `plan`, offers `S.M` (an argument `x`, a text) and has a server that is away.
 struct Mesh {
@@ -288,15 +289,6 @@ fn each_policy_needs_what_it_says_and_nothing_else() {
         )),
         at("action")
     );
-}
-
-#[test]
-fn arguments_are_held_to_their_schema_as_far_as_they_are_known() {
-    assert!(said(of_plan(vec![tool("a", "S.M", r#"{"x": 7}"#)])).contains("input schema of S.M"));
-    assert!(said(of_plan(vec![tool("a", "S.M", "")])).contains("input schema of S.M"));
-    // What `x` will be is known when `a` has answered.
-    admit(of_plan(vec![model("a", ""), tool("b", "S.M", r#"{"x": "${a}"}"#)])).expect("admitted");
-    admit(of_plan(vec![tool("a", "Client.Tool", r#"{"anything": 1}"#)])).expect("the client answers it");
 }
 
 #[test]

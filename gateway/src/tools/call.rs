@@ -3,6 +3,7 @@ use super::{ANSWER_BYTES, Tool, wire};
 use crate::error::Error;
 use serde_json::Value;
 use shoal_kit::status::{self, Violation};
+use shoal_plan::integers;
 use shoal_proto::v1;
 use shoal_stack::{
     Call,
@@ -113,7 +114,9 @@ pub(super) fn answer_of(text: &str) -> Result<Value, Error> {
     if text.len() > ANSWER_BYTES {
         return Err(wire::nonsense(&format!("{} bytes", text.len())).into());
     }
-    serde_json::from_str(text).map_err(|e| wire::nonsense(&format!("it is no JSON: {e}")).into())
+    let value = serde_json::from_str(text).map_err(|e| wire::nonsense(&format!("it is no JSON: {e}")))?;
+    integers::fit(text).map_err(|e| wire::nonsense(&e.to_string()))?;
+    Ok(value)
 }
 
 /// The same for every attempt of a node, and for the same node of the same plan after a restart: at most 128 bytes. Two ids of 64
@@ -137,7 +140,19 @@ mod tests {
     #[test]
     fn an_answer_is_one_json_value_of_bounded_size() {
         assert_eq!(answer_of("7").expect("a value"), Value::from(7));
-        for nonsense in ["", "{", "ok", "{} {}", &format!("\"{}\"", "x".repeat(ANSWER_BYTES))] {
+        assert_eq!(
+            answer_of("18446744073709551615").expect("a value"),
+            Value::from(u64::MAX)
+        );
+        let account = r#"{"account": 98765432109876543210}"#;
+        for nonsense in [
+            "",
+            "{",
+            "ok",
+            "{} {}",
+            account,
+            &format!("\"{}\"", "x".repeat(ANSWER_BYTES)),
+        ] {
             let fault = answer_of(nonsense).expect_err("nonsense").fault();
             assert_eq!(fault.reason, "TOOL_ANSWER_INVALID");
         }

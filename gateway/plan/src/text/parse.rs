@@ -2,6 +2,7 @@
 use super::Garbled;
 use crate::{
     graph::{Kind, Node},
+    integers,
     reference::{Json, Template},
 };
 use serde_json::Value;
@@ -115,6 +116,7 @@ fn value(cursor: &mut Cursor<'_>, number: usize) -> Result<Json, Garbled> {
             }
         };
         let value = value.map_err(|error| cursor.garbled(start, format!("no JSON value and no reference: {error}")))?;
+        integers::fit(&cursor.text[start..cursor.at]).map_err(|error| cursor.garbled(start, error.to_string()))?;
         Json::parse(&value).map_err(|error| cursor.garbled(start, error.to_string()))?
     };
     checked(

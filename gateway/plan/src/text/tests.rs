@@ -51,6 +51,8 @@ fn what_a_model_garbles_is_told_with_line_and_column() {
         ("1. A.B(x=\"a\" y=\"b\")", 1, 14, "`,` or `)`"),
         ("1. A.B(x=\"a\", x=\"b\")", 1, 15, "given twice"),
         ("1. A.B(x=\"a", 1, 10, "no JSON value"),
+        ("1. A.B(x=98765432109876543210)", 1, 10, "as a string"),
+        ("1. A.B(y=1, x=[-98765432109876543210])", 1, 15, "as a string"),
         ("1. A.B() and more", 1, 10, "the end of the line"),
         ("1. A.B(x=$1.f)", 1, 10, "only an earlier step"),
         ("1. A.B(x=$2)", 1, 10, "only an earlier step"),
