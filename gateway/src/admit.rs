@@ -1,18 +1,21 @@
 //! What comes over the wire, made into steps and bounds that were checked against every rule. Pure: no clock, no I/O.
 //!
 //! Every breach is told at once, with the path of its field, before anything runs. [`node`] reads one step, [`limits`] the bounds,
-//! [`planned`] a step that came as plan text; this file puts them together.
+//! [`planned`] a step that came as plan text, [`faults`] gathers what is wrong; this file puts them together.
 use crate::{error::Error, schema::Schema};
-use shoal_kit::{config, status::Violation};
+use faults::{Faults, told};
+use shoal_kit::config;
 use shoal_plan::{Graph, Limits, graph, reference::is_id, text};
 use shoal_proto::v1::{self, execute_plan_request::Source as Wire};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+mod faults;
 mod limits;
 mod node;
 mod planned;
 
-pub(crate) use limits::{Bounds, node_bytes};
+pub(crate) use faults::breaches;
+pub(crate) use limits::{Bounds, message_bytes, node_bytes};
 pub(crate) use planned::wire;
 
 /// The node id of the planner's own call, in records and outcomes.
@@ -99,39 +102,6 @@ pub(crate) struct Admission<'a> {
     pub(crate) client_tools: &'a BTreeSet<String>,
 }
 
-/// Breaches so far, and tool servers that could not be asked.
-#[derive(Debug, Default)]
-struct Faults {
-    violations: Vec<Violation>,
-    unlisted: BTreeSet<String>,
-}
-
-impl Faults {
-    fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.violations.push(Violation {
-            field: field.into(),
-            description: description.into(),
-        });
-    }
-
-    /// A tool that nobody offers is only known to be wrong once every server has been asked.
-    fn verdict(self) -> Result<(), Error> {
-        if !self.violations.is_empty() {
-            return Err(Error::Invalid(self.violations));
-        }
-        if self.unlisted.is_empty() {
-            return Ok(());
-        }
-        let servers: Vec<String> = self.unlisted.into_iter().collect();
-        Err(Error::Away {
-            what: format!(
-                "tool servers that have not answered yet may offer the tools of this plan: {}",
-                servers.join(", ")
-            ),
-        })
-    }
-}
-
 impl Admission<'_> {
     /// Bounds of every graph.
     pub(crate) fn graph_limits(&self) -> Limits {
@@ -159,11 +129,7 @@ impl Admission<'_> {
         }
         let size = limits::bytes(&request);
         if size > self.config.max_input_bytes {
-            let said = format!(
-                "{size} bytes; at most {} are taken ([gateway] max_input_bytes)",
-                self.config.max_input_bytes
-            );
-            faults.add("source", said);
+            faults.add("source", self.too_large(size));
         }
         let source = match request.source {
             // What is too large is not looked at: that is what the limit is for.
@@ -191,19 +157,21 @@ impl Admission<'_> {
         })
     }
 
+    fn too_large(&self, size: usize) -> String {
+        let most = self.config.max_input_bytes;
+        format!("{size} bytes, lists with their entries; at most {most} are taken ([gateway] max_input_bytes)")
+    }
+
     fn plan(&self, plan: &v1::Plan, open: bool, faults: &mut Faults) -> Option<Source> {
         let limits = self.graph_limits();
         if plan.nodes.is_empty() && open {
             return Some(Source::Steps(Graph::empty(limits), Vec::new()));
         }
-        if plan.nodes.len() > limits.max_nodes {
-            // Told by the graph, which does not look at a single one of them.
-            let nodes = plan.nodes.iter().map(|n| node::placeholder(&n.id)).collect();
-            told(Graph::new(nodes, limits).map(drop), faults, |field| {
-                format!("plan.{field}")
-            });
-            return None;
-        }
+        told(
+            limits.hold(plan.nodes.len()).map_err(graph::Faults::from),
+            faults,
+            |field| format!("plan.{field}"),
+        )?;
         let steps: Vec<Step> = (0..)
             .zip(&plan.nodes)
             .map(|(i, wire)| self.step(wire, &format!("plan.nodes[{i}]"), faults))
@@ -214,18 +182,21 @@ impl Admission<'_> {
     }
 
     fn plan_text(&self, text: &str, faults: &mut Faults) -> Option<Source> {
-        let nodes = match text::parse(text) {
+        let limits = self.graph_limits();
+        let nodes = match text::parse_past(limits.max_nodes, text) {
             Ok(nodes) => nodes,
             Err(garbled) => {
                 faults.add("plan_text", garbled.to_string());
                 return None;
             }
         };
-        let limits = self.graph_limits();
-        if nodes.len() <= limits.max_nodes {
-            for node in &nodes {
-                self.planned(node, &format!("plan_text step {}", node.id), faults);
-            }
+        if nodes.len() > limits.max_nodes {
+            let said = format!("more than {} steps ([gateway] max_nodes)", limits.max_nodes);
+            faults.add("plan_text", said);
+            return None;
+        }
+        for node in &nodes {
+            self.planned(node, &format!("plan_text step {}", node.id), faults);
         }
         let steps = nodes.iter().cloned().map(planned::step).collect();
         let graph = told(Graph::new(nodes, limits), faults, |field| format!("plan_text {field}"))?;
@@ -278,11 +249,7 @@ impl Admission<'_> {
             Some(goal) => {
                 let size = limits::goal_bytes(goal);
                 if size > self.config.max_input_bytes {
-                    let said = format!(
-                        "{size} bytes; at most {} are taken ([gateway] max_input_bytes)",
-                        self.config.max_input_bytes
-                    );
-                    faults.add("goal", said);
+                    faults.add("goal", self.too_large(size));
                 } else {
                     self.goal(goal, "goal", &mut faults);
                 }
@@ -312,26 +279,6 @@ impl Admission<'_> {
         faults.verdict()?;
         Ok(planned::step(node.clone()))
     }
-}
-
-/// The value, or its breaches with their fields renamed.
-fn told<T>(checked: Result<T, Vec<graph::Fault>>, faults: &mut Faults, rename: impl Fn(&str) -> String) -> Option<T> {
-    match checked {
-        Ok(value) => Some(value),
-        Err(breaches) => {
-            breaches
-                .into_iter()
-                .for_each(|b| faults.add(rename(&b.field), b.description));
-            None
-        }
-    }
-}
-
-/// A graph's breaches as an error, for steps that join later.
-pub(crate) fn breaches(faults: Vec<graph::Fault>, rename: impl Fn(&str) -> String) -> Error {
-    let mut all = Faults::default();
-    told::<()>(Err(faults), &mut all, rename);
-    Error::Invalid(all.violations)
 }
 
 #[cfg(test)]

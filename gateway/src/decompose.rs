@@ -79,6 +79,7 @@ pub(crate) fn runnable(written: &str, goal: &v1::Goal, admission: &Admission<'_>
         }
         graph.push(node).map_err(|faults| {
             faults
+                .told()
                 .iter()
                 .map(|f| f.description.clone())
                 .collect::<Vec<_>>()

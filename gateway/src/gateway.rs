@@ -1,5 +1,6 @@
 //! One gateway process: build, look around, serve, drain.
 use crate::{
+    admit,
     context::Context,
     outcomes::{Acknowledged, Recorder, deliver},
     plans::Plans,
@@ -176,7 +177,8 @@ fn doors(context: &Arc<Context>, bound: &Bound, feedback: &str) -> anyhow::Resul
         in_flight: server.in_flight(),
         feedback: feedback.to_owned(),
     };
-    let plans = PlanServiceServer::new(plans::Plans(context.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let plans = PlanServiceServer::new(plans::Plans(context.clone()))
+        .max_decoding_message_size(admit::message_bytes(&context.config));
     let inference =
         GrpcInferenceServiceServer::new(Inference(context.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
     Ok(server

@@ -3,7 +3,10 @@
 use crate::reference::is_id;
 use std::collections::HashMap;
 
+mod faults;
 mod node;
+use faults::fault;
+pub use faults::{Fault, Faults};
 pub use node::{Kind, Node, OnFailure};
 
 /// Bounds of a graph.
@@ -17,19 +20,21 @@ pub struct Limits {
     pub max_fan_out: usize,
 }
 
-/// One breach of the rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Path of the field: `nodes[3].model.input`.
-    pub field: String,
-    /// What is wrong and what would be right.
-    pub description: String,
-}
-
-fn fault(field: impl Into<String>, description: impl Into<String>) -> Fault {
-    Fault {
-        field: field.into(),
-        description: description.into(),
+impl Limits {
+    /// Whether a plan may have so many nodes: asked before anybody looks at them.
+    ///
+    /// # Errors
+    /// None at all, or too many.
+    pub fn hold(&self, nodes: usize) -> Result<(), Fault> {
+        let most = self.max_nodes;
+        match nodes {
+            0 => Err(fault("nodes", "a plan needs at least one node")),
+            n if n > most => Err(fault(
+                "nodes",
+                format!("{n} nodes; at most {most} are allowed ([gateway] max_nodes)"),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -62,27 +67,16 @@ impl Graph {
     ///
     /// # Errors
     /// Every breach: no nodes or too many, bad or taken ids, unknown references, cycles, too deep, too wide.
-    pub fn new(nodes: Vec<Node>, limits: Limits) -> Result<Self, Vec<Fault>> {
-        if nodes.is_empty() {
-            return Err(vec![fault("nodes", "a plan needs at least one node")]);
-        }
-        if nodes.len() > limits.max_nodes {
-            let said = format!(
-                "{} nodes; at most {} are allowed ([gateway] max_nodes)",
-                nodes.len(),
-                limits.max_nodes
-            );
-            return Err(vec![fault("nodes", said)]);
-        }
-        let mut faults = Vec::new();
+    pub fn new(nodes: Vec<Node>, limits: Limits) -> Result<Self, Faults> {
+        limits.hold(nodes.len())?;
+        let mut faults = Faults::default();
         let mut positions = HashMap::new();
         for (i, node) in nodes.iter().enumerate() {
-            faults.extend(bad_id(&node.id).map(|said| fault(format!("nodes[{i}].id"), said)));
+            if let Some(said) = bad_id(&node.id) {
+                faults.add(|| fault(format!("nodes[{i}].id"), said));
+            }
             if let Some(first) = positions.insert(node.id.clone(), i) {
-                faults.push(fault(
-                    format!("nodes[{i}].id"),
-                    format!("`{}` is taken by nodes[{first}]", node.id),
-                ));
+                faults.add(|| taken(&format!("nodes[{i}]"), &node.id, first));
             }
         }
         let mut graph = Self {
@@ -101,38 +95,35 @@ impl Graph {
                 Err(cycle) => {
                     let names: Vec<&str> = cycle.iter().map(|&i| nodes[i].id.as_str()).collect();
                     let first = names.first().copied().unwrap_or_default();
-                    faults.push(fault(
-                        format!("nodes[{}]", cycle[0]),
-                        format!("cycle: {} -> {first}", names.join(" -> ")),
-                    ));
+                    let said = format!("cycle: {} -> {first}", names.join(" -> "));
+                    faults.add(|| fault(format!("nodes[{}]", cycle[0]), said));
                 }
             }
         }
         graph.nodes = nodes;
-        (0..graph.depths.len()).for_each(|i| faults.extend(graph.too_large(i, &format!("nodes[{i}]"))));
-        if faults.is_empty() { Ok(graph) } else { Err(faults) }
+        for i in 0..graph.depths.len() {
+            graph.too_large(i, &mut faults);
+        }
+        faults.or(graph)
     }
 
     /// Adds a node that may reference only nodes that are there. Returns its position.
     ///
     /// # Errors
     /// Every breach; the graph is then as before.
-    pub fn push(&mut self, node: Node) -> Result<usize, Vec<Fault>> {
+    pub fn push(&mut self, node: Node) -> Result<usize, Faults> {
         let at = self.nodes.len();
         let field = format!("nodes[{at}]");
         if at >= self.limits.max_nodes {
-            return Err(vec![fault(
-                "nodes",
-                format!("more than {} nodes ([gateway] max_nodes)", self.limits.max_nodes),
-            )]);
+            let said = format!("more than {} nodes ([gateway] max_nodes)", self.limits.max_nodes);
+            return Err(fault("nodes", said).into());
         }
-        let mut faults = Vec::new();
-        faults.extend(bad_id(&node.id).map(|said| fault(format!("{field}.id"), said)));
+        let mut faults = Faults::default();
+        if let Some(said) = bad_id(&node.id) {
+            faults.add(|| fault(format!("{field}.id"), said));
+        }
         if let Some(first) = self.positions.get(&node.id) {
-            faults.push(fault(
-                format!("{field}.id"),
-                format!("`{}` is taken by nodes[{first}]", node.id),
-            ));
+            faults.add(|| taken(&field, &node.id, *first));
         }
         let dependencies = self.resolve(&node, &field, &mut faults);
         if !faults.is_empty() {
@@ -145,17 +136,14 @@ impl Graph {
         self.dependencies.push(dependencies);
         self.dependants.push(Vec::new());
         self.nodes.push(node);
-        let mut faults: Vec<Fault> = self.too_large(at, &field).into_iter().collect();
-        faults.extend(
-            self.dependencies[at]
-                .iter()
-                .filter_map(|&d| self.too_large(d, &format!("nodes[{d}]"))),
-        );
-        if faults.is_empty() {
-            return Ok(at);
+        self.too_large(at, &mut faults);
+        for &d in &self.dependencies[at] {
+            self.too_large(d, &mut faults);
         }
-        self.pop();
-        Err(faults)
+        if !faults.is_empty() {
+            self.pop();
+        }
+        faults.or(at)
     }
 
     /// Takes back the last push.
@@ -170,41 +158,36 @@ impl Graph {
         }
     }
 
-    fn resolve(&self, node: &Node, field: &str, faults: &mut Vec<Fault>) -> Vec<usize> {
+    fn resolve(&self, node: &Node, field: &str, faults: &mut Faults) -> Vec<usize> {
         let known = |id: &str| self.positions.get(id).copied();
         for reference in node.references().iter().filter(|r| known(&r.node).is_none()) {
-            let said = format!("{reference} names no node that is there; `$$` is a dollar sign");
-            faults.push(fault(format!("{field}.{}", node.input_field()), said));
+            faults.add(|| {
+                let said = format!("{reference} names no node that is there; `$$` is a dollar sign");
+                fault(format!("{field}.{}", node.input_field()), said)
+            });
         }
         for id in node.after.iter().filter(|id| known(id).is_none()) {
-            faults.push(fault(
-                format!("{field}.after"),
-                format!("`{id}` names no node that is there"),
-            ));
+            faults.add(|| {
+                let said = format!("`{}` names no node that is there", short(id));
+                fault(format!("{field}.after"), said)
+            });
         }
         node.depends_on().into_iter().filter_map(known).collect()
     }
 
-    fn too_large(&self, at: usize, field: &str) -> Option<Fault> {
+    fn too_large(&self, at: usize, faults: &mut Faults) {
         let (deep, wide) = (self.depths[at], self.dependants[at].len());
-        if deep > self.limits.max_depth {
-            return Some(fault(
-                field,
-                format!(
-                    "is {deep} deep; at most {} is allowed ([gateway] max_depth)",
-                    self.limits.max_depth
-                ),
-            ));
-        }
-        (wide > self.limits.max_fan_out).then(|| {
-            fault(
-                field,
-                format!(
-                    "{wide} nodes wait for it; at most {} may ([gateway] max_fan_out)",
-                    self.limits.max_fan_out
-                ),
-            )
-        })
+        let Limits {
+            max_depth, max_fan_out, ..
+        } = self.limits;
+        let said = if deep > max_depth {
+            format!("is {deep} deep; at most {max_depth} is allowed ([gateway] max_depth)")
+        } else if wide > max_fan_out {
+            format!("{wide} nodes wait for it; at most {max_fan_out} may ([gateway] max_fan_out)")
+        } else {
+            return;
+        };
+        faults.add(|| fault(format!("nodes[{at}]"), said));
     }
 
     /// All nodes, in order of joining.
@@ -260,12 +243,19 @@ impl Graph {
 }
 
 fn bad_id(id: &str) -> Option<String> {
-    (!is_id(id)).then(|| {
-        format!(
-            "`{}` must be 1 to 64 of A-Z a-z 0-9 _ -",
-            id.chars().take(80).collect::<String>()
-        )
-    })
+    (!is_id(id)).then(|| format!("`{}` must be 1 to 64 of A-Z a-z 0-9 _ -", short(id)))
+}
+
+fn taken(field: &str, id: &str, first: usize) -> Fault {
+    fault(
+        format!("{field}.id"),
+        format!("`{}` is taken by nodes[{first}]", short(id)),
+    )
+}
+
+/// As much of an id as an error repeats.
+fn short(id: &str) -> String {
+    id.chars().take(80).collect()
 }
 
 fn reverse(dependencies: &[Vec<usize>]) -> Vec<Vec<usize>> {

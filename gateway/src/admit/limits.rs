@@ -1,5 +1,6 @@
 //! Bounds of a plan, and numbers in general: what is absent has the configured default, what is out of range is refused.
 use super::Faults;
+use crate::tools::ANSWER_BYTES;
 use shoal_kit::config;
 use shoal_proto::{
     time,
@@ -128,7 +129,10 @@ pub(super) fn sampling(wire: &v1::Sampling, path: &str, faults: &mut Faults) {
     }
 }
 
-/// Bytes of a request's texts, JSON and plan text together.
+/// What an entry of a list counts besides its text: no entry takes more of a message, and one without text takes that of memory.
+const ENTRY: usize = 8;
+
+/// Bytes of a request's texts, JSON and plan text together, and of the lists that hold them.
 pub(super) fn bytes(request: &v1::ExecutePlanRequest) -> usize {
     match &request.source {
         None => 0,
@@ -140,22 +144,39 @@ pub(super) fn bytes(request: &v1::ExecutePlanRequest) -> usize {
 
 /// Bytes of a goal's texts.
 pub(super) fn goal_bytes(goal: &v1::Goal) -> usize {
-    let method = |m: &v1::MethodSignature| {
-        m.service.len() + m.method.len() + m.parameters.iter().map(String::len).sum::<usize>()
-    };
-    goal.text.len() + goal.turns.iter().map(String::len).sum::<usize>() + goal.methods.iter().map(method).sum::<usize>()
+    let method = |m: &v1::MethodSignature| ENTRY + m.service.len() + m.method.len() + entries(&m.parameters);
+    goal.text.len() + entries(&goal.turns) + goal.methods.iter().map(method).sum::<usize>()
 }
 
 /// Bytes of a node's texts.
 pub(crate) fn node_bytes(node: &v1::Node) -> usize {
     let kind = match &node.kind {
         None => 0,
-        Some(v1::node::Kind::Model(m)) => m.task.len() + m.input.len() + m.output_schema_json.len(),
+        Some(v1::node::Kind::Model(m)) => {
+            let stop = m.sampling.as_ref().map_or(0, |s| entries(&s.stop));
+            m.task.len() + m.input.len() + m.output_schema_json.len() + stop
+        }
         Some(v1::node::Kind::Tool(t)) => t.name.len() + t.arguments_json.len(),
     };
     let policy = node
         .on_failure
         .as_ref()
         .map_or(0, |p| p.default_json.len() + p.fallback_task.len());
-    node.id.len() + kind + policy + node.after.iter().map(String::len).sum::<usize>()
+    ENTRY + node.id.len() + kind + policy + entries(&node.after)
+}
+
+fn entries(texts: &[String]) -> usize {
+    texts.iter().map(|text| ENTRY + text.len()).sum()
+}
+
+/// Bytes of a message that is read at all: it is held as a whole before anything of it can be counted. Twice the texts, or a tool's
+/// answer: what is only somewhat too large is told with the key that says so. A node has a few hundred bytes that are no text, and a
+/// stream's opening the names of its tools.
+pub(crate) fn message_bytes(config: &config::Gateway) -> usize {
+    const NODE: usize = 512;
+    const REST: usize = 64 << 10;
+    let texts = config.max_input_bytes.max(ANSWER_BYTES).saturating_mul(2);
+    texts
+        .saturating_add(config.max_nodes.saturating_mul(NODE))
+        .saturating_add(REST)
 }

@@ -72,7 +72,13 @@ impl Admission<'_> {
                 }
             }
         }
-        node.after.clone_from(&wire.after);
+        let (after, most) = (wire.after.len(), self.config.max_nodes);
+        if after > most {
+            let said = format!("{after} entries; a plan has at most {most} nodes ([gateway] max_nodes)");
+            faults.add(format!("{path}.after"), said);
+        } else {
+            node.after.clone_from(&wire.after);
+        }
         node.timeout = wire
             .timeout
             .as_ref()

@@ -90,6 +90,22 @@ async fn a_hundred_megabytes_are_refused_unread() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_entries_of_a_list_are_refused_in_few_words() {
+    let world = world().await;
+    let mut node = model("a", "echo", "x");
+    node.after = vec![String::new(); 1_000_000];
+    let refused = world.refused(request(vec![node])).await;
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert!((1..=17).contains(&fields(&refused).len()), "{refused:?}");
+    assert!(refused.message().contains("max_input_bytes"), "{refused:?}");
+    // More than some twice of that is not read.
+    let refused = world
+        .refused(request(vec![model("a", "echo", &"x".repeat(4 << 20))]))
+        .await;
+    assert_eq!(fields(&refused), ["message"]);
+}
+
 /// Sends bytes as they are.
 #[derive(Clone, Copy, Default)]
 struct Raw;

@@ -66,7 +66,7 @@ pub struct Gateway {
     pub max_depth: usize,
     /// Nodes that may wait for one node at most. Default 64.
     pub max_fan_out: usize,
-    /// Bytes of one request's texts, JSON and plan text together. Default 1 MiB.
+    /// Bytes of one request's texts, JSON and plan text together; an entry of a list counts 8 besides its text. Default 1 MiB.
     pub max_input_bytes: usize,
     /// Plans running at once; one more is RESOURCE_EXHAUSTED. Default 256.
     pub max_plans: usize,

@@ -28,7 +28,8 @@ pub use unreadable::unreadable;
 pub use web::{BODY, HEAD, Posted, Unread};
 
 /// Bytes of one request message. Prompts are at most 1 MiB (`[gateway] max_input_bytes`); tensors of the inference
-/// protocol may be larger. tonic's own limit is 4 MiB; services are built with this one.
+/// protocol may be larger. tonic's own limit is 4 MiB; services are built with this one, but for the gateway's PlanService, whose
+/// messages may be some twice its `max_input_bytes`.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 
 /// Calls that one gRPC connection may have open; more wait on the client's side. tonic sets no bound unless told. Four times the

@@ -20,8 +20,9 @@ fn model(id: &str, input: &str) -> Node {
 fn refusal(nodes: Vec<Node>) -> Vec<(String, String)> {
     Graph::new(nodes, LIMITS)
         .expect_err("refused")
-        .into_iter()
-        .map(|f| (f.field, f.description))
+        .told()
+        .iter()
+        .map(|f| (f.field.clone(), f.description.clone()))
         .collect()
 }
 
@@ -106,14 +107,23 @@ fn a_grown_graph_references_only_what_is_there_and_is_unchanged_by_a_refusal() {
     assert!(graph.push(model("a", "")).is_err());
     graph.push(model("b", "${a}")).expect("second");
     assert!(
-        graph.push(model("c", "${b}")).expect_err("too deep")[0]
+        graph.push(model("c", "${b}")).expect_err("too deep").told()[0]
             .description
             .contains("3 deep")
     );
-    assert!(graph.push(model("c", "${a}")).expect_err("too wide")[0].field == "nodes[0]");
+    assert!(graph.push(model("c", "${a}")).expect_err("too wide").told()[0].field == "nodes[0]");
     assert_eq!(
         (graph.len(), graph.dependants(0), graph.position("c")),
         (2, &[1][..], None)
     );
     graph.push(model("c", "")).expect("third");
+}
+
+#[test]
+fn a_million_breaches_are_told_by_the_first_of_them_and_their_number() {
+    let mut after = model("a", "");
+    after.after = vec![String::new(); 1_000_000];
+    let faults = Graph::new(vec![after.clone()], LIMITS).expect_err("refused");
+    assert_eq!((faults.told().len(), faults.more()), (16, 1_000_000 - 16));
+    assert_eq!(Graph::empty(LIMITS).push(after).expect_err("refused"), faults);
 }
