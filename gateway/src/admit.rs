@@ -2,7 +2,10 @@
 //!
 //! Every breach is told at once, with the path of its field, before anything runs. [`node`] reads one step, [`limits`] the bounds,
 //! [`planned`] a step that came as plan text, [`faults`] gathers what is wrong; this file puts them together.
-use crate::{error::Error, schema::Schema};
+use crate::{
+    error::Error,
+    schema::{Allowance, Schema},
+};
 use faults::{Faults, told};
 use shoal_kit::config;
 use shoal_plan::{Graph, Limits, graph, reference::is_id, text};
@@ -172,9 +175,10 @@ impl Admission<'_> {
             faults,
             |field| format!("plan.{field}"),
         )?;
+        let mut allowance = Allowance::default();
         let steps: Vec<Step> = (0..)
             .zip(&plan.nodes)
-            .map(|(i, wire)| self.step(wire, &format!("plan.nodes[{i}]"), faults))
+            .map(|(i, wire)| self.step(wire, &format!("plan.nodes[{i}]"), &mut allowance, faults))
             .collect();
         let graph = Graph::new(steps.iter().map(|s| s.node.clone()).collect(), limits);
         let graph = told(graph, faults, |field| format!("plan.{field}"))?;
@@ -258,13 +262,13 @@ impl Admission<'_> {
         faults.verdict()
     }
 
-    /// A step that joins a running plan; `number` counts those that were sent before it.
+    /// A step that joins a running plan; `number` counts those that were sent before it, and the allowance is that of all of them.
     ///
     /// # Errors
     /// Every breach of its own; the graph has its own say when it joins.
-    pub(crate) fn further(&self, wire: &v1::Node, number: usize) -> Result<Step, Error> {
+    pub(crate) fn further(&self, wire: &v1::Node, number: usize, allowance: &mut Allowance) -> Result<Step, Error> {
         let mut faults = Faults::default();
-        let step = self.step(wire, &format!("step[{number}]"), &mut faults);
+        let step = self.step(wire, &format!("step[{number}]"), allowance, &mut faults);
         faults.verdict()?;
         Ok(step)
     }

@@ -3,9 +3,14 @@ use serde_json::Value;
 use std::fmt;
 
 mod weight;
+pub(crate) use weight::Allowance;
 
 /// Breaches that a message tells; the rest would only be noise to whoever mends the first ones.
 const TOLD: usize = 3;
+
+/// Bytes of one compiled pattern, and of what its engine keeps while it looks. What people write, dates and ids and names, takes a
+/// tenth of it; a letter of any script takes some 30 KiB, and two hundred of them in a row megabytes and a quarter of a second.
+const PATTERN_BYTES: usize = 256 << 10;
 
 /// A compiled schema.
 pub(crate) struct Schema {
@@ -20,17 +25,30 @@ impl fmt::Debug for Schema {
 }
 
 impl Schema {
-    /// Reads and compiles. References to other documents are refused, so are schemas that multiply themselves by references, and
-    /// patterns run on an engine without backtracking: a schema may come from anybody who may send a plan.
+    /// Reads and compiles one that stands alone.
+    ///
+    /// # Errors
+    /// As [`Schema::within`].
+    pub(crate) fn compile(text: &str) -> Result<Self, String> {
+        Self::within(&mut Allowance::default(), text)
+    }
+
+    /// Reads and compiles one of several that came together. References to other documents are refused, so are schemas that multiply
+    /// themselves by references and patterns that take much memory, and patterns run on an engine without backtracking: a schema may
+    /// come from anybody who may send a plan.
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn compile(text: &str) -> Result<Self, String> {
+    pub(crate) fn within(allowance: &mut Allowance, text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?;
-        weight::bounded(&value)?;
+        allowance.take(weight::bounded(&value)?)?;
         let validator = jsonschema::options()
             .offline()
-            .with_pattern_options(jsonschema::PatternOptions::regex())
+            .with_pattern_options(
+                jsonschema::PatternOptions::regex()
+                    .size_limit(PATTERN_BYTES)
+                    .dfa_size_limit(PATTERN_BYTES),
+            )
             .build(&value)
             .map_err(|e| format!("is no JSON Schema: {e}"))?;
         Ok(Self { value, validator })
@@ -94,6 +112,40 @@ mod tests {
         // A pattern that takes a backtracking engine for ever is linear here.
         let slow = Schema::compile(r#"{"type":"string","pattern":"^(a+)+$"}"#).expect("schema");
         assert!(slow.check(&json!(format!("{}!", "a".repeat(50_000)))).is_err());
+    }
+
+    #[test]
+    fn patterns_that_take_much_memory_are_refused_at_once_and_a_date_is_not() {
+        let date = Schema::compile(r#"{"type":"string","pattern":"^\\d{4}-\\d{2}-\\d{2}$"}"#).expect("a date");
+        assert!(date.check(&json!("2024-02-29")).is_ok() && date.check(&json!("soon")).is_err());
+        Schema::compile(r#"{"pattern":"^\\p{Lu}[\\p{L}' -]*$"}"#).expect("a name");
+        let many = |n: usize, pattern: &dyn Fn(usize) -> String| {
+            let properties: serde_json::Map<_, _> = (0..n)
+                .map(|i| (format!("p{i}"), json!({"pattern": pattern(i)})))
+                .collect();
+            json!({"properties": properties}).to_string()
+        };
+        let began = std::time::Instant::now();
+        assert!(Schema::compile(&many(60, &|i| format!("\\p{{L}}{{200}}{i}"))).is_err());
+        assert!(Schema::compile(&many(2000, &|i| format!("[a-z]{{9}}{i}"))).is_err());
+        assert!(Schema::compile(&many(1, &|_| "\\p{L}".repeat(100_000))).is_err());
+        // Sixty of these took fifteen seconds.
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        Schema::compile(&many(60, &|i| format!("[a-z]{{9}}{i}"))).expect("sixty small ones");
+    }
+
+    #[test]
+    fn schemas_that_come_together_share_what_they_may_weigh() {
+        let mut allowance = Allowance::default();
+        let one = json!({"enum": (0..40_000).collect::<Vec<_>>()}).to_string();
+        let fit = (0..100)
+            .take_while(|_| Schema::within(&mut allowance, &one).is_ok())
+            .count();
+        assert!((2..20).contains(&fit), "{fit}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One step as a typed plan brings it.
 use super::{Admission, Faults, Known, Step, is_ahead, limits};
-use crate::schema::Schema;
+use crate::schema::{Allowance, Schema};
 use serde_json::Value;
 use shoal_plan::{
     Json, Kind, Template,
@@ -23,8 +23,8 @@ pub(super) fn placeholder(id: &str) -> Node {
 }
 
 impl Admission<'_> {
-    /// Reads one step, whatever is wrong with it.
-    pub(super) fn step(&self, wire: &v1::Node, path: &str, faults: &mut Faults) -> Step {
+    /// Reads one step, whatever is wrong with it; its schema is compiled within the allowance.
+    pub(super) fn step(&self, wire: &v1::Node, path: &str, allowance: &mut Allowance, faults: &mut Faults) -> Step {
         let mut node = placeholder(&wire.id);
         let (mut sampling, mut schema) = (None, None);
         if is_ahead(&wire.id) {
@@ -54,7 +54,7 @@ impl Admission<'_> {
                     sampling = Some(wire.clone());
                 }
                 if !model.output_schema_json.is_empty() {
-                    match Schema::compile(&model.output_schema_json) {
+                    match Schema::within(allowance, &model.output_schema_json) {
                         Ok(compiled) => schema = Some(Arc::new(compiled)),
                         Err(said) => faults.add(format!("{path}.model.output_schema_json"), said),
                     }

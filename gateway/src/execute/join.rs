@@ -11,6 +11,7 @@ use crate::{
     decompose::{self, Draft, intent},
     error::Error,
     route::{Input, judge::Accept},
+    schema::Allowance,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use serde_json::Value;
@@ -27,8 +28,17 @@ pub(crate) type Incoming = BoxStream<'static, Result<v1::ExecutePlanStreamReques
 pub(crate) struct Arrivals {
     client: Option<Incoming>,
     planner: Option<Writing>,
-    /// Steps that the client has sent, and their bytes.
-    sent: (usize, usize),
+    sent: Sent,
+}
+
+/// Steps that the client has sent.
+#[derive(Default)]
+struct Sent {
+    steps: usize,
+    /// With those of its first message.
+    bytes: usize,
+    /// What their schemas may still weigh.
+    schemas: Allowance,
 }
 
 /// A planner at work.
@@ -54,7 +64,7 @@ impl Arrivals {
         Self {
             client: None,
             planner: None,
-            sent: (0, 0),
+            sent: Sent::default(),
         }
     }
 
@@ -63,7 +73,10 @@ impl Arrivals {
         Self {
             client: Some(incoming),
             planner: None,
-            sent: (0, bytes),
+            sent: Sent {
+                bytes,
+                ..Sent::default()
+            },
         }
     }
 
@@ -132,8 +145,8 @@ impl Driver {
     }
 
     fn sent(&mut self, wire: &v1::Node) -> Result<(), Error> {
-        let (number, bytes) = self.arrivals.sent;
-        let bytes = bytes + node_bytes(wire);
+        let sent = &mut self.arrivals.sent;
+        let (number, bytes) = (sent.steps, sent.bytes.saturating_add(node_bytes(wire)));
         let most = self.context.config.max_input_bytes;
         if bytes > most {
             let said = format!(
@@ -141,8 +154,9 @@ impl Driver {
             );
             return Err(Error::invalid(format!("step[{number}]"), said));
         }
-        self.arrivals.sent = (number + 1, bytes);
-        let step = self.context.admission(self.run.client.names()).further(wire, number)?;
+        (sent.steps, sent.bytes) = (number + 1, bytes);
+        let admission = self.context.admission(self.run.client.names());
+        let step = admission.further(wire, number, &mut sent.schemas)?;
         self.join(step, |field| renamed(field, &format!("step[{number}]")))
     }
 

@@ -1,19 +1,51 @@
 //! How much a schema is once its references are followed. Forty definitions of two references each are a trillion subschemas to a
-//! validator, and a text of two kilobytes.
+//! validator, and a text of two kilobytes. A pattern is a program: it weighs by what it may take once it is compiled.
 use serde_json::Value;
 use std::collections::HashMap;
 
 /// Subschemas at most, each counted as often as it is referred to: large schemas that people write have some thousands.
 const WEIGHT: u64 = 50_000;
 
+/// What the schemas of one request may weigh together: as many as a plan has nodes by default, each with a pattern or two.
+const TOGETHER: u64 = 5 * WEIGHT;
+
+/// A pattern's weight, its text aside: what the largest that is taken holds of memory is what this many subschemas hold.
+const PATTERN: u64 = 500;
+
 /// Levels at most, references included: JSON itself may be nested 128 deep here, and a validator's stack is a thread's.
 const DEPTH: usize = 256;
 
-/// Whether a validator can be expected to come to an end with it soon.
+/// What schemas that come together may still weigh.
+#[derive(Debug)]
+pub(crate) struct Allowance(u64);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(TOGETHER)
+    }
+}
+
+impl Allowance {
+    /// Takes a schema's weight off.
+    ///
+    /// # Errors
+    /// When there is not so much left.
+    pub(super) fn take(&mut self, weight: u64) -> Result<(), String> {
+        self.0 = self.0.checked_sub(weight).ok_or_else(|| {
+            format!(
+                "has {weight} subschemas, and {} of {TOGETHER} are left to it beside the others that came with it; a pattern counts as {PATTERN} and its length",
+                self.0
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// Its weight, if a validator can be expected to come to an end with it soon.
 ///
 /// # Errors
 /// In words.
-pub(super) fn bounded(schema: &Value) -> Result<(), String> {
+pub(super) fn bounded(schema: &Value) -> Result<u64, String> {
     let mut walk = Walk {
         root: schema,
         known: HashMap::new(),
@@ -21,10 +53,15 @@ pub(super) fn bounded(schema: &Value) -> Result<(), String> {
     let weight = walk.weigh(schema, 0)?;
     if weight > WEIGHT {
         return Err(format!(
-            "has more than {WEIGHT} subschemas once its references are followed"
+            "has more than {WEIGHT} subschemas once its references are followed; a pattern counts as {PATTERN} and its length"
         ));
     }
-    Ok(())
+    Ok(weight)
+}
+
+/// A pattern's weight. A class of letters takes a kilobyte a byte to be read at all.
+fn pattern(text: &str) -> u64 {
+    PATTERN.saturating_add(text.len().try_into().unwrap_or(u64::MAX))
 }
 
 struct Walk<'a> {
@@ -51,6 +88,12 @@ impl<'a> Walk<'a> {
                 for (key, inner) in object {
                     let more = match (key.as_str(), inner.as_str()) {
                         ("$ref" | "$dynamicRef" | "$recursiveRef", Some(reference)) => self.follow(reference, depth)?,
+                        ("pattern", Some(text)) => pattern(text),
+                        ("patternProperties", None) => {
+                            let keys = inner.as_object().into_iter().flat_map(serde_json::Map::keys);
+                            let patterns = keys.map(|key| pattern(key)).fold(0, u64::saturating_add);
+                            patterns.saturating_add(self.weigh(inner, depth + 1)?)
+                        }
                         _ => self.weigh(inner, depth + 1)?,
                     };
                     weight = weight.saturating_add(more);
@@ -106,6 +149,17 @@ mod tests {
         assert!(bounded(&chain(10, 2)).is_ok());
         assert!(bounded(&chain(40, 2)).expect_err("a trillion").contains("subschemas"));
         assert!(bounded(&chain(3000, 1)).expect_err("deep").contains("levels"));
+    }
+
+    #[test]
+    fn a_pattern_weighs_what_hundreds_of_subschemas_do() {
+        let patterns = |n: usize| json!({"anyOf": vec![json!({"pattern": "^a$"}); n]});
+        let keys = |n: usize| json!({"patternProperties": (0..n).map(|i| (format!("^{i}$"), json!(true))).collect::<serde_json::Map<_, _>>()});
+        for (few, many) in [(patterns(90), patterns(110)), (keys(90), keys(110))] {
+            assert!(bounded(&few).is_ok());
+            assert!(bounded(&many).expect_err("many").contains("pattern"));
+        }
+        assert!(bounded(&json!({"pattern": "a".repeat(50_000)})).is_err());
     }
 
     #[test]

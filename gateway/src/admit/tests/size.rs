@@ -99,9 +99,29 @@ fn a_step_that_joins_later_is_bounded_like_the_first() {
     let mut node = model("a", "");
     node.after = vec![String::new(); 100_000];
     assert!(node_bytes(&node) >= 800_000);
-    let refused = admission.further(&node, 3);
+    let refused = admission.further(&node, 3, &mut Allowance::default());
     let Err(Error::Invalid(told)) = refused.map(drop) else {
         panic!("not refused by field")
     };
     assert_eq!((told.len(), told[0].field.as_str()), (1, "step[3].after"));
+}
+
+#[test]
+fn schemas_of_one_plan_share_what_they_may_weigh() {
+    let patterns: serde_json::Map<_, _> = (0..90)
+        .map(|i| (format!("p{i}"), json!({"pattern": "^[a-z]*$"})))
+        .collect();
+    let schema = json!({"properties": patterns}).to_string();
+    let with = |n: usize| {
+        let node = |i: usize| {
+            let mut node = model(&format!("n{i}"), "");
+            if let Some(NodeKind::Model(call)) = &mut node.kind {
+                call.output_schema_json.clone_from(&schema);
+            }
+            node
+        };
+        of_plan((0..n).map(node).collect())
+    };
+    admit(with(4)).expect("admitted");
+    assert!(fields(with(9)).iter().all(|f| f.ends_with("output_schema_json")));
 }
