@@ -16,7 +16,8 @@ pub const PLANS_RUNNING: &str = "shoal_plans_running";
 pub const PLAN_SECONDS: &str = "shoal_plan_seconds";
 /// Counter: plans refused, by `reason` (as in ErrorInfo).
 pub const PLANS_REFUSED: &str = "shoal_plans_refused";
-/// Histogram, seconds: a node's start to its end, by `kind`, `name` and `state`.
+/// Histogram, seconds: a node's start to its end, by `kind`, `name` (a task's, a tool's, or `client` of every tool that a plan's
+/// client answers) and `state`.
 pub const NODE_SECONDS: &str = "shoal_node_seconds";
 /// Counter: answers that went to the next target, by `task`, `from` and `why`.
 pub const ESCALATIONS: &str = "shoal_escalations";

@@ -1,6 +1,7 @@
 //! A plan's last events: what was still open, and the plan itself.
 use super::{
     driver::{Driver, Ending, Key, Underway},
+    node::{Run, counted},
     result::{About, Ended, never, result},
 };
 use crate::{
@@ -108,9 +109,7 @@ impl Driver {
                 Key::Router | Key::Planner => None,
             })
             .collect();
-        let ended = underway
-            .iter()
-            .map(|(_, u)| cut(&self.context, &self.run.plan, u, &why));
+        let ended = underway.iter().map(|(_, u)| cut(&self.context, &self.run, u, &why));
         let results = join_all(ended).await;
         for ((key, _), result) in underway.iter().zip(results) {
             self.usage = crate::plans::record::sum([self.usage, result.usage.unwrap_or_default()].iter());
@@ -168,15 +167,13 @@ impl Driver {
 }
 
 /// The result of something that was running, and its outcome.
-async fn cut(context: &Context, plan: &Plan, underway: &Underway, why: &v1::Fault) -> v1::NodeResult {
-    let about = &underway.about;
+async fn cut(context: &Context, run: &Run, underway: &Underway, why: &v1::Fault) -> v1::NodeResult {
+    let (plan, about) = (&run.plan, &underway.about);
     let result = result(plan, about, &underway.trail.so_far(), &Ended::Cancelled(why));
     if !result.outcome_id.is_empty() {
         let outcome = outcome::of(&plan.id, &plan.trace_id, &result, Beyond::default());
         context.recorder.keep(outcome).await;
     }
-    context
-        .instruments
-        .node_ended(about.kind, &about.name, v1::State::Cancelled, about.began.elapsed());
+    counted(context, run, about, v1::State::Cancelled);
     result
 }

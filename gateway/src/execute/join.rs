@@ -126,6 +126,8 @@ impl Driver {
         match sent.map(|sent| *sent) {
             None => {
                 self.arrivals.client = None;
+                // Nothing can answer its tools any more: who waits for that must not wait until the deadline.
+                self.run.client.close();
                 Ok(())
             }
             Some(Err(status)) => {

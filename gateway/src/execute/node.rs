@@ -20,7 +20,7 @@ use crate::{
     telemetry,
     tools::{
         call::{self, Wanted},
-        client::ClientTools,
+        client::{CLIENT, ClientTools},
     },
 };
 use serde_json::Value;
@@ -208,13 +208,10 @@ async fn tool(job: &Job, name: &str, arguments: &Value, deadline: Instant) -> Re
     Ok(Got::answered(&tool.server.name, answered))
 }
 
-/// Who answers the tools that a plan's client answers itself.
-const CLIENT: &str = "client";
-
 async fn client_tool(job: &Job, name: &str, arguments: &Value) -> Result<Got, Error> {
     job.report.start(CLIENT);
     job.trail.with(|way| CLIENT.clone_into(&mut way.target));
-    let mut call = job.run.client.open();
+    let mut call = job.run.client.open()?;
     job.report.requested(&call.id, name, arguments.to_string());
     let value = call.answer().await?;
     Ok(Got {
@@ -295,9 +292,7 @@ fn span(job: &Job) -> Span {
 /// What the span says of the end. Content only where it is switched on.
 fn record(span: &Span, job: &Job, result: &v1::NodeResult) {
     let state = result.state();
-    job.context
-        .instruments
-        .node_ended(job.about.kind, &job.about.name, state, job.about.began.elapsed());
+    counted(&job.context, &job.run, &job.about, state);
     span.record(telemetry::STATE, telemetry::word(state));
     span.record(telemetry::TARGET, result.target.as_str());
     if state != v1::State::Succeeded {
@@ -317,6 +312,17 @@ fn record(span: &Span, job: &Job, result: &v1::NodeResult) {
         span.record(names::INPUT_VALUE, plain(&result.input_json));
         span.record(names::OUTPUT_VALUE, plain(&result.output_json));
     }
+}
+
+/// Counts an end.
+pub(super) fn counted(context: &Context, run: &Run, about: &About, state: v1::State) {
+    let name = match about.kind {
+        "tool" => run.client.label(&about.name),
+        _ => &about.name,
+    };
+    context
+        .instruments
+        .node_ended(about.kind, name, state, about.began.elapsed());
 }
 
 /// A JSON string's text; anything else as it is. People read it.

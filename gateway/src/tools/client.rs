@@ -11,6 +11,17 @@ use tokio::sync::oneshot;
 
 type Answer = Result<Value, Error>;
 
+/// Who answers these tools.
+pub(crate) const CLIENT: &str = "client";
+
+/// A client that has half-closed its stream cannot send an answer.
+fn gone() -> Error {
+    Error::Unfit {
+        reason: "CLIENT_GONE",
+        what: "the client has closed its side of the stream, and answers its tools no more; keep it open until they are answered".into(),
+    }
+}
+
 /// The calls of one plan.
 #[derive(Debug)]
 pub(crate) struct ClientTools {
@@ -20,6 +31,8 @@ pub(crate) struct ClientTools {
 
 #[derive(Debug, Default)]
 struct Calls {
+    /// The client has nothing more to say.
+    closed: bool,
     open: HashMap<String, oneshot::Sender<Answer>>,
     /// Calls that have ended, by whatever: an answer that comes too late is not a fault of the client's.
     ended: BTreeSet<String>,
@@ -38,15 +51,39 @@ impl ClientTools {
         &self.names
     }
 
+    /// What a tool is called in metrics. A client chooses its tools' names, and each would be a series of its own for ever.
+    pub(crate) fn label<'a>(&self, name: &'a str) -> &'a str {
+        if self.names.contains(name) { CLIENT } else { name }
+    }
+
     /// Opens a call; the id goes out, the answer comes in.
-    pub(crate) fn open(&self) -> Open<'_> {
+    ///
+    /// # Errors
+    /// Once the client's side is closed.
+    pub(crate) fn open(&self) -> Result<Open<'_>, Error> {
         let (sender, answer) = oneshot::channel();
         let id = uuid::Uuid::now_v7().to_string();
-        self.lock().open.insert(id.clone(), sender);
-        Open {
+        let mut calls = self.lock();
+        if calls.closed {
+            return Err(gone());
+        }
+        calls.open.insert(id.clone(), sender);
+        Ok(Open {
             tools: self,
             id,
             answer,
+        })
+    }
+
+    /// Ends the client's side: what is open fails, and nothing more is asked.
+    pub(crate) fn close(&self) {
+        let open = {
+            let mut calls = self.lock();
+            calls.closed = true;
+            std::mem::take(&mut calls.open)
+        };
+        for sender in open.into_values() {
+            drop(sender.send(Err(gone())));
         }
     }
 
@@ -99,10 +136,10 @@ pub(crate) struct Open<'a> {
 impl Open<'_> {
     /// The client's answer.
     pub(crate) async fn answer(&mut self) -> Answer {
-        let gone = || Error::Broken {
+        let dropped = || Error::Broken {
             what: "the client's call was dropped".into(),
         };
-        (&mut self.answer).await.unwrap_or_else(|_| Err(gone()))
+        (&mut self.answer).await.unwrap_or_else(|_| Err(dropped()))
     }
 }
 
@@ -128,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_finds_its_call_and_one_that_is_late_is_ignored() {
         let tools = ClientTools::new(BTreeSet::new());
-        let (mut first, mut second) = (tools.open(), tools.open());
+        let (mut first, mut second) = (tools.open().expect("open"), tools.open().expect("open"));
         let (one, two) = (first.id.clone(), second.id.clone());
         tools
             .answer(result(&two, Some(Outcome::OutputJson("2".into()))))
@@ -141,7 +178,7 @@ mod tests {
             first.answer().await.expect_err("nonsense").fault().reason,
             "TOOL_ANSWER_INVALID"
         );
-        let third = tools.open();
+        let third = tools.open().expect("open");
         let late = third.id.clone();
         drop(third);
         tools
@@ -150,5 +187,17 @@ mod tests {
         let unknown = tools.answer(result("nobody", Some(Outcome::OutputJson("1".into()))));
         assert!(matches!(unknown, Err(Error::Invalid(_))));
         assert!(matches!(tools.answer(result(&late, None)), Err(Error::Invalid(_))));
+    }
+
+    #[tokio::test]
+    async fn what_a_client_answered_before_it_closed_counts_and_the_rest_fails_at_once() {
+        let tools = ClientTools::new(BTreeSet::new());
+        let (mut answered, mut open) = (tools.open().expect("open"), tools.open().expect("open"));
+        let said = result(&answered.id, Some(Outcome::OutputJson("1".into())));
+        tools.answer(said).expect("open");
+        tools.close();
+        assert_eq!(answered.answer().await.expect("answered"), Value::from(1));
+        assert_eq!(open.answer().await.expect_err("gone").fault().reason, "CLIENT_GONE");
+        assert_eq!(tools.open().expect_err("closed").fault().reason, "CLIENT_GONE");
     }
 }

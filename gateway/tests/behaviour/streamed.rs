@@ -3,10 +3,10 @@ use crate::support::{
     model::{Act, Model, say},
     ms,
     plan::{Ran, model, request, tool},
+    stream::{Client, finished, message, open},
     until,
-    world::{Mesh, World},
+    world::Mesh,
 };
-use futures::StreamExt as _;
 use serde_json::{Value, json};
 use shoal_proto::v1::{
     self, State,
@@ -14,83 +14,8 @@ use shoal_proto::v1::{
     plan_event::Event,
     tool_result::Outcome,
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::Code;
 use tonic_types::StatusExt as _;
-
-struct Client {
-    sender: mpsc::Sender<v1::ExecutePlanStreamRequest>,
-    events: Streaming<v1::PlanEvent>,
-}
-
-fn message(message: Message) -> v1::ExecutePlanStreamRequest {
-    v1::ExecutePlanStreamRequest { message: Some(message) }
-}
-
-async fn open(world: &World, request: v1::ExecutePlanRequest, client_tools: &[&str]) -> Result<Client, Status> {
-    let (sender, receiver) = mpsc::channel(64);
-    let opening = Open {
-        request: Some(request),
-        client_tools: client_tools.iter().map(|t| (*t).to_owned()).collect(),
-    };
-    sender.send(message(Message::Open(opening))).await.expect("open");
-    let events = world
-        .plans()
-        .execute_plan_stream(ReceiverStream::new(receiver))
-        .await?
-        .into_inner();
-    Ok(Client { sender, events })
-}
-
-impl Client {
-    async fn step(&self, node: v1::Node) {
-        self.sender.send(message(Message::Step(node))).await.expect("sent");
-    }
-
-    async fn result(&self, call_id: &str, outcome: Option<Outcome>) {
-        let result = v1::ToolResult {
-            call_id: call_id.into(),
-            outcome,
-        };
-        self.sender
-            .send(message(Message::ToolResult(result)))
-            .await
-            .expect("sent");
-    }
-
-    /// The next request to run a tool.
-    async fn requested(&mut self) -> v1::ToolRequested {
-        loop {
-            match self.events.next().await.expect("more").expect("an event").event {
-                Some(Event::ToolRequested(requested)) => return requested,
-                Some(Event::Finished(finished)) => panic!("{finished:?}"),
-                _ => {}
-            }
-        }
-    }
-
-    /// The rest, once no more steps come.
-    async fn rest(self) -> (Vec<v1::PlanEvent>, Option<Status>) {
-        let Self { sender, mut events } = self;
-        drop(sender);
-        let mut rest = Vec::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => rest.push(event),
-                Err(status) => return (rest, Some(status)),
-            }
-        }
-        (rest, None)
-    }
-}
-
-fn finished(events: &[v1::PlanEvent]) -> v1::PlanFinished {
-    match events.last().and_then(|e| e.event.clone()) {
-        Some(Event::Finished(finished)) => finished,
-        other => panic!("{other:?}"),
-    }
-}
 
 fn echo() -> Model {
     Model::new("echo", "echo", |seen, _| say(format!("said {}", seen.prompt())))
@@ -122,60 +47,6 @@ async fn steps_join_while_others_run_and_the_clients_own_tools_answer_them() {
         _ => None,
     });
     assert_eq!(told.expect("t has ended").target, "client");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_answers_nonsense_or_a_fault_fails_that_node_by_its_policy() {
-    let world = Mesh::new().start().await;
-    for (outcome, reason) in [
-        (Outcome::OutputJson("it is sunny".into()), "TOOL_ANSWER_INVALID"),
-        (
-            Outcome::Fault(v1::Fault {
-                code: Code::NotFound as i32,
-                reason: "NO_SUCH_FILE".into(),
-                message: "gone".into(),
-            }),
-            "NO_SUCH_FILE",
-        ),
-    ] {
-        let mut client = open(&world, request(vec![tool("t", "My.Tool", json!({}))]), &["My.Tool"])
-            .await
-            .expect("opened");
-        let asked = client.requested().await;
-        client.result(&asked.call_id, Some(outcome)).await;
-        let (events, status) = client.rest().await;
-        let finished = finished(&events);
-        assert_eq!(
-            (finished.state(), finished.fault.expect("fault").reason.as_str()),
-            (State::Failed, reason)
-        );
-        assert!(status.is_none(), "the stream itself was fine: {status:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_answers_is_bounded_by_the_nodes_timeout_and_a_late_answer_is_ignored() {
-    let world = Mesh::new().start().await;
-    let mut node = tool("t", "My.Tool", json!({}));
-    node.timeout = Some(shoal_proto::time::duration(ms(150)));
-    node.on_failure = Some(v1::FailurePolicy {
-        action: v1::failure_policy::Action::Skip.into(),
-        ..v1::FailurePolicy::default()
-    });
-    let mut client = open(&world, request(vec![node]), &["My.Tool"]).await.expect("opened");
-    let asked = client.requested().await;
-    let fault = loop {
-        let event = client.events.next().await.expect("more").expect("event").event;
-        if let Some(Event::NodeFinished(f)) = event {
-            break f.result.expect("result").fault.expect("fault");
-        }
-    };
-    assert_eq!(fault.code, Code::DeadlineExceeded as i32);
-    client
-        .result(&asked.call_id, Some(Outcome::OutputJson("1".into())))
-        .await;
-    let (events, status) = client.rest().await;
-    assert_eq!((finished(&events).state(), status.is_none()), (State::Succeeded, true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,38 +153,6 @@ async fn dropping_the_call_cancels_the_plan_and_half_closing_does_not() {
     assert_eq!(hang.notes.dropped(), 0, "half-closed is not gone");
     drop(events);
     until("it is dropped", || hang.notes.dropped() == 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_a_model_yields_goes_to_the_client_if_the_client_answers_that_tool() {
-    let caller = Model::new("caller", "tool_call", |_, _| {
-        say(r#"{"tool":"PlayMusic","arguments":{"artist":"Ada"}}"#)
-    })
-    .start();
-    let world = Mesh::new()
-        .specialist("caller", &caller.server.url())
-        .task("tool_call", &["caller"])
-        .start()
-        .await;
-    let mut client = open(&world, request(vec![model("1", "tool_call", "play")]), &["PlayMusic"])
-        .await
-        .expect("opened");
-    let asked = client.requested().await;
-    assert_eq!(
-        (asked.node_id.as_str(), asked.arguments_json.as_str()),
-        ("1-call", r#"{"artist":"Ada"}"#)
-    );
-    // A later step may not take that name, and one that refers to the parent has the client's answer.
-    client.step(model("2", "tool_call", "after ${1.playing}")).await;
-    client
-        .result(&asked.call_id, Some(Outcome::OutputJson("{\"playing\":true}".into())))
-        .await;
-    let asked = client.requested().await;
-    assert_eq!(asked.node_id, "2-call");
-    client.step(model("1-call", "tool_call", "x")).await;
-    let (_, status) = client.rest().await;
-    assert!(status.expect("taken").message().contains("taken by a call"));
-    assert_eq!(caller.notes.seen()[1].prompt(), "after true");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod store;
+pub(crate) mod stream;
 pub(crate) mod tools;
 pub(crate) mod world;
 
