@@ -99,7 +99,7 @@ async fn an_encoder_classifies_over_the_wire_and_says_that_it_does_not_generate(
     assert!(response.results[0].labels[0].score >= response.results[0].labels[1].score);
     assert!(response.usage.expect("usage").input_tokens > 0);
     // However much may be generated: that is not what is wrong with it.
-    for max_tokens in [None, Some(64)] {
+    for max_tokens in [None, Some(9999)] {
         let refused = client.generate(v1::GenerateRequest {
             prompt: Some(v1::Prompt {
                 content: Some(v1::prompt::Content::Text("x".into())),
@@ -112,7 +112,7 @@ async fn an_encoder_classifies_over_the_wire_and_says_that_it_does_not_generate(
         });
         assert_eq!(refused.await.expect_err("refused").code(), Code::FailedPrecondition);
     }
-    let chat = http::chat(serde_json::json!({"model": "tiny_classifier", "max_tokens": 64}));
+    let chat = http::chat(serde_json::json!({"model": "tiny_classifier", "max_tokens": 9999}));
     let (status, said) = http::call(&served, "POST", "/v1/chat/completions", &chat).await;
     assert_eq!(
         (status, &http::body(&said)["error"]["code"]),
