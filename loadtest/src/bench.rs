@@ -14,7 +14,7 @@ mod inside;
 mod machine;
 pub(crate) mod peer;
 mod process;
-mod report;
+pub(crate) mod report;
 mod roofline;
 mod stats;
 pub(crate) mod table;

@@ -13,6 +13,9 @@ const PLANS_PER_CONNECTION: u32 = 100;
 /// How long past its deadline the gateway may take to say so. The wait then counts; only a gateway that hangs is cut off.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Reason of a plan that the gateway let wait past its deadline, in the place of one that it would give.
+const NO_ANSWER: &str = "NO_ANSWER";
+
 /// How long the gateway may take to answer at all, before anything is sent.
 const FIRST: Duration = Duration::from_secs(5);
 
@@ -78,9 +81,7 @@ impl Gateway {
         match tokio::time::timeout(self.deadline + GRACE, self.watch(client, goal)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(status)) => of_status(&status),
-            Err(_) => Ended::TimedOut {
-                cause: "DEADLINE_EXCEEDED NO_ANSWER".into(),
-            },
+            Err(_) => of_code(Code::DeadlineExceeded, NO_ANSWER),
         }
     }
 
@@ -111,6 +112,13 @@ impl Gateway {
 }
 
 fn of_status(status: &Status) -> Ended {
+    // A gateway that sends not even headers is given up by tonic's timer, before ours.
+    if status::timer_struck(status) || status::says_timeout(status) {
+        return of_code(
+            Code::DeadlineExceeded,
+            &status::error_reason(status).unwrap_or_else(|| NO_ANSWER.to_owned()),
+        );
+    }
     of_code(status.code(), &status::error_reason(status).unwrap_or_default())
 }
 

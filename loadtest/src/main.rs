@@ -146,7 +146,13 @@ fn told(object: anyhow::Result<serde_json::Value>) -> ExitCode {
     match object {
         Ok(object) => {
             println!("{object}");
-            ExitCode::SUCCESS
+            match &bench::report::failed_checks(&object)[..] {
+                [] => ExitCode::SUCCESS,
+                failed => say(
+                    INTERNAL,
+                    &anyhow::anyhow!("the figures are void: not so: {}", failed.join("; ")),
+                ),
+            }
         }
         Err(error) => say(if is_missing(&error) { UNAVAILABLE } else { INTERNAL }, &error),
     }

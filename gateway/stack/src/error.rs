@@ -1,12 +1,10 @@
 //! Why a call did not succeed. One enum for the whole stack, so that mapping it to the wire is one total function.
+use shoal_kit::status::{says_timeout, timer_struck};
 use std::{error::Error as _, sync::Arc, time::Duration};
 use tonic::Code;
 
 /// How much earlier than ours a callee's clock may strike: a rounded `grpc-timeout`, and the way back.
 const MARGIN: Duration = Duration::from_millis(20);
-
-/// What tonic says when the timer of a `grpc-timeout` strikes, on either side of the wire.
-const TIMEOUT_EXPIRED: &str = "Timeout expired";
 
 /// Named for what the layer above can do.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -86,10 +84,7 @@ impl Error {
     pub(crate) fn timed_out(&self, left: Duration) -> bool {
         match self {
             Self::Call { status, .. } => {
-                // A callee's tonic says CANCELLED when its own timer strikes first.
-                let struck = status.code() == Code::DeadlineExceeded
-                    || (status.code() == Code::Cancelled && status.message() == TIMEOUT_EXPIRED);
-                timed_out(status) || (struck && left < MARGIN)
+                timer_struck(status) || (says_timeout(status) && left < MARGIN)
             }
             _ => false,
         }
@@ -110,18 +105,6 @@ impl Error {
             Self::Shed { .. } | Self::Expired | Self::NoEndpoint { .. } => false,
         }
     }
-}
-
-/// Whether tonic's own timer made the status: it reads the `grpc-timeout` that we send, and strikes a rounding error before ours.
-fn timed_out(status: &tonic::Status) -> bool {
-    let mut cause = status.source();
-    while let Some(inner) = cause {
-        if inner.is::<tonic::TimeoutExpired>() {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
 }
 
 /// A status that the callee sent has no source; one that tonic made of a broken connection has.
@@ -148,8 +131,8 @@ mod tests {
             };
             call(from_fault(&fault))
         };
-        assert!(said(TIMEOUT_EXPIRED).timed_out(Duration::ZERO));
-        assert!(!said(TIMEOUT_EXPIRED).timed_out(MARGIN * 2));
+        assert!(said("Timeout expired").timed_out(Duration::ZERO));
+        assert!(!said("Timeout expired").timed_out(MARGIN * 2));
         assert!(!said("somebody gave up").timed_out(Duration::ZERO));
     }
 

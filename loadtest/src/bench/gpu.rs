@@ -136,7 +136,7 @@ async fn batches(bench: &Bench, gpu: &Gpu, folder: &Path, report: &mut Report) -
     }
     // On a CPU rows pay for each other's arithmetic, and the bar says nothing.
     if gpu.provider == Provider::Cuda {
-        report.check(
+        report.always(
             &format!("{name}: 64 rows at least 10 times one"),
             median(&ratios) >= 10.0,
         );

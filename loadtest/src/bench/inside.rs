@@ -11,6 +11,7 @@ use shoal_specialist::{
     specialist::{Ask, Specialist},
 };
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -133,6 +134,56 @@ impl Inside {
         match ticket.next().await {
             Event::Failed(error) => Err(error.into()),
             Event::Delta(_) | Event::Done(_) => Ok(started.elapsed().as_secs_f64()),
+        }
+    }
+
+    /// Decodes all prompts together, greedily, `length` tokens each; seconds between two pieces of a row's text, from when every row had its first.
+    /// Beside them the prompts of `arriving` are read, one after the other, each for one token; says how many were.
+    ///
+    /// # Errors
+    /// When one has no answer, or prompts that are to arrive have run out.
+    pub(crate) async fn gaps(
+        &self,
+        prompts: &[Vec<u32>],
+        length: usize,
+        arriving: &[Vec<u32>],
+    ) -> Result<(Vec<f64>, usize)> {
+        let rows = try_join_all(prompts.iter().map(|prompt| self.times(prompt, length)));
+        let read = Cell::new(0);
+        let beside = async {
+            if arriving.is_empty() {
+                return std::future::pending().await;
+            }
+            for prompt in arriving {
+                self.submit(prompt, 1)?.complete().await?;
+                read.set(read.get() + 1);
+            }
+            Err(anyhow!("{} prompts were read before the rows ended", arriving.len()))
+        };
+        let times = tokio::select! {
+            times = rows => times?,
+            failed = beside => return failed,
+        };
+        let from = times.iter().filter_map(|row| row.first()).max().copied();
+        let from = from.context("a row has a first token")?;
+        let between = times
+            .iter()
+            .flat_map(|row| row.windows(2))
+            .filter(|pair| pair[0] >= from);
+        let gaps = between.map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        Ok((gaps, read.get()))
+    }
+
+    /// When the pieces of a prompt's answer came.
+    async fn times(&self, prompt: &[u32], length: usize) -> Result<Vec<Instant>> {
+        let mut ticket = self.submit(prompt, length)?;
+        let mut came = Vec::with_capacity(length);
+        loop {
+            match ticket.next().await {
+                Event::Delta(_) => came.push(Instant::now()),
+                Event::Done(_) => return Ok(came),
+                Event::Failed(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) struct Report {
     figures: BTreeMap<Name, Vec<f64>>,
     details: BTreeMap<String, Vec<f64>>,
     facts: Map<String, Value>,
+    checks: BTreeMap<String, bool>,
 }
 
 impl Report {
@@ -25,15 +26,20 @@ impl Report {
         self.details.entry(name.to_owned()).or_default().push(value);
     }
 
-    /// What is so for the whole run: settings of a peer, a check.
+    /// What is so for the whole run: settings of a peer.
     pub(crate) fn fact(&mut self, name: &str, value: Value) {
         self.facts.insert(name.to_owned(), value);
     }
 
-    /// A check that must hold in every round: once false, it stays false.
+    /// What was so in every round and need not have been: once false, it stays false.
+    pub(crate) fn always(&mut self, name: &str, so: bool) {
+        let was = self.facts.get(name).and_then(Value::as_bool).unwrap_or(true);
+        self.facts.insert(name.to_owned(), (was && so).into());
+    }
+
+    /// What must hold in every round for the figures to compare like with like: once false, it stays false.
     pub(crate) fn check(&mut self, name: &str, holds: bool) {
-        let held = self.facts.get(name).and_then(Value::as_bool).unwrap_or(true);
-        self.facts.insert(name.to_owned(), (held && holds).into());
+        *self.checks.entry(name.to_owned()).or_insert(true) &= holds;
     }
 
     /// The object. A figure without a finite value in every round is null, and not left out.
@@ -55,10 +61,20 @@ impl Report {
             })
             .collect();
         json!({
-            "figures": figures, "details": details, "facts": self.facts, "settings": settings, "machine": machine,
+            "figures": figures, "details": details, "facts": self.facts, "checks": self.checks, "settings": settings,
+            "machine": machine,
             "interval": "order statistics of the rounds; `coverage` is the probability that it holds the median",
         })
     }
+}
+
+/// The checks of an object that did not hold: its figures compare what is not alike.
+pub(crate) fn failed_checks(object: &Value) -> Vec<&str> {
+    let checks = object["checks"].as_object().into_iter().flatten();
+    checks
+        .filter(|(_, held)| **held == Value::Bool(false))
+        .map(|(name, _)| name.as_str())
+        .collect()
 }
 
 #[cfg(test)]
@@ -75,6 +91,9 @@ mod tests {
         }
         report.figure(Name::StepOverhead, f64::NAN);
         report.check("counts", true);
+        for so in [true, false, true] {
+            report.always("the same tokens", so);
+        }
         let object = report.to_json(json!({"cores": 2}), json!({"threads": 2}));
         let figure = &object["figures"]["single_vs_genai"];
         assert_eq!(
@@ -84,9 +103,11 @@ mod tests {
         assert_eq!(object["figures"]["step_overhead"], Value::Null);
         assert_eq!(object["details"]["single tokens/s"]["median"], json!(110.0));
         assert_eq!(
-            (&object["facts"]["equal"], &object["facts"]["counts"]),
+            (&object["checks"]["equal"], &object["checks"]["counts"]),
             (&json!(false), &json!(true))
         );
+        assert_eq!(failed_checks(&object), ["equal"]);
+        assert_eq!(object["facts"]["the same tokens"], json!(false));
         assert_eq!(object["machine"]["cores"], json!(2));
     }
 }

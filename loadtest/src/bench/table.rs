@@ -1,5 +1,8 @@
 //! `shoal-loadtest table`: the figures of result files as a table, and the section of a page that it stands in. Pure but for [`run`].
-use super::figure::{FIGURES, Figure};
+use super::{
+    figure::{FIGURES, Figure},
+    report::failed_checks,
+};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::{
@@ -46,8 +49,8 @@ fn table(objects: &[Value]) -> String {
         let found = objects
             .iter()
             .rev()
-            .map(|o| &o["figures"][figure.name.key()])
-            .find(|f| f.is_object());
+            .map(|o| (o, &o["figures"][figure.name.key()]))
+            .find(|(_, f)| f.is_object());
         out.push_str(&row(figure, found));
     }
     for object in objects {
@@ -56,7 +59,10 @@ fn table(objects: &[Value]) -> String {
     out
 }
 
-fn row(figure: &Figure, found: Option<&Value>) -> String {
+/// A figure and the object that it is of.
+fn row(figure: &Figure, found: Option<(&Value, &Value)>) -> String {
+    let sound = found.is_none_or(|(object, _)| failed_checks(object).is_empty());
+    let found = found.map(|(_, figure)| figure);
     let number = |key: &str| found.and_then(|f| f[key].as_f64());
     let (words, key) = (figure.name.words(), figure.name.key());
     let (bar, stretch) = (figure.written(figure.bar), figure.written(figure.stretch));
@@ -64,6 +70,7 @@ fn row(figure: &Figure, found: Option<&Value>) -> String {
         return format!("| {words} | `{key}` | not measured | | | {bar} | {stretch} | |\n");
     };
     let verdict = match (figure.reaches(value, figure.bar), figure.reaches(value, figure.stretch)) {
+        _ if !sound => "void",
         (_, true) => "stretch",
         (true, false) => "bar",
         (false, false) => "missed",
@@ -82,10 +89,14 @@ fn row(figure: &Figure, found: Option<&Value>) -> String {
 fn provenance(object: &Value) -> String {
     let (machine, settings) = (&object["machine"], &object["settings"]);
     let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let void = match &failed_checks(object)[..] {
+        [] => String::new(),
+        failed => format!(" Void, for this did not hold: {}.", failed.join("; ")),
+    };
     let device = machine["device"].as_str();
     let device = device.map_or_else(String::new, |device| format!("{device}, with "));
     format!(
-        "`{}`: {} on {device}{}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.",
+        "`{}`: {} on {device}{}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.{void}",
         word(&settings["command"]),
         word(&settings["model"]),
         word(&machine["processor"]),
@@ -134,6 +145,18 @@ mod tests {
         assert!(table.contains("| `step_overhead` | 7.0 % | 6.0 % to 8.0 % (range) | 3 | 5.0 % | 2.0 % | missed |"));
         assert_eq!(table.matches("not measured").count(), FIGURES.len() - 2);
         assert!(table.contains("`shoal-loadtest engine`: bench_decoder@1 on X, 2 cores"));
+    }
+
+    #[test]
+    fn figures_of_sides_that_did_not_do_the_same_are_void() {
+        let mut object = object();
+        object["checks"] = json!({"same tokens": false, "as many": true});
+        let table = table(&[object]);
+        assert!(
+            table.contains("| 0.97 | 1.10 | void |") && !table.contains("| bar |"),
+            "{table}"
+        );
+        assert!(table.contains("did not hold: same tokens."), "{table}");
     }
 
     #[test]

@@ -11,12 +11,13 @@ The object on standard output, its last line:
              statistics (`coverage` is the probability that it holds the median: 0.984 with 7 rounds, 0.75 with 3). Shares are
              fractions: 0.05 is 5 %
   details    what the figures are made of (tokens/s of each side, ...), round by round
-  facts      how each peer says that it is set up, and checks that must be true (the same tokens, as many tokens)
+  facts      how each peer says that it is set up, and whether it said the same tokens
+  checks     what must be true for figures to compare like with like (as many tokens, the same label); if one is false they are void
   settings   the command, the model, threads, slots; machine: processor, cores, memory, kernel, load before the run
 
 Peers are installed once by `loadtest/peers/setup`, which also makes the synthetic decoder; run both in the repository's root.
 Exit codes: 0 measured; 64 the command line or the model folder is wrong; 69 something is not set up, and the message says which
-command does that; 70 a side gave no answer.";
+command does that; 70 a side gave no answer, or a check is false.";
 
 /// What `engine` and `specialist` take.
 #[derive(Args, Debug, Clone)]

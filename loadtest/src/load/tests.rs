@@ -58,7 +58,7 @@ impl PlanService for Fake {
     type ExecutePlanStreamStream = BoxStream<'static, Result<PlanEvent, Status>>;
     type WatchPlanStream = BoxStream<'static, Result<PlanEvent, Status>>;
 
-    /// "refuse" is refused, "fail" fails; anything else is planned as itself and answers true.
+    /// "refuse" is refused, "fail" fails, "hang" gets not even headers; anything else is planned as itself and answers true.
     async fn execute_plan(
         &self,
         request: Request<v1::ExecutePlanRequest>,
@@ -74,6 +74,9 @@ impl PlanService for Fake {
                 retry_after,
             }
             .into());
+        }
+        if goal.text == "hang" {
+            std::future::pending::<()>().await;
         }
         let (mut arrived, until) = (self.arrived.subscribe(), self.held_until);
         let gone = Dropped(self.dropped.clone());
@@ -238,6 +241,24 @@ async fn arrivals_beyond_the_bound_are_shed_and_counted_and_not_sent() {
         out["latency_ms"]["p50"].as_f64().is_some_and(|ms| ms >= 1000.0),
         "{out}"
     );
+}
+
+#[tokio::test]
+async fn a_gateway_that_sends_not_even_headers_is_waited_for_until_the_deadline_and_that_wait_counts() {
+    let deadline = Duration::from_millis(300);
+    let (gateway, _, _) = gateway(0, deadline).await;
+    let stop = CancellationToken::new();
+    let tally = run(
+        &load(1000.0, 4, 256),
+        &[goal("hang", None)],
+        &gateway,
+        &stop,
+        &|_, _| (),
+    )
+    .await;
+    let out = tally.to_json(1000.0);
+    assert_eq!(out["errors"], json!({"DEADLINE_EXCEEDED NO_ANSWER": 4}), "{out}");
+    assert!(out["latency_ms"]["p50"].as_f64().is_some_and(|ms| ms >= 290.0), "{out}");
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ const MESSAGE_BYTES: usize = 1024;
 /// Violations that a status carries; the rest are counted in the message.
 const VIOLATIONS: usize = 16;
 
+/// What tonic says when the timer of a `grpc-timeout` strikes, on either side of the wire.
+const TIMEOUT_EXPIRED: &str = "Timeout expired";
+
 /// One fault in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -199,6 +202,26 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 #[must_use]
 pub fn error_reason(status: &Status) -> Option<String> {
     Some(status.get_details_error_info()?.reason)
+}
+
+/// Whether the timer of a `grpc-timeout` made this status, on our side of the wire: tonic's channel reads what we send, and strikes a rounding
+/// error before a timer of ours would.
+#[must_use]
+pub fn timer_struck(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause {
+        if inner.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// Whether a status says that time has run out, whosever clock it was. A callee's tonic says CANCELLED when its own timer strikes first.
+#[must_use]
+pub fn says_timeout(status: &Status) -> bool {
+    status.code() == Code::DeadlineExceeded || (status.code() == Code::Cancelled && status.message() == TIMEOUT_EXPIRED)
 }
 
 /// The code's name as the gRPC specification writes it; `UNKNOWN` for numbers that it does not know.
