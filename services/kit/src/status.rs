@@ -192,10 +192,14 @@ fn cap(message: &str) -> String {
     format!("{}...", &message[..message.floor_char_boundary(MESSAGE_BYTES)])
 }
 
-/// When the sender said that a retry may succeed.
+/// The longest wait that a sender is believed. Who says more is wrong or means harm, and who waits for it has a deadline before that.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// When the sender said that a retry may succeed: an hour at most.
 #[must_use]
 pub fn retry_after(status: &Status) -> Option<Duration> {
-    status.get_details_retry_info()?.retry_delay
+    let told = status.get_details_retry_info()?.retry_delay;
+    told.map(|told| told.min(LONGEST))
 }
 
 /// `ErrorInfo.reason`, if the status carries one.
@@ -326,6 +330,12 @@ mod tests {
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
         assert_eq!(error_reason(&status).as_deref(), Some("FULL"));
+        // Ten thousand years, the most that the details carry.
+        let never = Status::from(Reason::Exhausted {
+            message: String::new(),
+            retry_after: Duration::MAX,
+        });
+        assert_eq!(retry_after(&never), Some(LONGEST));
     }
 
     #[test]
