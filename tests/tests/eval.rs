@@ -5,6 +5,15 @@ use shoal_tests::{mesh::Mesh, root};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shoal-under-test");
 
+/// Equal; of BLEU, whose last digit is the mathematics library's, as good as that.
+fn alike(key: &str, ours: &Value, theirs: &Value) -> bool {
+    match (ours.as_f64().zip(theirs.as_f64()), theirs.as_object()) {
+        (Some((ours, theirs)), _) if key == "bleu" => (ours - theirs).abs() < 1e-9,
+        (None, Some(theirs)) => theirs.iter().all(|(key, value)| alike(key, &ours[key], value)),
+        _ => ours == theirs,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
     let mesh = Mesh::up(BINARY, &[], |_| ()).await?;
@@ -37,7 +46,16 @@ async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
         let theirs: Value = serde_json::from_slice(&python.stdout)
             .with_context(|| String::from_utf8_lossy(&python.stderr).into_owned())?;
         for (key, value) in theirs.as_object().context("an object")? {
-            assert_eq!(&ours[key], value, "{task}: {key} of {ours} is not score.py's {theirs}");
+            assert!(
+                alike(key, &ours[key], value),
+                "{task}: {key} of {ours} is not score.py's {theirs}"
+            );
+        }
+        if task == "compose" {
+            assert!(ours["bleu"].as_f64().is_some_and(|bleu| bleu > 0.0), "{ours}");
+            if theirs.get("bleu").is_none() {
+                println!("skipped: needs sacrebleu in python3: BLEU was not held against it here");
+            }
         }
         // A planner's text that is no plan is a missing answer, and so is a note that the context cut off; what a tagger or a
         // classifier reads off always is one.

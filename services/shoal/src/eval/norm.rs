@@ -40,7 +40,7 @@ pub fn text(s: &str) -> String {
 }
 
 /// What `str.split()` splits at: Unicode white space and the four information separators.
-fn is_space(c: char) -> bool {
+pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 

@@ -1,5 +1,5 @@
 //! `route` and `compose`: a word, and sentences.
-use super::{Figures, Malformed, Norm, Row, Share, norm};
+use super::{Figures, Malformed, Norm, Row, Share, bleu::Bleu, norm};
 use crate::eval::{norm::text, pyjson::Value};
 
 /// Accuracy in scope, and how many of the rest are recognised as out of scope.
@@ -17,27 +17,29 @@ pub(super) fn route(rows: &[&Row]) -> Result<Figures, Malformed> {
     Ok(vec![("score", inside.value()), ("oos_recall", outside.value())])
 }
 
-/// Every value said, among the replies that have one to say.
+/// Every value said, among the replies that have one to say; and how close all of them come to what people said.
 pub(super) fn compose(rows: &[&Row]) -> Result<Figures, Malformed> {
-    let (mut model, mut people) = (Share::default(), Share::default());
+    let (mut model, mut people, mut bleu) = (Share::default(), Share::default(), Bleu::default());
     for row in rows {
         let values = spoken(row)?;
+        let Value::Str(human) = row.target()? else {
+            return Err(row.malformed("target"));
+        };
+        let reply = if let Value::Str(s) = &row.output { s } else { "" };
+        bleu.add(reply, human);
         if values.is_empty() {
             continue;
         }
-        let human = match norm(row.target()?) {
-            Norm::Text(t) => t,
-            _ => return Err(row.malformed("target")),
-        };
-        let reply = if let Value::Str(s) = &row.output {
-            text(s)
-        } else {
-            String::new()
-        };
+        let (reply, human) = (text(reply), text(human));
         model.add(values.iter().all(|v| reply.contains(v)));
         people.add(values.iter().all(|v| human.contains(v)));
     }
-    Ok(vec![("score", model.value()), ("people", people.value())])
+    let figures = [
+        ("score", model.value()),
+        ("people", people.value()),
+        ("bleu", bleu.value()),
+    ];
+    Ok(figures.into())
 }
 
 /// The values that a reply must name.
