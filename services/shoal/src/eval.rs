@@ -1,9 +1,10 @@
 //! `shoal eval`: rows of the task data through the running mesh, scored as score.py scores them.
 //!
 //! Rooms: `rows` reads files, [`ask`] puts one row to the mesh and brings the answer into the target's shape, [`score`] is
-//! the definition of every metric, `interval` how sure it is, `confusion` says what went wrong. [`pyjson`] and [`norm`]
-//! carry Python's meaning of JSON and of text, on which the definition stands.
+//! the definition of every metric, `interval` how sure it is, `beside` what others have, `confusion` says what went wrong. [`pyjson`]
+//! and [`norm`] carry Python's meaning of JSON and of text, on which the definition stands.
 pub mod ask;
+mod beside;
 mod confusion;
 mod interval;
 pub mod norm;
@@ -31,7 +32,7 @@ pub struct EvalArgs {
     pub task: Task,
     /// Rows of that task: {"id", "task", "input", "target"}, JSON lines, gzipped if the name ends in .gz
     pub file: PathBuf,
-    /// One JSON object with score.py's keys instead of words
+    /// One JSON object with score.py's keys, and the interval as score_low and score_high, instead of words
     #[arg(long)]
     pub json: bool,
     /// Only the first N rows
@@ -71,15 +72,14 @@ pub(crate) async fn eval(args: EvalArgs) -> Result<()> {
         .collect();
     let report =
         score::report(args.task, &rows).map_err(|e| Failure::usage(format!("{}: {e}", args.file.display())))?;
-    if args.json {
-        output::line(report.to_string());
-        return Ok(());
-    }
     let (seen, unseen): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|r| r.seen());
     let interval = |rows: &[&Row]| interval::interval(args.task, rows).ok().flatten();
-    words(&report, interval(&seen), interval(&unseen))
-        .iter()
-        .for_each(output::line);
+    let (seen, unseen) = (interval(&seen), interval(&unseen));
+    if args.json {
+        output::line(bounded(report, seen, unseen).to_string());
+        return Ok(());
+    }
+    words(&report, seen, unseen).iter().for_each(output::line);
     confusion::lines(args.task, &rows).iter().for_each(output::line);
     Ok(())
 }
@@ -147,6 +147,21 @@ async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, 
 /// A 95 % interval, if there is one.
 type Interval = Option<(f64, f64)>;
 
+/// The report with the interval's ends among its figures, named as in a model's card.
+fn bounded(mut report: score::Report, seen: Interval, unseen: Interval) -> score::Report {
+    let ends = |interval: Interval| {
+        [
+            ("score_low", interval.map(|i| i.0)),
+            ("score_high", interval.map(|i| i.1)),
+        ]
+    };
+    report.figures.extend(ends(seen));
+    if let Some((_, figures)) = &mut report.unseen {
+        figures.extend(ends(unseen));
+    }
+    report
+}
+
 fn words(report: &score::Report, seen: Interval, unseen: Interval) -> Vec<String> {
     let figures = |figures: &score::Figures, interval: Interval| {
         let line = |(name, value): &(&str, Option<f64>)| {
@@ -166,6 +181,10 @@ fn words(report: &score::Report, seen: Interval, unseen: Interval) -> Vec<String
         report.missing
     )];
     lines.extend(figures(&report.figures, seen));
+    let others = beside::beside(report.task);
+    if !others.is_empty() {
+        lines.push(format!("  {:<20} {others}", "beside it"));
+    }
     if let Some((rows, of_unseen)) = &report.unseen {
         lines.push(format!("services never seen in training: {rows} rows"));
         lines.extend(figures(of_unseen, unseen));

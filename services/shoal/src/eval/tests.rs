@@ -55,24 +55,29 @@ fn the_rows_weights_add_up_to_the_score_that_the_interval_is_of() {
 }
 
 #[test]
-fn words_name_the_interval_beside_the_score_and_rows_of_unseen_services_apart() {
+fn words_name_the_interval_what_others_have_and_rows_of_unseen_services_apart() {
     let rows = [
         row(r#"{"id": "a", "target": "play"}"#, "\"play\""),
         row(r#"{"id": "b", "target": "book", "seen": false}"#, "\"play\""),
     ];
-    let lines = super::words(
-        &report(Task::Route, &rows).expect("scored"),
-        Some((0.25, 1.0)),
-        Some((0.0, 0.0)),
-    );
+    let scored = report(Task::Route, &rows).expect("scored");
+    let lines = super::words(&scored, Some((0.25, 1.0)), Some((0.0, 0.0)));
     assert_eq!(
         lines[1],
         "  score                1.0000  95 % between 0.2500 and 1.0000"
     );
     assert_eq!(lines[2], "  oos_recall           -");
     assert_eq!(
-        lines[4],
+        lines[3],
+        "  beside it            score/oos_recall: SVM 0.910/0.145, MLP 0.935/0.474, BERT 0.969/0.403"
+    );
+    assert_eq!(
+        lines[5],
         "  score                0.0000  95 % between 0.0000 and 0.0000"
+    );
+    assert_eq!(
+        super::bounded(scored, Some((0.25, 1.0)), None).to_string(),
+        r#"{"task": "route", "rows": 1, "score": 1.0, "oos_recall": null, "score_low": 0.25, "score_high": 1.0, "missing": 0, "unseen": {"rows": 1, "score": 0.0, "oos_recall": null, "score_low": null, "score_high": null}}"#
     );
 }
 
