@@ -17,6 +17,7 @@ use shoal_specialist::folder::{
 use std::{path::PathBuf, time::Duration};
 
 mod switch;
+mod watch;
 pub(crate) use switch::activate;
 
 /// What `shoal activate` takes.
@@ -96,7 +97,7 @@ async fn list(name: &str, specialist: &config::Specialist, as_json: bool) -> Res
         .await
         .map_err(|e| Failure::internal(format!("the reading of the cards broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
-    let card = switch::serving(specialist, &manifest.name).await;
+    let card = watch::serving(specialist, &manifest.name).await;
     if as_json {
         output::line(as_value(&manifest, &versions, card.as_ref()).to_string());
     } else {

@@ -1,11 +1,8 @@
 //! Has another version of a specialist serve: its folder is checked, specialist.toml written, and the process, if it runs, watched
 //! until it has switched by itself.
-use crate::{
-    client,
-    exit::{Failure, Result},
-};
-use shoal_kit::{channel, config, deadline, task};
-use shoal_proto::v1::{self, specialist_service_client::SpecialistServiceClient};
+use super::watch::{running, until};
+use crate::exit::{Failure, Result};
+use shoal_kit::{config, task};
 use shoal_specialist::folder::Folder;
 use std::{
     fs,
@@ -15,13 +12,6 @@ use std::{
 };
 use tokio::time::Instant;
 use toml_edit::{DocumentMut, Item, Value};
-use tonic::Request;
-
-/// One Describe's bound: it is answered from memory, and a process that does not run refuses the connection at once.
-const ASK: Duration = Duration::from_secs(2);
-
-/// Between two of them. The process looks at its file once a second.
-const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What came of it.
 #[derive(Debug)]
@@ -34,17 +24,12 @@ pub(crate) struct Activated {
     pub running: bool,
 }
 
-/// A process that serves the specialist now.
-struct Running {
-    url: String,
-    card: v1::DescribeResponse,
-}
-
 /// Makes `version` the active one of the specialist `name`, and waits for at most `wait` until the processes that run serve it. One
-/// that refuses it has specialist.toml written back to what it serves.
+/// that refuses it, or ends over it, has specialist.toml written back to what it served.
 ///
 /// # Errors
-/// 64 for a version whose folder is at fault, with nothing changed; 1 if a process refused it; 69 if none switched in time.
+/// 64 for a version whose folder is at fault, with nothing changed; 1 if a process refused it or ended over it; 69 if none switched in
+/// time, or the one that ended is not back.
 pub(crate) async fn activate(
     name: &str,
     specialist: &config::Specialist,
@@ -120,75 +105,6 @@ fn activated(text: &str, version: u32) -> Result<String, String> {
     Ok(document.to_string())
 }
 
-/// Where processes of the specialist are asked: where the gateway calls them, or where they listen.
-fn addresses(specialist: &config::Specialist) -> Vec<String> {
-    match (&specialist.endpoints[..], specialist.listen) {
-        // Any free port: nobody knows which.
-        ([], listen) if listen.port() == 0 => Vec::new(),
-        ([], listen) => vec![client::reachable(listen)],
-        (endpoints, _) => endpoints.to_vec(),
-    }
-}
-
-/// The processes that serve the specialist whose folder says `name`.
-async fn running(specialist: &config::Specialist, name: &str) -> Vec<Running> {
-    let mut running = Vec::new();
-    for url in addresses(specialist) {
-        if let Some(card) = describe(&url).await.filter(|card| card.name == name) {
-            running.push(Running { url, card });
-        }
-    }
-    running
-}
-
-/// The card of the first process that serves it.
-pub(super) async fn serving(specialist: &config::Specialist, name: &str) -> Option<v1::DescribeResponse> {
-    running(specialist, name).await.into_iter().next().map(|r| r.card)
-}
-
-async fn describe(url: &str) -> Option<v1::DescribeResponse> {
-    let mut client = SpecialistServiceClient::new(channel::connect_lazy(url).ok()?);
-    let mut request = Request::new(v1::DescribeRequest {});
-    deadline::set(&mut request, ASK);
-    let answer = tokio::time::timeout(ASK, client.describe(request)).await;
-    Some(answer.ok()?.ok()?.into_inner())
-}
-
-/// Waits until a process serves the version.
-async fn until(process: &Running, version: u32, end: Instant, folder: &Path) -> Result<()> {
-    let Running { url, card: before } = process;
-    loop {
-        // One that does not answer may have ended, and may be started again: with the version that is active now.
-        if let Some(now) = describe(url).await {
-            if now.version == version {
-                return Ok(());
-            }
-            if let Some(refused) = now
-                .refused
-                .filter(|r| before.refused.as_ref() != Some(r) && r.version == version)
-            {
-                return Err(give_back(folder, url, now.version, &refused.reason));
-            }
-        }
-        if Instant::now() >= end {
-            return Err(Failure::unavailable(format!(
-                "{url} does not serve version {version} yet; it is active, and tried as soon as the process gets to it: see its log, \
-                 or wait longer with --wait"
-            )));
-        }
-        tokio::time::sleep(BETWEEN).await;
-    }
-}
-
-/// A process refused: the file says again what it serves, so that a restart does not end it.
-fn give_back(folder: &Path, url: &str, serves: u32, reason: &str) -> Failure {
-    let back = match write(folder, serves) {
-        Ok(()) => format!("specialist.toml names version {serves} again, which it goes on serving"),
-        Err(e) => format!("it goes on serving version {serves}, and specialist.toml could not be written back: {e}"),
-    };
-    Failure::refused(format!("{url} refused: {reason}; {back}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,22 +146,5 @@ mod tests {
         write(folder.path(), 3).expect_err("refused");
         assert_eq!(fs::read_to_string(&path).expect("readable"), "name = ");
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 1);
-    }
-
-    #[test]
-    fn a_process_is_asked_where_it_is_called_or_listens() {
-        let at = |listen: &str, endpoints: &[&str]| {
-            addresses(&config::Specialist {
-                listen: listen.parse().expect("address"),
-                endpoints: endpoints.iter().map(|e| (*e).to_owned()).collect(),
-                ..config::Specialist::default()
-            })
-        };
-        assert_eq!(at("0.0.0.0:7500", &[]), ["http://127.0.0.1:7500"]);
-        assert_eq!(
-            at("0.0.0.0:7500", &["http://a:1", "http://b:1"]),
-            ["http://a:1", "http://b:1"]
-        );
-        assert!(at("127.0.0.1:0", &[]).is_empty());
     }
 }
