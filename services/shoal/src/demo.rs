@@ -37,7 +37,8 @@ const COUNT: Duration = Duration::from_millis(100);
 /// What `shoal demo` takes.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// JSON events a line, then one object: {plans, succeeded, right, dependent_edges, outcomes_acknowledged, trace_ids}
+    /// JSON events a line, then one object: {plans, succeeded, right, dependent_edges, outcomes_acknowledged,
+    /// answered, trace_ids}
     #[arg(long)]
     pub json: bool,
     /// Where outcomes, spool and logs go [default: data/demo-TIME]
@@ -168,7 +169,8 @@ async fn all(mesh: &supervise::Mesh, args: &DemoArgs, stop: &CancellationToken) 
         }
     }
     if !mesh.config.gateway.feedback.is_empty() {
-        summary.outcomes_acknowledged = acknowledged(&Mesh::at(&mesh.feedback())?, &summary).await?;
+        let stored = acknowledged(&Mesh::at(&mesh.feedback())?, &summary).await?;
+        summary.keep(&stored);
     }
     Ok(summary)
 }
@@ -275,30 +277,24 @@ impl Demonstration<'_> {
     }
 }
 
-/// Counts the plans' outcomes in the store, once the spool has had time to empty.
-async fn acknowledged(store: &Mesh, summary: &Summary) -> Result<usize> {
+/// The plans' outcomes in the store, once the spool has had time to empty.
+async fn acknowledged(store: &Mesh, summary: &Summary) -> Result<Vec<v1::Outcome>> {
     let wanted = summary.outcomes_sent();
     let until = Instant::now() + SPOOL;
     let mut before = None;
     loop {
-        let mut stored = 0;
+        let mut stored = Vec::new();
         for plan_id in summary.plan_ids() {
             let request = client::short(v1::ListOutcomesRequest {
                 plan_id: plan_id.to_owned(),
             });
-            stored += store
-                .feedback()
-                .list_outcomes(request)
-                .await?
-                .into_inner()
-                .outcomes
-                .len();
+            stored.extend(store.feedback().list_outcomes(request).await?.into_inner().outcomes);
         }
         // Planners' own calls are outcomes too, and no event counts them: two equal counts are the end.
-        if (stored >= wanted && before == Some(stored)) || Instant::now() >= until {
+        if (stored.len() >= wanted && before == Some(stored.len())) || Instant::now() >= until {
             return Ok(stored);
         }
-        before = Some(stored);
+        before = Some(stored.len());
         tokio::time::sleep(COUNT).await;
     }
 }

@@ -6,8 +6,8 @@ use crate::{
     view::{PlanView, milliseconds},
 };
 use serde_json::{Value, json};
-use shoal_proto::v1::State;
-use std::path::Path;
+use shoal_proto::v1::{Outcome, State};
+use std::{collections::BTreeMap, path::Path};
 
 /// One plan that has run.
 #[derive(Debug)]
@@ -34,12 +34,22 @@ impl Ran {
 pub(super) struct Summary {
     ran: Vec<Ran>,
     /// Counted in the store.
-    pub(super) outcomes_acknowledged: usize,
+    outcomes_acknowledged: usize,
+    /// How many of those each target answered: specialists, endpoints and tool servers by their names in the configuration.
+    answered: BTreeMap<String, usize>,
 }
 
 impl Summary {
     pub(super) fn add(&mut self, ran: Ran) {
         self.ran.push(ran);
+    }
+
+    /// What the store has of these plans, the calls of planners and of the router included.
+    pub(super) fn keep(&mut self, stored: &[Outcome]) {
+        self.outcomes_acknowledged = stored.len();
+        for outcome in stored.iter().filter(|o| o.state() == State::Succeeded) {
+            *self.answered.entry(outcome.target.clone()).or_default() += 1;
+        }
     }
 
     pub(super) fn plan_ids(&self) -> impl Iterator<Item = &str> {
@@ -77,7 +87,7 @@ impl Summary {
             .collect();
         json!({
             "plans": self.ran.len(), "succeeded": self.count(Ran::succeeded), "right": self.count(|r| r.right),
-            "dependent_edges": self.edges(), "outcomes_acknowledged": self.outcomes_acknowledged, "trace_ids": traces,
+            "dependent_edges": self.edges(), "outcomes_acknowledged": self.outcomes_acknowledged, "answered": self.answered, "trace_ids": traces,
         })
     }
 
@@ -134,6 +144,10 @@ impl Summary {
                 store.display()
             ),
         ];
+        if !self.answered.is_empty() {
+            let each = self.answered.iter().map(|(target, times)| format!("{target} {times}"));
+            lines.push(format!("answered by {}", each.collect::<Vec<_>>().join(", ")));
+        }
         lines.push(match otlp {
             Some(endpoint) => format!("traces went to {endpoint}; look them up by the trace ids above"),
             None => "traces stayed here: set OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4317 to see them in a tracing UI"
@@ -210,18 +224,24 @@ mod tests {
     }
 
     #[test]
-    fn the_object_has_the_six_keys_and_a_wrong_answer_is_no_failure() {
-        let mut summary = Summary {
-            outcomes_acknowledged: 2,
+    fn the_object_has_the_seven_keys_and_a_wrong_answer_is_no_failure() {
+        let mut summary = Summary::default();
+        let outcome = |target: &str, state: State| Outcome {
+            target: target.into(),
+            state: state.into(),
             ..Default::default()
         };
+        let (good, bad) = (outcome("route", State::Succeeded), outcome("route", State::Failed));
+        summary.keep(&[good.clone(), bad, outcome("large", State::Succeeded), good]);
         summary.add(ran(State::Succeeded, true, None));
         summary.add(ran(State::Failed, false, Some(Fault::Model("garbled".into()))));
         assert_eq!(
             summary.to_json().to_string(),
-            r#"{"plans":2,"succeeded":1,"right":1,"dependent_edges":2,"outcomes_acknowledged":2,"trace_ids":["t","t"]}"#
+            r#"{"plans":2,"succeeded":1,"right":1,"dependent_edges":2,"outcomes_acknowledged":4,"answered":{"large":1,"route":2},"trace_ids":["t","t"]}"#
         );
         assert!(summary.verdict().is_ok());
+        let lines = summary.lines(Path::new("store"), None);
+        assert!(lines.contains(&"answered by large 1, route 2".to_owned()), "{lines:?}");
     }
 
     #[test]
