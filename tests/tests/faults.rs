@@ -5,6 +5,7 @@ use shoal_proto::v1::{self, execute_plan_request::Source, plan_event::Event};
 use shoal_tests::mesh::{Mesh, without_models};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -29,6 +30,7 @@ struct Seen {
     /// Outcome ids of nodes that were told to be finished.
     finished: BTreeSet<String>,
     ended: bool,
+    succeeded: bool,
     took: Duration,
 }
 
@@ -54,7 +56,9 @@ async fn one(mesh: &Mesh, text: &str) -> Seen {
                 {
                     seen.finished.insert(result.outcome_id);
                 }
-                Some(Event::Finished(_)) => seen.ended = true,
+                Some(Event::Finished(end)) => {
+                    (seen.ended, seen.succeeded) = (true, end.state() == v1::State::Succeeded);
+                }
                 _ => {}
             }
         }
@@ -118,19 +122,43 @@ async fn killing_the_gateway_loses_no_outcome_that_a_client_was_told_of() -> Res
     Ok(())
 }
 
+/// The reason of a decision to pass over a target whose calls are broken off.
+const BROKEN_OFF: &str = "its breaker is open";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn killing_a_specialist_ends_no_plan_late_and_the_mesh_heals() -> Result<()> {
+async fn killing_a_specialist_ends_no_plan_late_opens_its_breaker_and_nobody_else_notices() -> Result<()> {
     let mesh = Mesh::up(BINARY, &[], |_| ()).await?;
-    let seen = survives(
-        &mesh,
-        "tool_call",
-        "1. tool_call: play some jazz\n2. tool_call: what is the weather in Oslo\n",
-    )
-    .await?;
+    let over = AtomicBool::new(false);
+    let load = async {
+        let text = "1. tool_call: play some jazz\n2. tool_call: what is the weather in Oslo\n";
+        let seen = survives(&mesh, "tool_call", text).await;
+        over.store(true, Ordering::Relaxed);
+        seen
+    };
+    // Of another specialist, from before the kill until after the healing.
+    let beside = async {
+        let mut seen = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            let text = "1. route: play some jazz\n2. route: book me a flight\n";
+            seen.push(one(&mesh, text).await);
+        }
+        seen
+    };
+    let (seen, beside) = tokio::join!(load, beside);
+    let seen = seen?;
     assert!(
         seen.iter().all(|s| s.ended),
         "every plan's stream ended with its last event"
     );
+    let failed: Vec<&Seen> = beside.iter().filter(|s| !s.succeeded).collect();
+    assert!(beside.len() > 5 && failed.is_empty(), "of {}: {failed:?}", beside.len());
+    let mut broken_off = false;
+    for plan in seen.iter().filter(|s| !s.finished.is_empty()) {
+        let stored = mesh.outcomes(&plan.plan_id, plan.finished.len()).await?;
+        let mut decisions = stored.iter().flat_map(|o| &o.decisions);
+        broken_off |= decisions.any(|d| d.target == "tool_call" && d.reason == BROKEN_OFF);
+    }
+    assert!(broken_off, "calls to a process that is away are broken off");
     let after = mesh.shoal(&["run", "--json", "play some jazz"]).await?;
     assert_eq!(after.code, Some(0), "{after:?}");
     Ok(())
