@@ -10,7 +10,9 @@ use shoal_tests::{
 };
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -74,11 +76,16 @@ impl Folder {
 
 /// A mesh of that one specialist.
 async fn mesh(folder: &Folder) -> Result<Mesh> {
+    mesh_with(folder, |config| set(config, "gateway", "feedback", "")).await
+}
+
+/// The same after a change.
+async fn mesh_with(folder: &Folder, change: impl FnOnce(&mut toml::Table)) -> Result<Mesh> {
     let path = folder.path().display().to_string();
     Mesh::up(BINARY, &[], |config| {
         without_models(config);
         config.remove("tools");
-        set(config, "gateway", "feedback", "");
+        change(config);
         let text = format!("[specialist.{NAME}]\nfolder = {path:?}\nslots = 4\n[task.echo]\nchain = [\"{NAME}\"]\n");
         config.extend(text.parse::<toml::Table>().expect("it is TOML"));
     })
@@ -96,14 +103,20 @@ async fn activate(mesh: &Mesh, args: &[&str]) -> Result<Value> {
 
 /// Which model answers a plan's node.
 async fn answers(mesh: &Mesh) -> Result<String> {
+    Ok(asked(mesh).await?.1.model)
+}
+
+/// A plan of one node, and how that ended.
+async fn asked(mesh: &Mesh) -> Result<(String, v1::NodeResult)> {
     let request = v1::ExecutePlanRequest {
         source: Some(Source::PlanText("1. echo: hello world\n".into())),
         ..Default::default()
     };
     let mut events = mesh.plans()?.execute_plan(request).await?.into_inner();
     while let Some(event) = events.next().await {
-        if let Some(Event::NodeFinished(v1::NodeFinished { result: Some(result) })) = event?.event {
-            return Ok(result.model);
+        let event = event?;
+        if let Some(Event::NodeFinished(v1::NodeFinished { result: Some(result) })) = event.event {
+            return Ok((event.plan_id, result));
         }
     }
     anyhow::bail!("no node finished")
@@ -160,6 +173,106 @@ async fn activate_switches_a_specialist_that_runs_and_gives_back_what_it_refuses
     let done = mesh.shoal(&["activate", NAME, "1"]).await?;
     assert!(done.out.contains("tiny_decoder@1 serves, "), "{done:?}");
     assert_eq!(mesh.pid(NAME).await?, pid, "it never left");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_takes_its_process_down_is_taken_back_and_the_supervisor_brings_the_old_one_up() -> Result<()> {
+    let folder = Folder::of(2)?;
+    // No start of it succeeds either: until the file names the old one, the specialist is away.
+    folder.spoil(2, true)?;
+    let mesh = mesh(&folder).await?;
+    let before = mesh.pid(NAME).await?;
+    let killed = async {
+        let until = Instant::now() + Duration::from_secs(20);
+        while folder.active()? != "active_version = 2" {
+            anyhow::ensure!(Instant::now() < until, "it was never activated");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // As the kernel does where memory is short: before the process can say a word.
+        let mut kill = std::process::Command::new("kill");
+        anyhow::ensure!(kill.args(["-9", &before.to_string()]).status()?.success());
+        Ok(())
+    };
+    let (done, killed) = tokio::join!(mesh.shoal(&["activate", NAME, "2"]), killed);
+    killed?;
+    let done = done?;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("ended before it served version 2"), "{done:?}");
+    assert!(done.err.contains("specialist.toml names version 1 again"), "{done:?}");
+    assert_eq!(folder.active()?, "active_version = 1");
+    mesh.healed(NAME, before).await?;
+    assert_eq!(answers(&mesh).await?, format!("{NAME}@1"));
+    Ok(())
+}
+
+/// A trainer that takes the active version for its candidate, and accepts it.
+const TRAINER: &str = r#"#!/bin/sh
+while [ $# -gt 0 ]; do
+  case $1 in --work) work=$2 ;; --specialist) from=$2 ;; --corrections) rows=$2 ;; esac
+  shift
+done
+mkdir "$work/candidate" && cp -r "$from/1" "$work/candidate/2" || exit
+sed 's/^version = 1/version = 2/' "$from/1/card.toml" >"$work/candidate/2/card.toml"
+figures='"held_out":{"incumbent":0,"candidate":1},"dev":{"incumbent":1,"candidate":1},"seconds":1,"accepted":true'
+echo '{"task":"echo","model":"tiny_decoder","from_version":1,"to_version":2,"quarantined":0,'"$figures"',"corrections":'$(wc -l <"$rows")',"candidate":"'"$work"'/candidate/2"}'
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retraining_exports_what_was_corrected_and_its_accepted_version_serves() -> Result<()> {
+    let folder = Folder::of(1)?;
+    let mesh = mesh_with(&folder, |_| ()).await?;
+    let (plan_id, answered) = asked(&mesh).await?;
+    assert_eq!(answered.model, format!("{NAME}@1"));
+    mesh.outcomes(&plan_id, 1).await?;
+    let corrected = [
+        "feedback",
+        "submit",
+        &plan_id,
+        "1",
+        "--correction",
+        "\"hello\"",
+        "--source",
+        "ann",
+    ];
+    let done = mesh.shoal(&corrected).await?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+
+    let (python, work) = (mesh.folder().join("python"), mesh.folder().join("work"));
+    fs::write(&python, TRAINER)?;
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755))?;
+    let (python, work, data) = (
+        python.display().to_string(),
+        work.display().to_string(),
+        mesh.folder().display().to_string(),
+    );
+    let retrain = [
+        "retrain", "echo", "--json", "--python", &python, "--work", &work, "--data", &data,
+    ];
+    let done = mesh.shoal(&retrain).await?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let report = done.last()?;
+    assert_eq!(
+        (&report["corrections"], &report["accepted"]),
+        (&1.into(), &true.into()),
+        "{report}"
+    );
+    let rows = fs::read_to_string(Path::new(&work).join("corrections.jsonl"))?;
+    let row: Value = serde_json::from_str(rows.trim())?;
+    assert_eq!(
+        (&row["input"], &row["target"]),
+        (&"hello world".into(), &"hello".into()),
+        "{row}"
+    );
+
+    assert_eq!(folder.active()?, "active_version = 2");
+    let listed = activate(&mesh, &[]).await?;
+    assert_eq!(
+        (&listed["serving"], &listed["refused"]),
+        (&2.into(), &Value::Null),
+        "{listed}"
+    );
+    assert_eq!(answers(&mesh).await?, format!("{NAME}@2"));
     Ok(())
 }
 
