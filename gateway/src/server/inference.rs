@@ -11,6 +11,7 @@ use shoal_proto::oip::{
     ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
     ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
     ServerReadyRequest, ServerReadyResponse, grpc_inference_service_server::GrpcInferenceService,
+    model_metadata_response::TensorMetadata,
 };
 use shoal_proto::v1;
 use std::{sync::Arc, time::Duration};
@@ -54,6 +55,7 @@ impl Inference {
 
     async fn infer(&self, wire: &ModelInferRequest, left: Option<Duration>) -> Result<Vec<v1::NodeResult>, Error> {
         self.resolve(&wire.model_name, &wire.model_version)?;
+        oip::wants(wire, &output())?;
         let texts = oip::texts(wire, TEXTS)?;
         let given = &wire.parameters;
         let sampling = v1::Sampling {
@@ -81,6 +83,11 @@ impl Inference {
         };
         try_join_all(texts.into_iter().map(one)).await
     }
+}
+
+/// The one output of every task.
+fn output() -> TensorMetadata {
+    oip::tensor(oip::TEXT_OUTPUT, "BYTES", &[-1])
 }
 
 fn unknown(message: String) -> Error {
@@ -130,7 +137,7 @@ impl GrpcInferenceService for Inference {
             versions: vec![VERSION.into()],
             platform: "shoal_mesh".into(),
             inputs: vec![oip::tensor(oip::TEXT_INPUT, "BYTES", &[-1])],
-            outputs: vec![oip::tensor(oip::TEXT_OUTPUT, "BYTES", &[-1])],
+            outputs: vec![output()],
         }))
     }
 

@@ -2,8 +2,10 @@
 use crate::doors::served;
 use shoal_proto::oip::{
     InferParameter, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, ServerLiveRequest,
-    ServerMetadataRequest, ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
-    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+    ServerMetadataRequest, ServerReadyRequest,
+    grpc_inference_service_client::GrpcInferenceServiceClient,
+    infer_parameter::ParameterChoice,
+    model_infer_request::{InferInputTensor, InferRequestedOutputTensor},
 };
 use tonic::Code;
 
@@ -130,6 +132,16 @@ async fn tasks_are_models_of_the_inference_protocol() {
                 ..infer("echo", &["x"])
             },
             Code::NotFound,
+        ),
+        (
+            ModelInferRequest {
+                outputs: vec![InferRequestedOutputTensor {
+                    name: "scores".into(),
+                    ..Default::default()
+                }],
+                ..infer("echo", &["x"])
+            },
+            Code::InvalidArgument,
         ),
     ] {
         assert_eq!(client.model_infer(bad).await.expect_err("refused").code(), code);
