@@ -1,7 +1,7 @@
 //! What everything that serves a request shares: configuration, the registry, where outcomes go. Passed down, never global.
 use crate::{
     admit::{Admission, Catalogue},
-    outcomes::Recorder,
+    outcomes::{Recorder, stored::Stored},
     plans::Plans,
     route::Registry,
     telemetry::Instruments,
@@ -9,7 +9,6 @@ use crate::{
 use shoal_kit::config::{self, MeshConfig};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 /// See the module.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) recorder: Recorder,
     /// Where outcomes are stored in the end, for plans that are forgotten here.
-    pub(crate) feedback: Option<Channel>,
+    pub(crate) stored: Stored,
     pub(crate) plans: Plans,
     pub(crate) instruments: Instruments,
     /// Put prompts and outputs on spans.
@@ -32,7 +31,7 @@ impl Context {
         config: &MeshConfig,
         registry: Arc<Registry>,
         recorder: Recorder,
-        feedback: Option<Channel>,
+        stored: Stored,
         plans: Plans,
         instruments: Instruments,
     ) -> Self {
@@ -40,7 +39,7 @@ impl Context {
             config: config.gateway.clone(),
             registry,
             recorder,
-            feedback,
+            stored,
             plans,
             instruments,
             content: config.telemetry.content,

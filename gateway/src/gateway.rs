@@ -2,7 +2,10 @@
 use crate::{
     admit,
     context::Context,
-    outcomes::{Acknowledged, Recorder, deliver},
+    outcomes::{
+        Acknowledged, Recorder, deliver,
+        stored::{self, Stored},
+    },
     plans::Plans,
     route::{Registry, keep, resolve::Lookup, resolve::SystemLookup},
     server::{chat, inference::Inference, mesh::Mesh, plans},
@@ -24,7 +27,6 @@ use std::{
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 /// How long the first look at everybody may take before the doors open: specialists that load a model are looked at again.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -41,7 +43,7 @@ pub struct Gateway {
     config: MeshConfig,
     registry: Arc<Registry>,
     recorder: Recorder,
-    feedback: Option<Channel>,
+    stored: Stored,
     instruments: Instruments,
     lookup: Arc<dyn Lookup>,
 }
@@ -81,7 +83,10 @@ impl Gateway {
             registry: Arc::new(Registry::build(config).context("the HTTP client of the endpoints cannot be built")?),
             recorder: Recorder::open(&config.gateway, &instruments)?,
             config: config.clone(),
-            feedback,
+            stored: Stored {
+                feedback,
+                most_bytes: stored::MOST_BYTES,
+            },
             instruments,
             lookup: Arc::new(SystemLookup),
         })
@@ -91,6 +96,13 @@ impl Gateway {
     #[must_use]
     pub fn lookup(mut self, lookup: Arc<dyn Lookup>) -> Self {
         self.lookup = lookup;
+        self
+    }
+
+    /// Reads no more bytes than these back of what feedback keeps of one plan. Default 64 MiB.
+    #[must_use]
+    pub fn stored_bytes(mut self, most: usize) -> Self {
+        self.stored.most_bytes = most;
         self
     }
 
@@ -105,13 +117,13 @@ impl Gateway {
             &self.config,
             self.registry.clone(),
             self.recorder,
-            self.feedback.clone(),
+            self.stored.clone(),
             plans.clone(),
             self.instruments.clone(),
         ));
         let stop = CancellationToken::new();
         let _stops_the_rest = stop.clone().drop_guard();
-        let delivery = match (&context.recorder, &self.feedback) {
+        let delivery = match (&context.recorder, &self.stored.feedback) {
             (Recorder::Spooled(spool), Some(feedback)) => {
                 let counted = acknowledged(plans.clone());
                 Some(deliver::start(

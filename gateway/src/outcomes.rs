@@ -1,7 +1,7 @@
 //! Outcomes, from a node's end to the feedback store, off the plan's critical path.
 //!
 //! [`outcome`] makes one of a node's result; [`frame`] and [`files`] keep it in a folder; [`spool`] is the one thread that touches
-//! that folder; [`deliver`] brings it to feedback and hears its acknowledgement. An outcome is in the page cache before the event
+//! that folder; [`deliver`] brings it to feedback and hears its acknowledgement; [`stored`] reads a plan's back from there. An outcome is in the page cache before the event
 //! that tells of its node is sent, so a killed gateway loses none; it is deleted when feedback has it on disk, and not before.
 use crate::{error::Error, telemetry::Instruments};
 use shoal_kit::config;
@@ -13,6 +13,7 @@ mod files;
 mod frame;
 pub(crate) mod outcome;
 pub(crate) mod spool;
+pub(crate) mod stored;
 
 pub use files::Unusable;
 use spool::Spool;

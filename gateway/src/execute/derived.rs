@@ -6,10 +6,15 @@ use serde_json::Value;
 use shoal_plan::{Json, Kind, Node, reference::is_id};
 
 /// The task whose answers are calls.
-pub(super) const CALL_TASK: &str = "tool_call";
+pub(crate) const CALL_TASK: &str = "tool_call";
+
+/// The call that a step's answer is, if its answers are calls.
+pub(crate) fn yielded(step: &Step, answer: &Value) -> Option<(String, Value)> {
+    (step.task() == Some(CALL_TASK)).then(|| call_of(answer))?
+}
 
 /// The call that an answer is: `{"tool", "arguments"}`, or `{"service", "method", "parameters"}`.
-pub(super) fn call_of(answer: &Value) -> Option<(String, Value)> {
+fn call_of(answer: &Value) -> Option<(String, Value)> {
     let text = |key: &str| answer.get(key).and_then(Value::as_str);
     let (name, arguments) = match (text("tool"), text("service"), text("method")) {
         (Some(tool), _, _) => (tool.to_owned(), answer.get("arguments")),

@@ -129,10 +129,7 @@ impl Driver {
     /// Whether the node's answer is a call that now runs in its place.
     pub(super) fn yielded(&mut self, at: usize, output: &Value) -> bool {
         let parent = self.steps[at].clone();
-        if parent.task() != Some(derived::CALL_TASK) {
-            return false;
-        }
-        let Some((name, arguments)) = derived::call_of(output) else {
+        let Some((name, arguments)) = derived::yielded(&parent, output) else {
             return false;
         };
         let offered = self.run.client.names().contains(&name) || self.context.registry.tool(&name).is_some();

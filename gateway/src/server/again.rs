@@ -5,114 +5,119 @@
 //! request has succeeded with the very input that it would have now; whatever else is stored under the id is another plan's, or the
 //! rest of one that was cut off, and GetPlan has it.
 use crate::{
-    admit::{Source, Step, is_ahead},
+    admit::{Catalogue, Known, Source, Step, is_ahead},
     context::Context,
     error::Error,
+    execute::derived,
     plans::{log::Log, rebuilt},
     route::Input,
 };
 use serde_json::Value;
-use shoal_kit::deadline;
 use shoal_plan::{Kind, reference::is_id, text};
 use shoal_proto::{
     time,
-    v1::{self, feedback_service_client::FeedbackServiceClient, plan_event::Event},
+    v1::{self, plan_event::Event},
 };
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
-use tonic::Request;
 
 /// How long a plan waits to hear whether it ran before. The answer is one look at an index; a store that is away must not keep
 /// plans from running.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Bytes of a plan's stored outcomes at most: as many as a client of ours decodes.
-const STORED_BYTES: usize = 64 << 20;
-
-/// What is stored of a plan.
+/// The events of the plan that this request was, if it ran before and is forgotten here. `streamed` and `client_tools` are as it
+/// is opened with.
 ///
 /// # Errors
-/// `Away` if feedback does not say so within `patience`; where there is no feedback, nothing is stored.
-pub(super) async fn outcomes(context: &Context, plan_id: &str, patience: Duration) -> Result<Vec<v1::Outcome>, Error> {
-    let Some(feedback) = context.feedback.clone() else {
-        return Ok(Vec::new());
-    };
-    let mut request = Request::new(v1::ListOutcomesRequest {
-        plan_id: plan_id.to_owned(),
-    });
-    deadline::set(&mut request, patience);
-    let mut client = FeedbackServiceClient::new(feedback).max_decoding_message_size(STORED_BYTES);
-    let away = |what: String| Error::Away {
-        what: format!("this gateway does not hold plan `{plan_id}`, and feedback cannot be asked: {what}"),
-    };
-    let answer = tokio::time::timeout(patience, client.list_outcomes(request)).await;
-    let stored = answer
-        .map_err(|_| away("it does not answer".into()))?
-        .map_err(|status| away(status.message().to_owned()))?;
-    Ok(stored.into_inner().outcomes)
-}
-
-/// The events of the plan that this request was, if it ran before and is forgotten here.
-///
-/// # Errors
-/// `PlanTaken` if what is stored under its id is not all that it asks for.
-pub(super) async fn ran(context: &Context, request: &v1::ExecutePlanRequest) -> Result<Option<Arc<Log>>, Error> {
+/// `PlanTaken` if what is stored under its id is not all that it asks for; the store's, if it answers with one.
+pub(super) async fn ran(
+    context: &Context,
+    request: &v1::ExecutePlanRequest,
+    streamed: bool,
+    client_tools: &BTreeSet<String>,
+) -> Result<Option<Arc<Log>>, Error> {
     let plan_id = &request.plan_id;
     if !is_id(plan_id) || context.plans.get(plan_id).is_some() {
         return Ok(None);
     }
-    let outcomes = match outcomes(context, plan_id, PATIENCE).await {
+    let taken = |by: &'static str| Error::PlanTaken {
+        plan_id: plan_id.clone(),
+        by,
+    };
+    let outcomes = match context.stored.of(plan_id, PATIENCE).await {
         Ok(outcomes) => outcomes,
-        Err(error) => {
+        Err(error @ Error::Away { .. }) => {
             tracing::warn!(plan_id, %error, "whether the plan ran before is not known, it runs");
             return Ok(None);
         }
+        Err(Error::Unfit { .. }) => {
+            return Err(taken(
+                "a plan that ran before, of which more is stored than is read back",
+            ));
+        }
+        Err(error) => return Err(error),
     };
     let acknowledged = u32::try_from(outcomes.len()).unwrap_or(u32::MAX);
     let Some(record) = rebuilt::of(plan_id, outcomes) else {
         return Ok(None);
     };
     // What is wrong with the request is said where every request's faults are.
-    let Ok(admitted) = context
-        .admission(&BTreeSet::new())
-        .request(request.clone(), None, false)
-    else {
+    let Ok(admitted) = context.admission(client_tools).request(request.clone(), None, streamed) else {
         return Ok(None);
     };
     match &admitted.source {
-        Source::Steps(_, steps) if same(steps, &record) => Ok(Some(told(steps, record, acknowledged))),
-        _ => Err(Error::PlanTaken {
-            plan_id: plan_id.clone(),
-            by: "a plan that ran before, or a part of one; GetPlan has what is stored of it",
-        }),
+        Source::Steps(_, steps) if same(steps, &record, &*context.registry) => {
+            Ok(Some(told(steps, record, acknowledged)))
+        }
+        _ => Err(taken(
+            "a plan that ran before, or a part of one; GetPlan has what is stored of it",
+        )),
     }
 }
 
-/// Whether every step has succeeded, asked what it would be asked now.
-fn same(steps: &[Step], record: &v1::GetPlanResponse) -> bool {
+/// Whether this is what is stored, whole: every step has succeeded, asked what it would be asked now, and so has each call that a
+/// step yielded; and there is nothing else.
+fn same(steps: &[Step], record: &v1::GetPlanResponse, tools: &dyn Catalogue) -> bool {
     let asked: BTreeSet<&str> = steps.iter().map(|s| s.node.id.as_str()).collect();
-    let mut outputs = HashMap::new();
-    let (own, calls): (Vec<_>, Vec<_>) = record.nodes.iter().partition(|n| asked.contains(n.node_id.as_str()));
-    // Last those of calls that a node yielded, which stand for their parent's.
-    for node in own.iter().chain(&calls) {
-        let output: Value = serde_json::from_str(&node.output_json).unwrap_or_default();
-        match node.depends_on.as_slice() {
-            [parent] if !asked.contains(node.node_id.as_str()) => outputs.insert(parent.as_str(), output),
-            _ => outputs.insert(node.node_id.as_str(), output),
-        };
+    let (own, others): (Vec<_>, Vec<_>) = record.nodes.iter().partition(|n| asked.contains(n.node_id.as_str()));
+    let own: HashMap<&str, &v1::NodeResult> = own.into_iter().map(|n| (n.node_id.as_str(), n)).collect();
+    let (mut outputs, mut calls) = (HashMap::new(), 0);
+    for step in steps {
+        let id = step.node.id.as_str();
+        let Some(stored) = own.get(id) else { return false };
+        let mut value = output(stored);
+        if let Some((name, _)) = derived::yielded(step, &value) {
+            let call = |n: &&&v1::NodeResult| n.kind == "tool" && n.name == name && n.depends_on == [id];
+            match others.iter().find(call) {
+                Some(call) => {
+                    value = output(call);
+                    calls += 1;
+                }
+                // Nobody offers that tool: the call was the step's output, and ran nowhere.
+                None if matches!(tools.tool(&name), Known::Unknown(_)) => {}
+                // It may have run, and how it ended is not known.
+                None => return false,
+            }
+        }
+        outputs.insert(id, value);
     }
     let done = |step: &Step| {
-        let stored = own.iter().find(|n| n.node_id == step.node.id);
-        stored.is_some_and(|stored| {
+        own.get(step.node.id.as_str()).is_some_and(|stored| {
             let (kind, name, input) = now(step, &outputs);
             let asked = (stored.kind.as_str(), stored.name.as_str(), &stored.input_json);
-            stored.state() == v1::State::Succeeded && input.is_some_and(|input| asked == (kind, name, &input))
+            input.is_some_and(|input| asked == (kind, name, &input))
         })
     };
-    record.state() == v1::State::Succeeded && steps.iter().all(done)
+    // Of a record from outcomes, this says that no node failed or was cut off.
+    record.state() == v1::State::Succeeded && calls == others.len() && steps.iter().all(done)
+}
+
+/// What a node left.
+fn output(node: &v1::NodeResult) -> Value {
+    serde_json::from_str(&node.output_json).unwrap_or_default()
 }
 
 /// What a step is, and what it would be asked with these outputs.

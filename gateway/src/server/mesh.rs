@@ -45,7 +45,7 @@ impl MeshService for Mesh {
             in_flight: self.in_flight.load(Ordering::Relaxed),
         };
         let mut peers: Vec<BoxFuture<'_, v1::ProcessStatus>> = Vec::new();
-        if let Some(channel) = &self.context.feedback {
+        if let Some(channel) = &self.context.stored.feedback {
             let address = self.feedback.trim_start_matches("http://").trim_end_matches('/');
             peers.push(Box::pin(ask("feedback".into(), address.into(), channel.clone(), false)));
         }

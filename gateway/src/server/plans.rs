@@ -55,7 +55,7 @@ impl PlanService for Plans {
         propagate::adopt(request.metadata(), &span);
         let entrance = Entrance::whole(span, left(request.metadata())?);
         let request = request.into_inner();
-        if let Some(log) = again::ran(&self.0, &request).await? {
+        if let Some(log) = again::ran(&self.0, &request, false, &BTreeSet::new()).await? {
             return Ok(Response::new(log.watch(0).map(|event| Ok((*event).clone())).boxed()));
         }
         let plan = open::open(&self.0, request, false, entrance)?;
@@ -84,7 +84,7 @@ impl PlanService for Plans {
         };
         let client_tools = client_tools(opening.client_tools)?;
         let request = opening.request.unwrap_or_default();
-        if again::ran(&self.0, &request).await?.is_some() {
+        if again::ran(&self.0, &request, true, &client_tools).await?.is_some() {
             return Err(Error::PlanTaken {
                 plan_id: request.plan_id,
                 by: "a plan that ran before; a streamed one cannot be joined, GetPlan has what is stored of it",
@@ -185,7 +185,7 @@ impl Plans {
         let unknown = || Error::PlanUnknown {
             plan_id: plan_id.to_owned(),
         };
-        let stored = again::outcomes(&self.0, plan_id, STORED).await?;
+        let stored = self.0.stored.of(plan_id, STORED).await?;
         rebuilt::of(plan_id, stored).ok_or_else(unknown)
     }
 }

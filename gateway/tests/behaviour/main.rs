@@ -1,5 +1,6 @@
 //! The gateway as its callers see it: on real sockets, with stubs of everybody that it calls.
 
+mod again;
 mod clienttools;
 mod doors;
 mod ending;

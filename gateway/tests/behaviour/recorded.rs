@@ -9,7 +9,7 @@ use crate::support::{
     world::{Mesh, World},
 };
 use shoal_kit::status;
-use shoal_proto::v1::{self, State};
+use shoal_proto::v1::State;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,11 +17,11 @@ use std::{
 };
 use tonic::Code;
 
-fn echo() -> Specialist {
+pub(crate) fn echo() -> Specialist {
     Model::new("echo", "echo", |seen, _| say(format!("said {}", seen.prompt()))).start()
 }
 
-fn mesh(echo: &Specialist, feedback: &str) -> Mesh {
+pub(crate) fn mesh(echo: &Specialist, feedback: &str) -> Mesh {
     Mesh::new()
         .specialist("echo", &echo.server.url())
         .task("echo", &["echo"])
@@ -264,76 +264,6 @@ async fn a_forgotten_plan_is_rebuilt_from_its_outcomes() {
         world.record(&plans[0]).await.expect_err("away").code(),
         Code::Unavailable
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plan_that_ran_before_a_restart_is_told_again_and_nothing_of_it_runs_twice() {
-    let (disk, echo) = (Arc::new(Disk::default()), echo());
-    let feedback = store::start(&disk);
-    let named = |input: &str, second: &str| v1::ExecutePlanRequest {
-        plan_id: "daily".into(),
-        ..request(vec![model("a", "echo", input), model("b", "echo", second)])
-    };
-    let world = mesh(&echo, &feedback.url()).start().await;
-    let ran = world.run(named("x", "${a}")).await;
-    until("both are stored", || disk.of("daily").len() == 2).await;
-    world.stop().await;
-    let next = mesh(&echo, &feedback.url()).start().await;
-    let again = next.run(named("x", "${a}")).await;
-    assert_eq!((again.state(), again.plan_id().as_str()), (State::Succeeded, "daily"));
-    assert_eq!(
-        (again.output("b"), echo.notes.count()),
-        (ran.output("b"), 2),
-        "nobody is asked again"
-    );
-    assert_eq!(again.node("b").outcome_id, ran.node("b").outcome_id);
-    // Another input, another step, or one step more: another plan.
-    let more = v1::ExecutePlanRequest {
-        plan_id: "daily".into(),
-        ..request(vec![
-            model("a", "echo", "x"),
-            model("b", "echo", "${a}"),
-            model("c", "echo", "z"),
-        ])
-    };
-    for other in [named("y", "${a}"), named("x", "z"), more] {
-        let refused = next.open(other).await.expect_err("taken");
-        assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
-        assert!(refused.message().contains("GetPlan"), "{refused:?}");
-    }
-    assert_eq!(echo.notes.count(), 2);
-    // A store that is away keeps no plan from running.
-    feedback.kill();
-    assert_eq!(next.run(named("x", "${a}")).await.state(), State::Succeeded);
-    assert_eq!(echo.notes.count(), 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plan_that_was_cut_off_is_not_run_again_under_its_id() {
-    let disk = Arc::new(Disk::default());
-    let feedback = store::start(&disk);
-    let hang = Model::new("echo", "echo", |seen, _| match seen.prompt().as_str() {
-        "x" => say("done"),
-        _ => Act::Hang,
-    })
-    .start();
-    let request = || v1::ExecutePlanRequest {
-        plan_id: "cut".into(),
-        ..crate::support::plan::within(
-            request(vec![model("a", "echo", "x"), model("b", "echo", "${a}")]),
-            ms(300),
-        )
-    };
-    let world = mesh(&hang, &feedback.url()).start().await;
-    assert_eq!(world.run(request()).await.state(), State::Cancelled);
-    until("both are stored", || disk.of("cut").len() == 2).await;
-    world.stop().await;
-    let next = mesh(&hang, &feedback.url()).start().await;
-    assert_eq!(
-        next.open(request()).await.expect_err("taken").code(),
-        Code::AlreadyExists
-    );
-    assert_eq!(hang.notes.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

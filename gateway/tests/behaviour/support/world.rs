@@ -18,6 +18,7 @@ use tonic::{Request, Status, Streaming, transport::Channel};
 pub(crate) struct Mesh {
     pub(crate) config: MeshConfig,
     lookup: Option<Arc<dyn Lookup>>,
+    stored_bytes: Option<usize>,
 }
 
 impl Mesh {
@@ -25,7 +26,11 @@ impl Mesh {
     pub(crate) fn new() -> Self {
         let mut config = MeshConfig::default();
         config.gateway.feedback = String::new();
-        Self { config, lookup: None }
+        Self {
+            config,
+            lookup: None,
+            stored_bytes: None,
+        }
     }
 
     pub(crate) fn specialist(mut self, name: &str, url: &str) -> Self {
@@ -82,6 +87,12 @@ impl Mesh {
         self
     }
 
+    /// So many bytes of a plan's stored outcomes are read back.
+    pub(crate) fn stored_bytes(mut self, most: usize) -> Self {
+        self.stored_bytes = Some(most);
+        self
+    }
+
     pub(crate) async fn start(self) -> World {
         let folder = tempfile::tempdir().expect("folder");
         let spool = folder.path().join("spool");
@@ -97,6 +108,9 @@ impl Mesh {
         let mut gateway = Gateway::build(&self.config).expect("built");
         if let Some(lookup) = self.lookup {
             gateway = gateway.lookup(lookup);
+        }
+        if let Some(most) = self.stored_bytes {
+            gateway = gateway.stored_bytes(most);
         }
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(gateway.run(bound, shutdown.clone()));
