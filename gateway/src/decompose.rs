@@ -48,13 +48,18 @@ pub(crate) fn question<'a>(goal: &v1::Goal, config: &'a config::Gateway, registr
     (&config.episode_task, Input::Json(content))
 }
 
+/// Whether a goal that names these methods lets its plan call a tool: one that names none lets it call any.
+pub(crate) fn may_call(methods: &[v1::MethodSignature], tool: &str) -> bool {
+    let named = |m: &v1::MethodSignature| tool.split_once('.') == Some((&*m.service, &*m.method));
+    methods.is_empty() || methods.iter().any(named)
+}
+
 /// Whether a goal allows a step: it names the methods that may be called, if it names any.
 pub(crate) fn allowed(goal: &v1::Goal, node: &Node) -> Result<(), String> {
     let shoal_plan::Kind::Tool { name, .. } = &node.kind else {
         return Ok(());
     };
-    let named = |m: &v1::MethodSignature| name.split_once('.') == Some((&*m.service, &*m.method));
-    if goal.methods.is_empty() || goal.methods.iter().any(named) {
+    if may_call(&goal.methods, name) {
         return Ok(());
     }
     Err(format!(

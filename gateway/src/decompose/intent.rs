@@ -1,7 +1,8 @@
 //! What a goal's intent makes of it. Pure but for the registry's list of tools.
 //!
 //! Where `[gateway.intents]` has any, a goal in words is first asked of `[gateway] route_task`: a classifier that costs milliseconds and
-//! says what kind of request this is. The table says which task such a request is for, and which services its planner may then call.
+//! says what kind of request this is. The table says which task such a request is for, and which services its planner may then call:
+//! those that the goal names among them, if it names any.
 //! An intent that nobody mapped, one that the classifier is not sure of, and a classifier that is away change nothing: the goal goes
 //! to `plan_task`, as if nobody had been asked.
 use crate::{route::Registry, tools::Tool};
@@ -45,9 +46,9 @@ pub(crate) fn sure<'a>(answer: &v1::NodeResult, config: &'a config::Gateway) -> 
 pub(crate) fn routed(goal: v1::Goal, intent: Option<&Intent>, config: &config::Gateway, registry: &Registry) -> Routed {
     match intent {
         Some(intent) if intent.task == config.episode_task => {
-            let methods = methods(&intent.services, registry);
+            let methods = methods(&intent.services, &goal.methods, registry);
             if methods.is_empty() {
-                // No tool server offers these services now: nothing could be planned with them.
+                // No tool server offers these services now, or the goal allows none of them: nothing could be planned with them.
                 return Routed::Goal(goal);
             }
             Routed::Goal(v1::Goal {
@@ -65,8 +66,8 @@ pub(crate) fn routed(goal: v1::Goal, intent: Option<&Intent>, config: &config::G
     }
 }
 
-/// What the services' registered tools look like to a planner.
-fn methods(services: &[String], registry: &Registry) -> Vec<v1::MethodSignature> {
+/// What the services' registered tools look like to a planner: where the goal names methods, those of them alone, in its own words.
+fn methods(services: &[String], named: &[v1::MethodSignature], registry: &Registry) -> Vec<v1::MethodSignature> {
     let signature = |tool: &Tool| {
         let (service, method) = tool.name.split_once('.')?;
         services.iter().any(|s| s == service).then(|| v1::MethodSignature {
@@ -75,5 +76,14 @@ fn methods(services: &[String], registry: &Registry) -> Vec<v1::MethodSignature>
             parameters: tool.parameters.clone(),
         })
     };
-    registry.tools().iter().filter_map(|tool| signature(tool)).collect()
+    let offered: Vec<_> = registry.tools().iter().filter_map(|tool| signature(tool)).collect();
+    if named.is_empty() {
+        return offered;
+    }
+    let is_offered = |m: &&v1::MethodSignature| {
+        offered
+            .iter()
+            .any(|o| (&o.service, &o.method) == (&m.service, &m.method))
+    };
+    named.iter().filter(is_offered).cloned().collect()
 }

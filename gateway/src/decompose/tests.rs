@@ -150,6 +150,26 @@ fn an_intent_makes_of_a_goal_a_conversation_with_its_services_tools_or_one_step_
 }
 
 #[test]
+fn an_intents_services_add_nothing_to_the_methods_that_a_goal_names() {
+    let (config, registry) = intents();
+    let naming = |service: &str, method: &str| v1::Goal {
+        methods: vec![signature(service, method, &["to"]), signature("Else_1", "Do", &[])],
+        ..words("fly")
+    };
+    let routed = |goal: v1::Goal| intent::routed(goal, config.intents.get("book_flight"), &config, &registry);
+    let narrowed = v1::Goal {
+        turns: vec!["fly".into()],
+        methods: vec![signature("Flights_1", "Search", &["to"])],
+        ..v1::Goal::default()
+    };
+    assert_eq!(routed(naming("Flights_1", "Search")), Routed::Goal(narrowed));
+    for (service, method) in [("Flights_1", "Book"), ("Flights_10", "Search")] {
+        let goal = naming(service, method);
+        assert_eq!(routed(goal.clone()), Routed::Goal(goal), "none of the intent's is left");
+    }
+}
+
+#[test]
 fn only_a_goal_in_words_has_an_intent_to_ask_for_and_only_a_sure_answer_is_one() {
     let (config, _) = intents();
     assert_eq!(intent::task(&words("fly"), &config), Some("route"));

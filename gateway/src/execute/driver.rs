@@ -79,6 +79,8 @@ pub(crate) struct Driver {
     pub(super) arrivals: Arrivals,
     /// The goal whose intent is being asked.
     goal: Option<v1::Goal>,
+    /// What the caller's goal says that the plan may call; nothing said, anything.
+    pub(super) methods: Vec<v1::MethodSignature>,
     place: Running,
 }
 
@@ -110,6 +112,7 @@ impl Driver {
             running: FuturesUnordered::new(),
             arrivals,
             goal: None,
+            methods: Vec::new(),
             place,
             context,
             run,
@@ -261,6 +264,7 @@ impl Driver {
 
     /// Asks what the goal is about, if anybody is there to ask, else the planner.
     fn goal(&mut self, goal: v1::Goal) {
+        self.methods.clone_from(&goal.methods);
         let Some(task) = intent::task(&goal, &self.context.config) else {
             self.plan_goal(goal);
             return;

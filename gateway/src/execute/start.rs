@@ -6,7 +6,7 @@ use super::{
     report::Report,
     result::About,
 };
-use crate::{admit::Step, error::Error, route::Input};
+use crate::{admit::Step, decompose, error::Error, route::Input};
 use serde_json::Value;
 use shoal_plan::{Kind, slack, text};
 use shoal_proto::v1::{self, plan_event::Event};
@@ -133,7 +133,7 @@ impl Driver {
             return false;
         };
         let offered = self.run.client.names().contains(&name) || self.context.registry.tool(&name).is_some();
-        if !offered {
+        if !offered || !decompose::may_call(&self.methods, &name) {
             return false;
         }
         let id = derived::id(&parent.node.id, at, |id| {

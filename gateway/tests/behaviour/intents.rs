@@ -7,7 +7,7 @@ use crate::support::{
 };
 use serde_json::json;
 use shoal_kit::{config::Intent, status::Reason};
-use shoal_proto::v1::{self, State};
+use shoal_proto::v1::{self, State, execute_plan_request::Source};
 
 /// A planner, a worker, tools of two services, and a classifier that is as sure as `score` of what a goal's first word says.
 async fn routed(score: f64) -> (Vec<Specialist>, tools::Tools, World) {
@@ -22,10 +22,18 @@ async fn routed(score: f64) -> (Vec<Specialist>, tools::Tools, World) {
     let planner = Model::new("planner", "plan", |_, _| say("1. do: planned")).start();
     let talker = Model::new("talker", "episode", |_, _| say("1. S_1.Find(a=\"coffee\")")).start();
     let worker = Model::new("worker", "do", |_, _| slow(30)).start();
+    let caller = Model::new("caller", "tool_call", |_, _| {
+        say(r#"{"tool":"S_1.Find","arguments":{}}"#)
+    })
+    .start();
     let tools = tools::start(&[("S_1.Find", true), ("T_1.Find", true)], |_, _| {
         Reply::Text("{}".into())
     });
-    let intents = [("find", "episode", vec!["S_1".to_owned()]), ("do", "do", vec![])];
+    let intents = [
+        ("find", "episode", vec!["S_1".to_owned()]),
+        ("do", "do", vec![]),
+        ("call", "tool_call", vec![]),
+    ];
     let mesh = Mesh::new()
         .specialist("labels", &labels.server.url())
         .specialist("planner", &planner.server.url())
@@ -35,6 +43,8 @@ async fn routed(score: f64) -> (Vec<Specialist>, tools::Tools, World) {
         .task("plan", &["planner"])
         .task("episode", &["talker"])
         .task("do", &["worker"])
+        .specialist("caller", &caller.server.url())
+        .task("tool_call", &["caller"])
         .tools(&tools.server.url())
         .change(|c| {
             for (label, task, services) in intents {
@@ -46,7 +56,7 @@ async fn routed(score: f64) -> (Vec<Specialist>, tools::Tools, World) {
             }
         });
     let world = mesh.start().await;
-    (vec![labels, planner, talker, worker], tools, world)
+    (vec![labels, planner, talker, worker, caller], tools, world)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,4 +144,45 @@ async fn an_intent_that_is_doubted_is_none() {
         (State::Succeeded, "\"planned\"")
     );
     assert_eq!(models[1].notes.seen()[0].prompt(), "find a cafe");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goal_that_names_methods_has_no_other_called_whatever_its_intent_and_its_steps_say() {
+    let (models, tools, world) = routed(0.9).await;
+    let naming = |text: &str, service: &str| v1::ExecutePlanRequest {
+        source: Some(Source::Goal(v1::Goal {
+            text: text.into(),
+            methods: vec![v1::MethodSignature {
+                service: service.into(),
+                method: "Find".into(),
+                parameters: vec!["a".into()],
+            }],
+            ..v1::Goal::default()
+        })),
+        ..v1::ExecutePlanRequest::default()
+    };
+    // The intent's services are none of the goal's methods: the goal goes to its planner as it is.
+    let ran = world.run(naming("find a cafe", "T_1")).await;
+    assert_eq!(
+        (ran.state(), ran.node("1").input_json.as_str()),
+        (State::Succeeded, "\"planned\"")
+    );
+    assert_eq!((models[2].notes.count(), tools.notes.seen().len()), (0, 0));
+    // What both allow, in the goal's own words.
+    assert_eq!(world.run(naming("find a cafe", "S_1")).await.state(), State::Succeeded);
+    assert_eq!(
+        models[2].notes.seen()[0].prompt(),
+        r#"{"methods":{"S_1":{"Find":["a"]}},"turns":["find a cafe"]}"#
+    );
+    assert_eq!(tools.notes.arguments("S_1.Find").len(), 1);
+    // A step that yields a call to another: the call is its output.
+    for (service, calls) in [("T_1", 1), ("S_1", 2)] {
+        let ran = world.run(naming("call it", service)).await;
+        assert_eq!(
+            (ran.state(), &ran.output("1")["tool"]),
+            (State::Succeeded, &json!("S_1.Find")),
+            "{ran:?}"
+        );
+        assert_eq!(tools.notes.seen().len(), calls, "{service}");
+    }
 }
