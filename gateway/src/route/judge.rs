@@ -1,5 +1,5 @@
 //! Whether an answer is taken. Pure.
-use super::question::{Means, Said};
+use super::question::{Finish, Means, Said};
 use crate::schema::Schema;
 use serde_json::Value;
 
@@ -56,6 +56,7 @@ pub(crate) fn judge(said: &Said, bar: Bar<'_>) -> Judged {
     Judged { verdict, value, valid }
 }
 
+/// What is wrong with an answer.
 fn breach(said: &Said, bar: Bar<'_>, parsed: Result<&Value, String>, value: &Value) -> Option<String> {
     for schema in bar.schemas.into_iter().flatten() {
         let checked = match (bar.means, &parsed) {
@@ -67,7 +68,12 @@ fn breach(said: &Said, bar: Bar<'_>, parsed: Result<&Value, String>, value: &Val
             return Some(format!("the answer breaks its schema: {why}"));
         }
     }
-    bar.accept.and_then(|accept| accept(&said.text).err())
+    let accept = bar.accept?;
+    // The lines that are there may be a plan, and are not the one that was meant.
+    if said.finish != Finish::Stop {
+        return Some(format!("the planner's text was cut off ({})", said.finish.word()));
+    }
+    accept(&said.text).err()
 }
 
 fn doubt(said: &Said, threshold: Option<f64>) -> Verdict {
@@ -204,6 +210,17 @@ mod tests {
             ..FREE
         };
         assert_eq!(judge(&said("1. t: x", None), bar).valid, Some(true));
+        for finish in [Finish::Length, Finish::Filtered] {
+            let cut = Said {
+                finish,
+                ..said("1. t: x\n", None)
+            };
+            assert!(matches!(judge(&cut, bar).verdict, Verdict::Invalid(why) if why.contains("cut off")));
+            assert!(
+                matches!(judge(&cut, FREE).verdict, Verdict::Sure(_)),
+                "any other text is told as cut"
+            );
+        }
         let garbled = judge(&said("hello", None), bar);
         assert_eq!(
             (garbled.valid, garbled.verdict),

@@ -195,6 +195,7 @@ async fn garbled_or_doubtful_text_moves_on_to_the_next_planner_and_no_step_of_it
     for (first, verdict) in [
         (say("1. do: wrong\nnonsense"), Verdict::Invalid),
         (unsure("1. do: wrong", 0.2), Verdict::Unsure),
+        (Act::Cut("1. do: wrong\n2. do: wrong\n".into()), Verdict::Invalid),
     ] {
         let larger = Endpoint::saying("1. do: right").await;
         let disk = Arc::new(Disk::default());
@@ -324,6 +325,19 @@ async fn decompose_says_what_a_garbled_text_was_and_dropping_it_stops_the_planne
         (Code::FailedPrecondition, Some("PLAN_TEXT_GARBLED"))
     );
     assert!(garbled.message().contains("hello there"), "{garbled:?}");
+    // Two whole lines of more: neither Decompose nor an execution takes them for the plan.
+    let (_planner, _worker, world) = planned(
+        Model::new("planner", "plan", |_, _| Act::Cut("1. do: a\n2. do: b\n".into())),
+        |m| m,
+    )
+    .await;
+    let cut = world.plans().decompose(request()).await.expect_err("cut off");
+    assert!(cut.message().contains("cut off (length)"), "{cut:?}");
+    let ran = world.run(goal("x")).await;
+    assert_eq!(
+        (ran.state(), ran.reason().as_str()),
+        (State::Failed, "PLAN_TEXT_GARBLED")
+    );
     let (planner, _worker, world) = planned(Model::new("planner", "plan", |_, _| Act::Hang), |m| m).await;
     let call = tokio::spawn(async move { world.plans().decompose(request()).await.map(drop) });
     until("it runs", || planner.notes.live() == 1).await;
