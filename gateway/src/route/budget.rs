@@ -6,6 +6,11 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of English to a token, about. A prompt's tokens are not known before it is sent; the answer's are the larger part anyway.
 const BYTES_PER_TOKEN: usize = 4;
 
+/// Tokens of so many bytes, about; never none.
+fn tokens(bytes: usize) -> u64 {
+    (bytes / BYTES_PER_TOKEN) as u64 + 1
+}
+
 /// Token and money bounds of a plan; `None` is no bound.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
@@ -35,6 +40,7 @@ pub(crate) struct Need {
 pub(crate) struct Reservation<'a> {
     budget: &'a Budget,
     charge: Charge,
+    price: (f64, f64),
     /// New tokens that the call may generate, if the budget has a say.
     pub(crate) max_new_tokens: Option<u32>,
 }
@@ -54,7 +60,7 @@ impl Budget {
     /// In words, when not a single token may be generated any more.
     pub(crate) fn reserve(&self, need: Need) -> Result<Reservation<'_>, String> {
         let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
-        let input = (need.input_bytes / BYTES_PER_TOKEN) as u64 + 1;
+        let input = tokens(need.input_bytes);
         let mut output = u64::from(need.max_new_tokens.max(1));
         if let Some(most) = self.max_tokens {
             let left = most.saturating_sub(charged.tokens);
@@ -88,6 +94,7 @@ impl Budget {
         Ok(Reservation {
             budget: self,
             charge,
+            price: need.price,
             max_new_tokens: bounded.then(|| u32::try_from(output).unwrap_or(u32::MAX)),
         })
     }
@@ -103,14 +110,24 @@ impl Budget {
 }
 
 impl Reservation<'_> {
-    /// The call has ended, and this is what it used.
-    pub(crate) fn settle(mut self, usage: &v1::Usage) {
+    /// The call has ended, and this is what it used: what the target counted, or else an estimate by the bytes of prompt and answer.
+    /// A target that does not count is held to its plan's bounds like any other.
+    pub(crate) fn settle(mut self, counted: Option<v1::Usage>, (prompt, answer): (usize, usize)) -> v1::Usage {
+        let usage = counted.unwrap_or_else(|| {
+            let (input_tokens, output_tokens) = (tokens(prompt), tokens(answer));
+            v1::Usage {
+                input_tokens,
+                output_tokens,
+                cost_usd: (input_tokens as f64 * self.price.0 + output_tokens as f64 * self.price.1) / 1e6,
+            }
+        });
         let used = Charge {
             tokens: usage.input_tokens.saturating_add(usage.output_tokens),
             cost_usd: usage.cost_usd,
         };
         self.budget.charge(self.charge, used);
         self.charge = Charge::default();
+        usage
     }
 }
 
@@ -145,12 +162,22 @@ mod tests {
                 .contains("max_tokens")
         );
         drop(second);
-        first.settle(&v1::Usage {
+        let counted = v1::Usage {
             input_tokens: 10,
             output_tokens: 5,
             cost_usd: 0.0,
-        });
+        };
+        assert_eq!(first.settle(Some(counted), (36, 400)), counted);
         assert_eq!(budget.reserve(need(500, 0.0)).expect("again").max_new_tokens, Some(75));
+    }
+
+    #[test]
+    fn a_call_that_nobody_counted_is_charged_by_its_bytes() {
+        let budget = Budget::new(Some(100), Some(1.0));
+        let used = budget.reserve(need(50, 2.0)).expect("fits").settle(None, (36, 80));
+        assert_eq!((used.input_tokens, used.output_tokens), (10, 21));
+        assert!((used.cost_usd - 62e-6).abs() < 1e-12, "{used:?}");
+        assert_eq!(budget.reserve(need(500, 2.0)).expect("again").max_new_tokens, Some(59));
     }
 
     #[test]

@@ -107,8 +107,10 @@ impl OpenAi {
         let said = body::response(&bytes, self.price).map_err(|why| refusal::nonsense(&why))?;
         let span = Span::current();
         span.record(names::GEN_AI_RESPONSE_MODEL, said.model.as_str());
-        span.record(names::GEN_AI_INPUT_TOKENS, said.usage.input_tokens);
-        span.record(names::GEN_AI_OUTPUT_TOKENS, said.usage.output_tokens);
+        if let Some(usage) = &said.usage {
+            span.record(names::GEN_AI_INPUT_TOKENS, usage.input_tokens);
+            span.record(names::GEN_AI_OUTPUT_TOKENS, usage.output_tokens);
+        }
         Ok(said)
     }
 

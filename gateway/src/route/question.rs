@@ -120,6 +120,13 @@ pub(crate) fn telling() -> Telling<Arc<Question>> {
     }
 }
 
+impl Question {
+    /// Bytes of its prompt.
+    pub(crate) fn bytes(&self) -> usize {
+        self.input.bytes() + self.instructions.as_ref().map_or(0, String::len)
+    }
+}
+
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No content: this is what a span or a log line would show.
@@ -165,7 +172,8 @@ impl Finish {
 pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) finish: Finish,
-    pub(crate) usage: v1::Usage,
+    /// Absent where the target does not count.
+    pub(crate) usage: Option<v1::Usage>,
     pub(crate) timings: Option<v1::Timings>,
     pub(crate) confidence: Option<v1::Confidence>,
     /// "name@version", or what an endpoint calls its model.

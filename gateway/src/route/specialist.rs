@@ -127,7 +127,7 @@ async fn generate(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
                 return Ok(Said {
                     text: done.text,
                     finish,
-                    usage: done.usage.unwrap_or_default(),
+                    usage: done.usage,
                     timings: done.timings,
                     confidence: done.confidence,
                     model: done.model,
@@ -167,7 +167,7 @@ async fn classify(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
     Ok(Said {
         text: best.name.clone(),
         finish: Finish::Stop,
-        usage: response.usage.unwrap_or_default(),
+        usage: response.usage,
         timings: response.timings,
         confidence: Some(confidence),
         model: response.model,

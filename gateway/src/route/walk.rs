@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
             }
         };
         let question = self.question(target, card.as_deref(), reservation.max_new_tokens, !others);
-        let means = question.means;
+        let (means, prompt) = (question.means, question.bytes());
         match &self.left {
             None => self.ask.listener.asked(&target.name),
             Some(decision) => self.ask.listener.left(&decision.target, &target.name, decision),
@@ -152,9 +152,9 @@ impl<'a> Walk<'a> {
                 answer: said,
                 hedged,
             }) => {
-                reservation.settle(&said.usage);
-                self.ask.trail.spend(&said.usage);
-                self.instruments.used(&target.name, &said.usage);
+                let usage = reservation.settle(said.usage, (prompt, said.text.len()));
+                self.ask.trail.spend(&usage);
+                self.instruments.used(&target.name, &usage);
                 let took = began.elapsed();
                 let card = self.card_of(target, card, &address, &said.model).await;
                 let said = Heard {

@@ -7,7 +7,7 @@ use crate::support::{
     world::Mesh,
 };
 use serde_json::{Value, json};
-use shoal_proto::v1::{State, decision::Verdict};
+use shoal_proto::v1::{self, State, decision::Verdict};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tonic::Code;
 
@@ -88,6 +88,50 @@ async fn each_refusal_of_an_endpoint_is_told_and_the_key_never_is() {
         let told = format!("{:?}", ran.events);
         assert!(!told.contains(&key), "the key is in {told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_does_not_count_its_tokens_is_held_to_the_plans_bounds_all_the_same() {
+    let text = "y".repeat(396);
+    let endpoint = Endpoint::start(move |_, _| {
+        let message = json!({"role": "assistant", "content": text});
+        (
+            200,
+            json!({"choices": [{"message": message}], "usage": null}).to_string(),
+        )
+    })
+    .await;
+    let world = Mesh::new()
+        .endpoint("large", &endpoint.base_url, |e| e.output_usd_per_million_tokens = 10.0)
+        .task("t", &["large"])
+        .start()
+        .await;
+    // A hundred tokens of an answer each, and some of a prompt: the second call uses up what is left.
+    let mut nodes = vec![model("0", "t", "x")];
+    for n in 1..5 {
+        let mut next = model(&n.to_string(), "t", "x");
+        next.after = vec![(n - 1).to_string()];
+        nodes.push(next);
+    }
+    let chain = v1::ExecutePlanRequest {
+        limits: Some(v1::PlanLimits {
+            max_tokens: 200,
+            ..v1::PlanLimits::default()
+        }),
+        ..request(nodes)
+    };
+    let ran = world.run(chain).await;
+    let fault = ran.finished().fault.expect("fault");
+    assert_eq!(
+        (ran.state(), fault.code),
+        (State::Failed, Code::ResourceExhausted as i32),
+        "{fault:?}"
+    );
+    assert!(fault.message.contains("max_tokens"), "{fault:?}");
+    let usage = ran.node("0").usage.expect("usage");
+    assert_eq!(usage.output_tokens, 100, "four bytes to a token: {usage:?}");
+    assert!((usage.cost_usd - 0.001).abs() < 1e-9, "{usage:?}");
+    assert_eq!(endpoint.seen().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

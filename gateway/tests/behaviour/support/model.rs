@@ -364,6 +364,7 @@ impl SpecialistService for Stub {
         Ok(Response::new(v1::ClassifyResponse {
             results: vec![v1::Classification { labels }],
             model: format!("{}@{}", card.name, card.version),
+            usage: Some(v1::Usage::default()),
             ..v1::ClassifyResponse::default()
         }))
     }
