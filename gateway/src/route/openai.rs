@@ -102,7 +102,8 @@ impl OpenAi {
             }
         }
         if !code.is_success() {
-            return Err(refusal::status(code, retry_after, &self.told(&bytes)));
+            let key = self.key.as_ref().map(|Key(key)| &**key);
+            return Err(refusal::status(code, retry_after, &refusal::message(&bytes, key)));
         }
         let said = body::response(&bytes, self.price).map_err(|why| refusal::nonsense(&why))?;
         let span = Span::current();
@@ -112,15 +113,6 @@ impl OpenAi {
             span.record(names::GEN_AI_OUTPUT_TOKENS, usage.output_tokens);
         }
         Ok(said)
-    }
-
-    /// What an error's body says, without the key, should the endpoint repeat it.
-    fn told(&self, body: &[u8]) -> String {
-        let said = refusal::message(body);
-        match &self.key {
-            Some(Key(key)) => said.replace(&**key, "[api key]"),
-            None => said,
-        }
     }
 }
 

@@ -78,13 +78,19 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The words of an error's body: OpenAI's `error.message`, or the beginning of whatever it is.
-pub(super) fn message(body: &[u8]) -> String {
+/// The words of an error's body: OpenAI's `error.message`, or the beginning of whatever it is; without the key, should the endpoint
+/// repeat it.
+pub(super) fn message(body: &[u8], key: Option<&str>) -> String {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let told = parsed
         .as_ref()
         .and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
     let told = told.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    // Before the cut, which could leave a part of it.
+    let told = match key {
+        Some(key) => told.replace(key, "[api key]"),
+        None => told,
+    };
     told.chars().take(TOLD).collect()
 }
 
@@ -119,8 +125,19 @@ mod tests {
 
     #[test]
     fn an_endpoints_own_words_are_repeated_and_bounded() {
-        assert_eq!(message(br#"{"error":{"message":"too long"}}"#), "too long");
-        assert_eq!(message(b"<html>"), "<html>");
-        assert_eq!(message(&[0xff; 5000]).chars().count(), TOLD);
+        assert_eq!(message(br#"{"error":{"message":"too long"}}"#, None), "too long");
+        assert_eq!(message(b"<html>", Some("key")), "<html>");
+        assert_eq!(message(&[0xff; 5000], None).chars().count(), TOLD);
+    }
+
+    #[test]
+    fn a_key_is_never_repeated_and_no_part_of_it_either_wherever_the_cut_falls() {
+        let key = "sk-0123456789abcdef0123456789abcdef";
+        for before in TOLD - key.len() - 12..TOLD + 2 {
+            let body = format!("{} {key}", "x".repeat(before));
+            let told = message(body.as_bytes(), Some(key));
+            assert!(!told.contains(&key[..8]), "{before}: {told}");
+            assert!(told.chars().count() <= TOLD);
+        }
     }
 }
