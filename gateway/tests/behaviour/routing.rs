@@ -216,6 +216,19 @@ async fn the_tasks_own_threshold_wins_over_the_cards_and_doubt_can_be_switched_o
     })
     .await;
     assert_eq!(verdicts(&once(&strict).await), both(Unsure, Chosen));
+    let (_small, large) = models();
+    let doubted = Model::new("small", "t", |_, _| unsure("small", 0.1)).threshold(0.5);
+    let (_s, _l, sure) = pair(doubted, large, |m| {
+        m.change(|c| c.task.get_mut("t").expect("task").confidence_threshold = Some(0.0))
+    })
+    .await;
+    let ran = once(&sure).await;
+    assert_eq!(
+        verdicts(&ran),
+        [("small".to_owned(), Chosen)],
+        "zero is a threshold too"
+    );
+    assert_eq!(ran.node("a").decisions[0].threshold, None);
     let (small, large) = models();
     let (_s, _l, trusting) = pair(small, large, |m| {
         m.change(|c| {

@@ -297,7 +297,7 @@ impl Default for ToolServer {
 pub struct Task {
     /// Specialists and endpoints, smallest first. At least one.
     pub chain: Vec<String>,
-    /// Under this confidence an answer goes to the next of the chain. Default: the model card's.
+    /// Under this confidence an answer goes to the next of the chain; with 0 none does. Default: the model card's.
     pub confidence_threshold: Option<f64>,
     /// Whether doubt alone moves a node on; failures and broken schemas always do. Default true.
     pub escalate: bool,

@@ -44,11 +44,9 @@ impl Walk<'_> {
             Tier::Specialist { .. } => own.clone(),
             Tier::Endpoint(_) => of_task,
         };
-        let threshold = self
-            .route
-            .threshold
-            .filter(|t| *t > 0.0)
-            .or(own.and_then(|t| t.threshold));
+        // The task's own word first: with 0 it says that no answer is doubted, whatever the card says.
+        let threshold = self.route.threshold.or(own.and_then(|t| t.threshold));
+        let threshold = threshold.filter(|t| *t > 0.0);
         let Judged { verdict, value, valid } = judge::judge(
             &said,
             Bar {
