@@ -8,7 +8,7 @@ use shoal_proto::v1;
 use std::{
     io,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -123,7 +123,7 @@ fn write(mut store: Box<dyn Store>, mut queue: mpsc::Receiver<Work>) {
         }
         if !outcomes.is_empty() {
             let began = Instant::now();
-            let result = store.append(&outcomes);
+            let result = store.append(&outcomes, SystemTime::now());
             seconds.record(began.elapsed().as_secs_f64(), &[]);
             size.record(outcomes.len() as u64, &[]);
             match &result {
@@ -136,7 +136,7 @@ fn write(mut store: Box<dyn Store>, mut queue: mpsc::Receiver<Work>) {
         }
         // After the outcomes of their own group: feedback may be about one of them.
         for (feedback, sender) in words {
-            drop(sender.send(store.judge(&feedback)));
+            drop(sender.send(store.judge(&feedback, SystemTime::now())));
         }
     }
 }
@@ -152,26 +152,26 @@ fn copy(result: &Result<(), Error>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Filter, Judged, memory::Memory, suite::outcome};
+    use crate::store::{Filter, Judged, Position, memory::Memory, suite::outcome};
     use std::sync::{Arc, Barrier, Mutex};
 
     /// A store whose commit waits for the test, and which notes the sizes of its groups.
     struct Gate(Memory, Arc<Barrier>, Arc<Mutex<Vec<usize>>>);
 
     impl Store for Gate {
-        fn append(&mut self, outcomes: &[v1::Outcome]) -> Result<(), Error> {
+        fn append(&mut self, outcomes: &[v1::Outcome], now: SystemTime) -> Result<(), Error> {
             self.1.wait();
             self.2.lock().expect("sizes").push(outcomes.len());
-            self.0.append(outcomes)
+            self.0.append(outcomes, now)
         }
-        fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest) -> Result<(), Error> {
-            self.0.judge(feedback)
+        fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest, now: SystemTime) -> Result<(), Error> {
+            self.0.judge(feedback, now)
         }
         fn of_plan(&mut self, plan_id: &str) -> Result<Vec<v1::Outcome>, Error> {
             self.0.of_plan(plan_id)
         }
-        fn page(&mut self, filter: &Filter, row: u64, limit: usize) -> Result<Vec<Judged>, Error> {
-            self.0.page(filter, row, limit)
+        fn page(&mut self, filter: &Filter, after: Position, rows: usize, bytes: usize) -> Result<Vec<Judged>, Error> {
+            self.0.page(filter, after, rows, bytes)
         }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! A correction is taken over the answer (the latest wins), then a demonstration. What somebody called wrong, or rated under a
 //! half, is not successful unless it was corrected.
-use crate::store::Judged;
+use crate::store::{Judged, Word};
 use serde_json::{Value, json};
-use shoal_proto::v1::{self, submit_feedback_request::Value as Said};
+use shoal_proto::{
+    time,
+    v1::{self, submit_feedback_request::Value as Said},
+};
 use std::collections::HashMap;
 
 /// Which rows are wanted.
@@ -25,7 +28,7 @@ pub(crate) fn row(
     format: v1::export_dataset_request::Format,
 ) -> Option<String> {
     let outcome = &judged.outcome;
-    let (better, source) = better(judged).unzip();
+    let (better, word) = better(judged).unzip();
     if wanted.corrected_only && better.is_none() || wanted.successful_only && better.is_none() && !succeeded(judged) {
         return None;
     }
@@ -35,8 +38,9 @@ pub(crate) fn row(
         v1::export_dataset_request::Format::Task => {
             let target = target(outcome, answer, better.is_some(), plan);
             let mut row = json!({"id": outcome.outcome_id, "task": outcome.name, "input": input, "target": target});
-            if let Some(source) = source {
-                row["source"] = source.into();
+            if let Some(Word { recorded, said }) = word {
+                row["source"] = said.source.as_str().into();
+                row["corrected_at"] = time::timestamp(*recorded).to_string().into();
             }
             row
         }
@@ -51,15 +55,15 @@ pub(crate) fn row(
     Some(row.to_string())
 }
 
-/// What should have been said, and who says so, if anybody did.
-fn better(judged: &Judged) -> Option<(&str, &str)> {
+/// What should have been said, and the word that says so, if anybody did.
+fn better(judged: &Judged) -> Option<(&str, &Word)> {
     let latest = |pick: fn(&Said) -> Option<&str>| {
         let mut node = judged
             .feedback
             .iter()
             .rev()
-            .filter(|f| f.node_id == judged.outcome.node_id);
-        node.find_map(|f| Some((f.value.as_ref().and_then(pick)?, f.source.as_str())))
+            .filter(|f| f.said.node_id == judged.outcome.node_id);
+        node.find_map(|f| Some((f.said.value.as_ref().and_then(pick)?, f)))
     };
     latest(|s| {
         if let Said::CorrectionJson(text) = s {
@@ -83,7 +87,7 @@ fn succeeded(judged: &Judged) -> bool {
     let bad = |said: &Said| matches!(said, Said::Success(false)) || matches!(said, Said::Rating(r) if *r < GOOD);
     judged.outcome.state == v1::State::Succeeded as i32
         && judged.outcome.valid != Some(false)
-        && !judged.feedback.iter().filter_map(|f| f.value.as_ref()).any(bad)
+        && !judged.feedback.iter().filter_map(|f| f.said.value.as_ref()).any(bad)
 }
 
 fn value(json: &str) -> Option<Value> {
@@ -122,7 +126,10 @@ fn target(outcome: &v1::Outcome, answer: Value, corrected: bool, plan: &[v1::Out
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::suite::{feedback, outcome};
+    use crate::store::{
+        Position,
+        suite::{feedback, outcome, second},
+    };
     use v1::export_dataset_request::Format;
 
     const ALL: Wanted = Wanted {
@@ -134,10 +141,13 @@ mod tests {
         let feedback = values
             .into_iter()
             .enumerate()
-            .map(|(i, v)| feedback(&format!("f{i}"), "p", "1", v))
+            .map(|(i, v)| Word {
+                recorded: second(10 + i as u64),
+                said: feedback(&format!("f{i}"), "p", "1", v),
+            })
             .collect();
         Judged {
-            row: 1,
+            at: Position::START,
             outcome: outcome("a", "p", "1"),
             feedback,
         }
@@ -180,17 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn a_corrected_row_says_who_corrected_it() {
+    fn a_corrected_row_says_who_corrected_it_and_when() {
         let mut judged = judged(vec![
             Said::CorrectionJson("1".into()),
             Said::CorrectionJson("2".into()),
             Said::Success(true),
         ]);
         for (word, source) in judged.feedback.iter_mut().zip(["ann", "bob", "eve"]) {
-            source.clone_into(&mut word.source);
+            source.clone_into(&mut word.said.source);
         }
         let row = parsed(&judged, ALL, Format::Task).expect("row");
         assert_eq!((&row["target"], &row["source"]), (&json!(2), &json!("bob")));
+        assert_eq!(row["corrected_at"], json!("1970-01-01T00:00:11Z"));
     }
 
     #[test]
@@ -217,26 +228,30 @@ mod tests {
         assert!(parsed(&judged(vec![]), corrected, Format::Task).is_none());
     }
 
-    #[test]
-    fn a_planners_text_becomes_steps_with_the_outputs_of_their_nodes() {
+    /// The target of a planner's row that answered with `text`, where node 1 has an outcome.
+    fn planned(text: &str) -> Value {
         let planner = v1::Outcome {
             name: "plan".into(),
-            output_json: json!("1. tool_call: play jazz\n2. tool_call: book a table").to_string(),
+            output_json: json!(text).to_string(),
             ..outcome("a", "p", "planner")
         };
         let node = outcome("b", "p", "1");
         let judged = Judged {
-            row: 1,
+            at: Position::START,
             outcome: planner,
             feedback: vec![],
         };
-        let text = row(&judged, &[node], ALL, Format::Task).expect("row");
-        let target = serde_json::from_str::<Value>(&text).expect("JSON")["target"].clone();
+        let row = row(&judged, &[node], ALL, Format::Task).expect("row");
+        serde_json::from_str::<Value>(&row).expect("JSON")["target"].clone()
+    }
+
+    #[test]
+    fn a_planners_text_becomes_steps_with_the_outputs_of_their_nodes() {
         assert_eq!(
-            target,
+            planned("1. tool_call: play jazz\n2. to.you-2: book: a table"),
             json!([
                 {"task": "tool_call", "input": "play jazz", "output": {"tool": "PlayMusic", "arguments": {}}},
-                {"task": "tool_call", "input": "book a table"},
+                {"task": "to.you-2", "input": "book: a table"},
             ])
         );
     }

@@ -143,7 +143,7 @@ impl v1::feedback_service_server::FeedbackService for Service {
             corrected_only: request.corrected_only,
         };
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
-        // One page may wait for a slow reader, no more: the export's memory is bounded by two pages.
+        // One response may wait for a slow reader, no more: the export's memory is bounded by it and the page that is cut into such.
         let (pages, receiver) = mpsc::channel(1);
         let export = Export {
             reader: self.reader.clone(),

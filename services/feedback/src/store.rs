@@ -1,6 +1,6 @@
 //! What keeps outcomes. Any engine must pass `suite`, which is run against each.
 use shoal_proto::v1;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod memory;
 pub mod sqlite;
@@ -33,36 +33,64 @@ pub struct Filter {
     pub name: Option<String>,
     /// Only this "name@version".
     pub model: Option<String>,
-    /// Recorded at or after.
+    /// Recorded here at or after, by the time that [`Store::append`] was given.
     pub after: Option<SystemTime>,
-    /// Recorded before.
+    /// Recorded here before.
     pub before: Option<SystemTime>,
+}
+
+/// A place in the store's order: by when an outcome was recorded, then by arrival. What arrives later stands behind, unless the
+/// clock was set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// When, in microseconds since 1970.
+    pub recorded_us: i64,
+    /// The how manieth to arrive, from 1.
+    pub row: u64,
+}
+
+impl Position {
+    /// Before every outcome.
+    pub const START: Self = Self {
+        recorded_us: i64::MIN,
+        row: 0,
+    };
+}
+
+/// A word on a node or a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Word {
+    /// When it was recorded.
+    pub recorded: SystemTime,
+    /// The word.
+    pub said: v1::SubmitFeedbackRequest,
 }
 
 /// An outcome and what was said of it, oldest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
-    /// Position in the store's order of arrival, from 1.
-    pub row: u64,
+    /// Where it stands.
+    pub at: Position,
     /// The outcome.
     pub outcome: v1::Outcome,
     /// Feedback on its node, and on its whole plan.
-    pub feedback: Vec<v1::SubmitFeedbackRequest>,
+    pub feedback: Vec<Word>,
 }
 
 /// An engine. Calls block; one thread owns it.
 pub trait Store: Send {
-    /// Keeps every outcome that is not there yet, by `outcome_id`. When it returns `Ok`, all of them survive a power cut.
+    /// Keeps every outcome that is not there yet, by `outcome_id`, as recorded at `now`. When it returns `Ok`, all of them survive a
+    /// power cut.
     ///
     /// # Errors
     /// Then none of the batch was kept.
-    fn append(&mut self, outcomes: &[v1::Outcome]) -> Result<(), Error>;
+    fn append(&mut self, outcomes: &[v1::Outcome], now: SystemTime) -> Result<(), Error>;
 
-    /// Keeps a word on a node or a plan, by `feedback_id`; as durable as [`Store::append`].
+    /// Keeps a word on a node or a plan, by `feedback_id`, as recorded at `now`; as durable as [`Store::append`].
     ///
     /// # Errors
     /// [`Error::NoOutcome`] if there is nothing that it could be about.
-    fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest) -> Result<(), Error>;
+    fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest, now: SystemTime) -> Result<(), Error>;
 
     /// A plan's outcomes, oldest first.
     ///
@@ -70,9 +98,16 @@ pub trait Store: Send {
     /// When the store cannot be read.
     fn of_plan(&mut self, plan_id: &str) -> Result<Vec<v1::Outcome>, Error>;
 
-    /// At most `limit` outcomes that pass the filter, of rows after `row`, oldest first.
+    /// At most `rows` outcomes that pass the filter and stand after `after`, oldest first: fewer once they and what was said of them
+    /// have `bytes`, and never none where there is one.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn page(&mut self, filter: &Filter, row: u64, limit: usize) -> Result<Vec<Judged>, Error>;
+    fn page(&mut self, filter: &Filter, after: Position, rows: usize, bytes: usize) -> Result<Vec<Judged>, Error>;
+}
+
+/// Microseconds since 1970; 0 for what is before.
+fn micros(t: SystemTime) -> i64 {
+    let since = t.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

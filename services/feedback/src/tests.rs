@@ -1,6 +1,9 @@
 //! The service behind its doors, and how it leaves.
 use super::*;
-use crate::store::{Filter, Store as _, suite::outcome};
+use crate::store::{
+    Filter, Position, Store as _,
+    suite::{NOW, outcome},
+};
 use shoal_kit::task;
 use shoal_proto::v1::{self, feedback_service_client::FeedbackServiceClient};
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -41,29 +44,79 @@ async fn record(
 
 fn kept(store: &Path) -> usize {
     let mut store = Sqlite::open(store).expect("open");
-    store.page(&Filter::default(), 0, usize::MAX).expect("page").len()
+    store
+        .page(&Filter::default(), Position::START, usize::MAX, usize::MAX)
+        .expect("page")
+        .len()
+}
+
+/// A service under test, and a client of it with tonic's own settings: a stream whose window is 64 KiB and messages of 4 MiB at most,
+/// as those of a client that is not ours.
+async fn serving(
+    config: config::Feedback,
+) -> (
+    tokio::task::JoinHandle<anyhow::Result<()>>,
+    CancellationToken,
+    FeedbackServiceClient<tonic::transport::Channel>,
+) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let bound = serve::bind(any, any).await.expect("bound");
+    let address = format!("http://{}", bound.grpc_addr().expect("address"));
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let served = task::spawn("feedback under test", async move { run(&config, bound, stop).await });
+    let channel = tonic::transport::Endpoint::from_shared(address)
+        .expect("a URI")
+        .connect_lazy();
+    (served, shutdown, FeedbackServiceClient::new(channel))
+}
+
+fn configured(folder: &tempfile::TempDir) -> config::Feedback {
+    config::Feedback {
+        store: folder.path().join("outcomes.sqlite"),
+        drain: Duration::from_millis(200),
+        ..config::Feedback::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_any_size_come_in_responses_that_a_client_with_usual_limits_reads() {
+    const ROWS: usize = 200;
+    let folder = tempfile::tempdir().expect("tempdir");
+    let config = configured(&folder);
+    let large: Vec<_> = (0..ROWS)
+        .map(|i| v1::Outcome {
+            input_json: format!("{:?}", "x".repeat(400_000)),
+            ..outcome(&format!("o{i}"), "p", &i.to_string())
+        })
+        .collect();
+    let mut store = Sqlite::open(&config.store).expect("open");
+    store.append(&large, NOW).expect("append");
+    let (served, shutdown, mut client) = serving(config).await;
+    for limit in [0, 3] {
+        let request = v1::ExportDatasetRequest {
+            limit,
+            ..v1::ExportDatasetRequest::default()
+        };
+        let mut export = client.export_dataset(request).await.expect("export").into_inner();
+        let mut sizes = Vec::new();
+        while let Some(response) = export.message().await.expect("a response") {
+            sizes.push(response.lines.len());
+        }
+        let rows = if limit == 0 { ROWS } else { 3 };
+        assert_eq!(sizes.iter().sum::<usize>(), rows);
+        assert!(sizes.iter().all(|rows| *rows <= 2), "over a megabyte: {sizes:?}");
+    }
+    shutdown.cancel();
+    served.await.expect("no panic").expect("no door broke");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_holds_up_no_end_and_what_was_acknowledged_is_kept() {
     let folder = tempfile::tempdir().expect("tempdir");
-    let config = config::Feedback {
-        store: folder.path().join("outcomes.sqlite"),
-        drain: Duration::from_millis(200),
-        ..config::Feedback::default()
-    };
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let bound = serve::bind(any, any).await.expect("bound");
-    let address = format!("http://{}", bound.grpc_addr().expect("address"));
-    let (shutdown, store) = (CancellationToken::new(), config.store.clone());
-    let stop = shutdown.clone();
-    let served = task::spawn("feedback under test", async move { run(&config, bound, stop).await });
-
-    // tonic's own settings: a stream whose window is 64 KiB, as that of a client that is not ours.
-    let channel = tonic::transport::Endpoint::from_shared(address)
-        .expect("a URI")
-        .connect_lazy();
-    let mut client = FeedbackServiceClient::new(channel);
+    let config = configured(&folder);
+    let store = config.store.clone();
+    let (served, shutdown, mut client) = serving(config).await;
     let _recording = record(&mut client).await;
     let export = client.export_dataset(v1::ExportDatasetRequest::default()).await;
     let mut export = export.expect("export").into_inner();

@@ -1,39 +1,41 @@
 //! An engine that forgets: the reference that the suite is also run against, and what tests of the layers above use.
-use super::{Error, Filter, Judged, Store};
-use shoal_proto::{time, v1};
+use super::{Error, Filter, Judged, Position, Store, Word, micros};
+use prost::Message as _;
+use shoal_proto::v1;
+use std::time::SystemTime;
 
 /// Outcomes and feedback in two lists.
 #[derive(Debug, Default)]
 pub struct Memory {
-    outcomes: Vec<v1::Outcome>,
-    feedback: Vec<v1::SubmitFeedbackRequest>,
+    outcomes: Vec<(SystemTime, v1::Outcome)>,
+    feedback: Vec<Word>,
 }
 
 impl Memory {
-    fn about(&self, outcome: &v1::Outcome) -> Vec<v1::SubmitFeedbackRequest> {
-        let about = |f: &&v1::SubmitFeedbackRequest| {
-            f.plan_id == outcome.plan_id && (f.node_id.is_empty() || f.node_id == outcome.node_id)
+    fn about(&self, outcome: &v1::Outcome) -> Vec<Word> {
+        let about = |Word { said, .. }: &&Word| {
+            said.plan_id == outcome.plan_id && (said.node_id.is_empty() || said.node_id == outcome.node_id)
         };
         self.feedback.iter().filter(about).cloned().collect()
     }
 }
 
 impl Store for Memory {
-    fn append(&mut self, outcomes: &[v1::Outcome]) -> Result<(), Error> {
+    fn append(&mut self, outcomes: &[v1::Outcome], now: SystemTime) -> Result<(), Error> {
         for outcome in outcomes {
-            if !self.outcomes.iter().any(|known| known.outcome_id == outcome.outcome_id) {
-                self.outcomes.push(outcome.clone());
+            if !self.outcomes.iter().any(|(_, o)| o.outcome_id == outcome.outcome_id) {
+                self.outcomes.push((now, outcome.clone()));
             }
         }
         Ok(())
     }
 
-    fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest) -> Result<(), Error> {
+    fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest, now: SystemTime) -> Result<(), Error> {
         let (plan_id, node_id) = (&feedback.plan_id, &feedback.node_id);
         if !self
             .outcomes
             .iter()
-            .any(|o| o.plan_id == *plan_id && (node_id.is_empty() || o.node_id == *node_id))
+            .any(|(_, o)| o.plan_id == *plan_id && (node_id.is_empty() || o.node_id == *node_id))
         {
             return Err(Error::NoOutcome {
                 plan_id: plan_id.clone(),
@@ -43,37 +45,53 @@ impl Store for Memory {
         if !self
             .feedback
             .iter()
-            .any(|known| known.feedback_id == feedback.feedback_id)
+            .any(|known| known.said.feedback_id == feedback.feedback_id)
         {
-            self.feedback.push(feedback.clone());
+            self.feedback.push(Word {
+                recorded: now,
+                said: feedback.clone(),
+            });
         }
         Ok(())
     }
 
     fn of_plan(&mut self, plan_id: &str) -> Result<Vec<v1::Outcome>, Error> {
-        Ok(self.outcomes.iter().filter(|o| o.plan_id == plan_id).cloned().collect())
+        let of = self.outcomes.iter().map(|(_, o)| o).filter(|o| o.plan_id == plan_id);
+        Ok(of.cloned().collect())
     }
 
-    fn page(&mut self, filter: &Filter, row: u64, limit: usize) -> Result<Vec<Judged>, Error> {
-        let passes = |o: &v1::Outcome| {
-            let at = o.finished_at.as_ref().and_then(time::system_time);
+    fn page(&mut self, filter: &Filter, after: Position, rows: usize, bytes: usize) -> Result<Vec<Judged>, Error> {
+        let passes = |recorded: &SystemTime, o: &v1::Outcome| {
             filter.name.as_ref().is_none_or(|name| *name == o.name)
                 && filter.model.as_ref().is_none_or(|model| *model == o.model)
-                && filter.after.is_none_or(|after| at.is_some_and(|at| at >= after))
-                && filter.before.is_none_or(|before| at.is_some_and(|at| at < before))
+                && filter.after.is_none_or(|after| *recorded >= after)
+                && filter.before.is_none_or(|before| *recorded < before)
         };
-        let rows = self
+        let mut found: Vec<_> = self
             .outcomes
             .iter()
             .zip(1u64..)
-            .filter(|(o, at)| *at > row && passes(o))
-            .take(limit);
-        Ok(rows
-            .map(|(o, row)| Judged {
-                row,
-                outcome: o.clone(),
-                feedback: self.about(o),
+            .filter(|((recorded, o), _)| passes(recorded, o))
+            .map(|((recorded, o), row)| {
+                let recorded_us = micros(*recorded);
+                (Position { recorded_us, row }, o)
             })
-            .collect())
+            .filter(|(at, _)| *at > after)
+            .collect();
+        found.sort_by_key(|(at, _)| *at);
+        let (mut page, mut taken) = (Vec::new(), 0);
+        for (at, outcome) in found.into_iter().take(rows) {
+            if taken >= bytes {
+                break;
+            }
+            let feedback = self.about(outcome);
+            taken += outcome.encoded_len() + feedback.iter().map(|word| word.said.encoded_len()).sum::<usize>();
+            page.push(Judged {
+                at,
+                outcome: outcome.clone(),
+                feedback,
+            });
+        }
+        Ok(page)
     }
 }

@@ -1,13 +1,18 @@
 //! The embedded engine: one SQLite file in WAL mode with `synchronous=FULL`, so that a commit that returned is on the disk.
 //! (`NORMAL` would lose acknowledged commits on a power cut; WAL lets readers go on while a batch is written.)
-use super::{Error, Filter, Judged, Store};
+use super::{Error, Filter, Judged, Position, Store, Word, micros};
 use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use shoal_proto::{time, v1};
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// The schema's version, in `user_version`. Each step of [`MIGRATIONS`] leads to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE outcome (
     row INTEGER PRIMARY KEY,
     outcome_id TEXT NOT NULL UNIQUE,
@@ -29,7 +34,31 @@ CREATE TABLE feedback (
     body BLOB NOT NULL              -- shoal.v1.SubmitFeedbackRequest
 ) STRICT;
 CREATE INDEX feedback_by_plan ON feedback (plan_id, node_id);
-"];
+",
+    // When a row was kept, in microseconds since 1970. Outcomes of before count from when they ended, and are not written anew, which would
+    // take minutes in a large file. When a word of before was said is not known: it was after its plan's outcomes and after the words
+    // before it, and its row is added so that no two are of one time. Nothing asked for outcome_by_name.
+    "
+ALTER TABLE outcome ADD COLUMN recorded_us INTEGER;
+CREATE INDEX outcome_by_recorded ON outcome (coalesce(recorded_us, finished_us), row, name, model);
+DROP INDEX outcome_by_name;
+ALTER TABLE feedback ADD COLUMN recorded_us INTEGER NOT NULL DEFAULT 0;
+UPDATE feedback SET recorded_us = known.at + known.row FROM (
+    SELECT row, max(ended) OVER (ORDER BY row) AS at FROM (
+        SELECT f.row AS row, coalesce(
+            (SELECT max(min(o.finished_us, unixepoch() * 1000000)) FROM outcome AS o WHERE o.plan_id = f.plan_id), 0
+        ) AS ended FROM feedback AS f
+    )
+) AS known WHERE known.row = feedback.row;
+",
+];
+
+/// One page of an export. The first bound is what the index is searched by; names and models are read from it, not from the rows.
+const PAGE: &str = "
+SELECT coalesce(recorded_us, finished_us), row, body FROM outcome
+WHERE coalesce(recorded_us, finished_us) >= ?1 AND (coalesce(recorded_us, finished_us), row) > (?1, ?2)
+    AND coalesce(recorded_us, finished_us) <= ?3 AND (?4 IS NULL OR name = ?4) AND (?5 IS NULL OR model = ?5)
+ORDER BY coalesce(recorded_us, finished_us), row LIMIT ?6";
 
 /// A reader and the writer may meet for the length of a checkpoint; a second is many of them.
 const BUSY: Duration = Duration::from_secs(1);
@@ -83,15 +112,24 @@ impl Sqlite {
         Ok(Self { connection })
     }
 
-    fn feedback_on(&self, outcome: &v1::Outcome) -> Result<Vec<v1::SubmitFeedbackRequest>, Error> {
-        let sql = "SELECT body FROM feedback WHERE plan_id = ?1 AND node_id IN ('', ?2) ORDER BY row";
+    /// What was said of the plan and of the node; and its size in bytes.
+    fn feedback_on(&self, outcome: &v1::Outcome) -> Result<(Vec<Word>, usize), Error> {
+        let sql = "SELECT recorded_us, body FROM feedback WHERE plan_id = ?1 AND node_id IN ('', ?2) ORDER BY row";
         let mut statement = self.connection.prepare_cached(sql).map_err(broken)?;
-        let rows = statement
-            .query_map(params![outcome.plan_id, outcome.node_id], |row| {
-                row.get::<_, Vec<u8>>(0)
-            })
+        let mut rows = statement
+            .query(params![outcome.plan_id, outcome.node_id])
             .map_err(broken)?;
-        rows.map(|body| decode(&body.map_err(broken)?)).collect()
+        let (mut words, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next().map_err(broken)? {
+            let body: Vec<u8> = row.get(1).map_err(broken)?;
+            let since = Duration::from_micros(row.get::<_, i64>(0).map_err(broken)?.try_into().unwrap_or(0));
+            bytes += body.len();
+            words.push(Word {
+                recorded: UNIX_EPOCH + since,
+                said: decode(&body)?,
+            });
+        }
+        Ok((words, bytes))
     }
 
     #[cfg(test)]
@@ -112,11 +150,12 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn append(&mut self, outcomes: &[v1::Outcome]) -> Result<(), Error> {
+    fn append(&mut self, outcomes: &[v1::Outcome], now: SystemTime) -> Result<(), Error> {
         let change = self.connection.transaction().map_err(broken)?;
         {
-            let sql = "INSERT INTO outcome (outcome_id, plan_id, node_id, name, model, state, finished_us, body)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (outcome_id) DO NOTHING";
+            let sql =
+                "INSERT INTO outcome (outcome_id, plan_id, node_id, name, model, state, finished_us, body, recorded_us)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (outcome_id) DO NOTHING";
             let mut statement = change.prepare_cached(sql).map_err(broken)?;
             for o in outcomes {
                 let values = params![
@@ -126,8 +165,9 @@ impl Store for Sqlite {
                     o.name,
                     o.model,
                     o.state,
-                    micros(o.finished_at.as_ref()),
-                    o.encode_to_vec()
+                    o.finished_at.as_ref().and_then(time::system_time).map_or(0, micros),
+                    o.encode_to_vec(),
+                    micros(now)
                 ];
                 statement.execute(values).map_err(broken)?;
             }
@@ -135,7 +175,7 @@ impl Store for Sqlite {
         change.commit().map_err(broken)
     }
 
-    fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest) -> Result<(), Error> {
+    fn judge(&mut self, feedback: &v1::SubmitFeedbackRequest, now: SystemTime) -> Result<(), Error> {
         let (plan_id, node_id) = (&feedback.plan_id, &feedback.node_id);
         let change = self.connection.transaction().map_err(broken)?;
         let sql = "SELECT 1 FROM outcome WHERE plan_id = ?1 AND (?2 = '' OR node_id = ?2) LIMIT 1";
@@ -149,12 +189,11 @@ impl Store for Sqlite {
                 node_id: node_id.clone(),
             });
         }
-        let sql = "INSERT INTO feedback (feedback_id, plan_id, node_id, body) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (feedback_id) DO NOTHING";
+        let sql = "INSERT INTO feedback (feedback_id, plan_id, node_id, body, recorded_us) VALUES (?1, ?2, ?3, ?4, ?5)
+                   ON CONFLICT (feedback_id) DO NOTHING";
+        let body = feedback.encode_to_vec();
         change
-            .execute(
-                sql,
-                params![feedback.feedback_id, plan_id, node_id, feedback.encode_to_vec()],
-            )
+            .execute(sql, params![feedback.feedback_id, plan_id, node_id, body, micros(now)])
             .map_err(broken)?;
         change.commit().map_err(broken)
     }
@@ -170,46 +209,41 @@ impl Store for Sqlite {
         rows.map(|body| decode(&body.map_err(broken)?)).collect()
     }
 
-    fn page(&mut self, filter: &Filter, row: u64, limit: usize) -> Result<Vec<Judged>, Error> {
-        let sql =
-            "SELECT row, body FROM outcome WHERE row > ?1 AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR model = ?3)
-                   AND (?4 IS NULL OR finished_us >= ?4) AND (?5 IS NULL OR finished_us < ?5) ORDER BY row LIMIT ?6";
-        let mut statement = self.connection.prepare_cached(sql).map_err(broken)?;
-        let bound = |t: Option<std::time::SystemTime>| t.map(|t| micros(Some(&time::timestamp(t))));
-        let (row, limit) = (
-            i64::try_from(row).unwrap_or(i64::MAX),
-            i64::try_from(limit).unwrap_or(i64::MAX),
-        );
+    fn page(&mut self, filter: &Filter, after: Position, rows: usize, bytes: usize) -> Result<Vec<Judged>, Error> {
+        // Rows are counted from 1, so row 0 of a moment is before all of it.
+        let from = after.max(Position {
+            recorded_us: filter.after.map_or(i64::MIN, micros),
+            row: 0,
+        });
+        let mut statement = self.connection.prepare_cached(PAGE).map_err(broken)?;
         let values = params![
-            row,
+            from.recorded_us,
+            i64::try_from(from.row).unwrap_or(i64::MAX),
+            filter.before.map_or(i64::MAX, |t| micros(t).saturating_sub(1)),
             filter.name,
             filter.model,
-            bound(filter.after),
-            bound(filter.before),
-            limit
+            i64::try_from(rows).unwrap_or(i64::MAX)
         ];
-        let rows = statement
-            .query_map(values, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
-            .map_err(broken)?;
-        let judged = rows.map(|row| {
-            let (row, body) = row.map_err(broken)?;
+        let mut found = statement.query(values).map_err(broken)?;
+        let (mut page, mut taken) = (Vec::new(), 0);
+        while taken < bytes
+            && let Some(row) = found.next().map_err(broken)?
+        {
+            let body: Vec<u8> = row.get(2).map_err(broken)?;
             let outcome: v1::Outcome = decode(&body)?;
-            Ok(Judged {
-                row: row.unsigned_abs(),
-                feedback: self.feedback_on(&outcome)?,
+            let (feedback, said) = self.feedback_on(&outcome)?;
+            taken += body.len() + said;
+            page.push(Judged {
+                at: Position {
+                    recorded_us: row.get(0).map_err(broken)?,
+                    row: row.get::<_, i64>(1).map_err(broken)?.unsigned_abs(),
+                },
                 outcome,
-            })
-        });
-        judged.collect()
+                feedback,
+            });
+        }
+        Ok(page)
     }
-}
-
-fn micros(t: Option<&prost_types::Timestamp>) -> i64 {
-    t.map_or(0, |t| {
-        t.seconds
-            .saturating_mul(1_000_000)
-            .saturating_add(i64::from(t.nanos / 1000))
-    })
 }
 
 fn decode<M: prost::Message + Default>(body: &[u8]) -> Result<M, Error> {
@@ -233,74 +267,4 @@ fn broken(error: rusqlite::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::suite::{self, outcome};
-
-    fn open() -> (tempfile::TempDir, Sqlite) {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let store = Sqlite::open(&folder.path().join("deep/outcomes.sqlite")).expect("open");
-        (folder, store)
-    }
-
-    #[test]
-    fn sqlite_passes_the_suite() {
-        suite::run(|| {
-            let (folder, store) = open();
-            (Box::new(folder), Box::new(store))
-        });
-    }
-
-    #[test]
-    fn the_writer_is_in_wal_mode_and_syncs_every_commit() {
-        let (_folder, store) = open();
-        assert_eq!(store.pragma("journal_mode"), "wal");
-        // 2 is FULL: 1 (NORMAL) would lose acknowledged commits on a power cut.
-        assert_eq!(store.pragma("synchronous"), "Integer(2)");
-    }
-
-    #[test]
-    fn a_full_disk_is_told_from_a_broken_one_and_heals() {
-        let (_folder, mut store) = open();
-        store.limit_pages(20);
-        let large = |id: &str| v1::Outcome {
-            input_json: "x".repeat(100_000),
-            ..outcome(id, "p", "1")
-        };
-        assert!(matches!(store.append(&[large("a")]), Err(Error::Full(_))));
-        store.limit_pages(1_000_000);
-        store.append(&[large("a")]).expect("there is room again");
-        assert_eq!(store.of_plan("p").expect("read").len(), 1);
-    }
-
-    #[test]
-    fn what_is_no_database_or_cannot_be_written_is_refused_with_what_to_do() {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let file = folder.path().join("x.sqlite");
-        fs::write(
-            &file,
-            "this is not a database, and long enough to be looked at as one: ".repeat(20),
-        )
-        .expect("write");
-        let said = Sqlite::open(&file).expect_err("corrupt").to_string();
-        assert!(said.contains("move it away"), "{said}");
-        let said = Sqlite::open(&file.join("under-a-file/x.sqlite"))
-            .expect_err("no folder")
-            .to_string();
-        assert!(said.contains("cannot make the folder"), "{said}");
-    }
-
-    #[test]
-    fn what_was_kept_is_there_after_a_reopening() {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let file = folder.path().join("x.sqlite");
-        Sqlite::open(&file)
-            .expect("open")
-            .append(&[outcome("a", "p", "1")])
-            .expect("append");
-        assert_eq!(
-            Sqlite::open(&file).expect("again").of_plan("p").expect("read"),
-            [outcome("a", "p", "1")]
-        );
-    }
-}
+mod tests;

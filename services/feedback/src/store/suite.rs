@@ -1,10 +1,18 @@
 //! What any engine must do. A later one (PostgreSQL) is added by one more call of [`run`].
-use super::{Error, Filter, Store};
+use super::{Error, Filter, Judged, Position, Store, Word};
 use shoal_proto::v1::{self, submit_feedback_request::Value};
 use std::{
     any::Any,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// When things are recorded where it does not matter.
+pub(crate) const NOW: SystemTime = UNIX_EPOCH;
+
+/// Seconds after 1970.
+pub(crate) fn second(n: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(n)
+}
 
 pub(crate) fn outcome(id: &str, plan: &str, node: &str) -> v1::Outcome {
     v1::Outcome {
@@ -42,6 +50,8 @@ pub(crate) fn run(fresh: impl Fn() -> (Box<dyn Any>, Box<dyn Store>)) {
         order_is_arrival,
         feedback_needs_an_outcome_and_is_kept_once,
         filters_and_pages,
+        times_are_those_of_recording,
+        pages_are_bounded_in_bytes,
     ] {
         let (_guard, mut store) = fresh();
         rule(store.as_mut());
@@ -54,15 +64,15 @@ fn ids_are_kept_once(store: &mut dyn Store) {
         output_json: "\"changed\"".into(),
         ..first.clone()
     };
-    store.append(&[first.clone(), first.clone()]).expect("append");
-    store.append(&[other]).expect("a second copy is no error");
+    store.append(&[first.clone(), first.clone()], NOW).expect("append");
+    store.append(&[other], NOW).expect("a second copy is no error");
     assert_eq!(store.of_plan("p").expect("read"), [first], "the first copy stands");
 }
 
 fn order_is_arrival(store: &mut dyn Store) {
     for i in (0..20).rev() {
         store
-            .append(&[outcome(&format!("o{i}"), "p", &i.to_string())])
+            .append(&[outcome(&format!("o{i}"), "p", &i.to_string())], NOW)
             .expect("append");
     }
     let nodes: Vec<_> = store
@@ -77,49 +87,106 @@ fn order_is_arrival(store: &mut dyn Store) {
 
 fn feedback_needs_an_outcome_and_is_kept_once(store: &mut dyn Store) {
     let on_node = feedback("f1", "p", "1", Value::Success(false));
-    assert!(matches!(store.judge(&on_node), Err(Error::NoOutcome { .. })));
+    assert!(matches!(store.judge(&on_node, NOW), Err(Error::NoOutcome { .. })));
     store
-        .append(&[outcome("a", "p", "1"), outcome("b", "p", "2")])
+        .append(&[outcome("a", "p", "1"), outcome("b", "p", "2")], NOW)
         .expect("append");
-    store.judge(&on_node).expect("node");
-    store.judge(&on_node).expect("the same again");
+    store.judge(&on_node, second(5)).expect("node");
+    store.judge(&on_node, second(6)).expect("the same again");
     let on_plan = feedback("f2", "p", "", Value::Rating(0.9));
-    store.judge(&on_plan).expect("plan");
+    store.judge(&on_plan, second(7)).expect("plan");
     assert!(matches!(
-        store.judge(&feedback("f3", "p", "9", Value::Success(true))),
+        store.judge(&feedback("f3", "p", "9", Value::Success(true)), NOW),
         Err(Error::NoOutcome { .. })
     ));
-    let page = store.page(&Filter::default(), 0, 10).expect("page");
+    let word = |said, at| Word {
+        recorded: second(at),
+        said,
+    };
+    let (on_node, on_plan) = (word(on_node, 5), word(on_plan, 7));
+    let page = all(store);
     assert_eq!(page[0].feedback, [on_node, on_plan.clone()]);
     assert_eq!(page[1].feedback, [on_plan]);
 }
 
-fn filters_and_pages(store: &mut dyn Store) {
-    let at = |i: i64| {
-        Some(prost_types::Timestamp {
-            seconds: i,
-            nanos: 500_000_000,
-        })
+fn all(store: &mut dyn Store) -> Vec<Judged> {
+    store
+        .page(&Filter::default(), Position::START, usize::MAX, usize::MAX)
+        .expect("page")
+}
+
+fn times_are_those_of_recording(store: &mut dyn Store) {
+    let ids = |store: &mut dyn Store, after: Option<u64>, before: Option<u64>| -> Vec<String> {
+        let filter = Filter {
+            after: after.map(second),
+            before: before.map(second),
+            ..Filter::default()
+        };
+        let page = store.page(&filter, Position::START, 10, usize::MAX).expect("page");
+        page.into_iter().map(|j| j.outcome.outcome_id).collect()
     };
+    store.append(&[outcome("a", "p", "1")], second(2000)).expect("append");
+    assert_eq!(ids(store, None, Some(3000)), ["a"]);
+    // It waited in a spool: it ended when the other did, and is recorded now.
+    store
+        .append(&[outcome("late", "p", "2")], second(3000))
+        .expect("append");
+    store
+        .append(&[outcome("a", "p", "1")], second(4000))
+        .expect("a second copy");
+    assert_eq!(ids(store, None, Some(3000)), ["a"], "not the same as before");
+    assert_eq!(ids(store, Some(3000), None), ["late"], "in no increment");
+    assert_eq!(ids(store, Some(2000), Some(3001)), ["a", "late"]);
+    assert!(ids(store, Some(3001), None).is_empty());
+}
+
+fn pages_are_bounded_in_bytes(store: &mut dyn Store) {
+    let large = |i: usize| v1::Outcome {
+        input_json: "x".repeat(1000),
+        ..outcome(&format!("o{i}"), "p", &i.to_string())
+    };
+    store
+        .append(&(0..6).map(large).collect::<Vec<_>>(), NOW)
+        .expect("append");
+    let words = feedback("f", "p", "4", Value::Comment("x".repeat(3000)));
+    store.judge(&words, NOW).expect("judge");
+    let (mut sizes, mut after) = (Vec::new(), Position::START);
+    loop {
+        let page = store.page(&Filter::default(), after, 10, 2500).expect("page");
+        let Some(last) = page.last() else { break };
+        after = last.at;
+        sizes.push(page.len());
+    }
+    assert_eq!(
+        sizes,
+        [3, 2, 1],
+        "a page ends with the outcome that fills it, words included"
+    );
+    let page = store.page(&Filter::default(), Position::START, 10, 1).expect("page");
+    assert_eq!(page.len(), 1, "one is always taken");
+}
+
+fn filters_and_pages(store: &mut dyn Store) {
     let rows: Vec<_> = (0..10i64)
         .map(|i| v1::Outcome {
             name: if i % 2 == 0 { "even" } else { "odd" }.into(),
             model: format!("m@{}", i % 3),
-            finished_at: at(i),
             ..outcome(&format!("o{i}"), "p", &i.to_string())
         })
         .collect();
-    store.append(&rows).expect("append");
+    for (row, at) in rows.iter().zip(0..) {
+        let at = second(at) + Duration::from_millis(500);
+        store.append(std::slice::from_ref(row), at).expect("append");
+    }
     let mut ids = |filter: Filter| -> Vec<String> {
-        let (mut found, mut row) = (Vec::new(), 0);
+        let (mut found, mut after) = (Vec::new(), Position::START);
         loop {
-            let page = store.page(&filter, row, 2).expect("page");
+            let page = store.page(&filter, after, 2, usize::MAX).expect("page");
             let Some(last) = page.last() else { return found };
-            row = last.row;
+            after = last.at;
             found.extend(page.into_iter().map(|j| j.outcome.node_id));
         }
     };
-    let second = |n: u64| Some(UNIX_EPOCH + Duration::from_secs(n));
     assert_eq!(
         ids(Filter {
             name: Some("odd".into()),
@@ -136,8 +203,8 @@ fn filters_and_pages(store: &mut dyn Store) {
     );
     assert_eq!(
         ids(Filter {
-            after: second(3),
-            before: second(6),
+            after: Some(second(3)),
+            before: Some(second(6)),
             ..Filter::default()
         }),
         ["3", "4", "5"]
