@@ -73,7 +73,8 @@ pub struct Judged {
     pub at: Position,
     /// The outcome.
     pub outcome: v1::Outcome,
-    /// Feedback on its node, and on its whole plan.
+    /// Feedback on its whole plan, and on its node. A node that fell back has two outcomes: what was said of the node is of the
+    /// later one alone.
     pub feedback: Vec<Word>,
 }
 

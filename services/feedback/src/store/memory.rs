@@ -13,8 +13,11 @@ pub struct Memory {
 
 impl Memory {
     fn about(&self, outcome: &v1::Outcome) -> Vec<Word> {
+        let same = |o: &v1::Outcome| o.plan_id == outcome.plan_id && o.node_id == outcome.node_id;
+        let latest = self.outcomes.iter().map(|(_, o)| o).rfind(|o| same(o));
+        let latest = latest.is_some_and(|o| o.outcome_id == outcome.outcome_id);
         let about = |Word { said, .. }: &&Word| {
-            said.plan_id == outcome.plan_id && (said.node_id.is_empty() || said.node_id == outcome.node_id)
+            said.plan_id == outcome.plan_id && (said.node_id.is_empty() || latest && said.node_id == outcome.node_id)
         };
         self.feedback.iter().filter(about).cloned().collect()
     }

@@ -55,7 +55,9 @@ UPDATE feedback SET recorded_us = known.at + known.row FROM (
 
 /// One page of an export. The first bound is what the index is searched by; names and models are read from it, not from the rows.
 const PAGE: &str = "
-SELECT coalesce(recorded_us, finished_us), row, body FROM outcome
+SELECT coalesce(recorded_us, finished_us), row, body, NOT EXISTS (
+    SELECT 1 FROM outcome AS later WHERE later.plan_id = outcome.plan_id AND later.node_id = outcome.node_id AND later.row > outcome.row
+) FROM outcome
 WHERE coalesce(recorded_us, finished_us) >= ?1 AND (coalesce(recorded_us, finished_us), row) > (?1, ?2)
     AND coalesce(recorded_us, finished_us) <= ?3 AND (?4 IS NULL OR name = ?4) AND (?5 IS NULL OR model = ?5)
 ORDER BY coalesce(recorded_us, finished_us), row LIMIT ?6";
@@ -112,12 +114,12 @@ impl Sqlite {
         Ok(Self { connection })
     }
 
-    /// What was said of the plan and of the node; and its size in bytes.
-    fn feedback_on(&self, outcome: &v1::Outcome) -> Result<(Vec<Word>, usize), Error> {
-        let sql = "SELECT recorded_us, body FROM feedback WHERE plan_id = ?1 AND node_id IN ('', ?2) ORDER BY row";
+    /// What was said of the plan and, of the `latest` outcome of a node, of the node; and its size in bytes.
+    fn feedback_on(&self, outcome: &v1::Outcome, latest: bool) -> Result<(Vec<Word>, usize), Error> {
+        let sql = "SELECT recorded_us, body FROM feedback WHERE plan_id = ?1 AND node_id IN ('', iif(?3, ?2, '')) ORDER BY row";
         let mut statement = self.connection.prepare_cached(sql).map_err(broken)?;
         let mut rows = statement
-            .query(params![outcome.plan_id, outcome.node_id])
+            .query(params![outcome.plan_id, outcome.node_id, latest])
             .map_err(broken)?;
         let (mut words, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next().map_err(broken)? {
@@ -231,7 +233,7 @@ impl Store for Sqlite {
         {
             let body: Vec<u8> = row.get(2).map_err(broken)?;
             let outcome: v1::Outcome = decode(&body)?;
-            let (feedback, said) = self.feedback_on(&outcome)?;
+            let (feedback, said) = self.feedback_on(&outcome, row.get(3).map_err(broken)?)?;
             taken += body.len() + said;
             page.push(Judged {
                 at: Position {

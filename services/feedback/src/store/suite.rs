@@ -49,6 +49,7 @@ pub(crate) fn run(fresh: impl Fn() -> (Box<dyn Any>, Box<dyn Store>)) {
         ids_are_kept_once,
         order_is_arrival,
         feedback_needs_an_outcome_and_is_kept_once,
+        node_feedback_is_of_the_nodes_latest_outcome,
         filters_and_pages,
         times_are_those_of_recording,
         pages_are_bounded_in_bytes,
@@ -113,6 +114,25 @@ fn all(store: &mut dyn Store) -> Vec<Judged> {
     store
         .page(&Filter::default(), Position::START, usize::MAX, usize::MAX)
         .expect("page")
+}
+
+fn node_feedback_is_of_the_nodes_latest_outcome(store: &mut dyn Store) {
+    // A node that failed and fell back to another task; another plan's node of the same name.
+    let outcomes = [
+        outcome("first", "p", "1"),
+        outcome("other", "q", "1"),
+        outcome("second", "p", "1"),
+    ];
+    store.append(&outcomes, NOW).expect("append");
+    let on_node = feedback("f1", "p", "1", Value::CorrectionJson("1".into()));
+    let on_plan = feedback("f2", "p", "", Value::Success(false));
+    store.judge(&on_node, NOW).expect("node");
+    store.judge(&on_plan, NOW).expect("plan");
+    let said: Vec<Vec<_>> = all(store)
+        .into_iter()
+        .map(|j| j.feedback.into_iter().map(|word| word.said.feedback_id).collect())
+        .collect();
+    assert_eq!(said, [vec!["f2"], vec![], vec!["f1", "f2"]]);
 }
 
 fn times_are_those_of_recording(store: &mut dyn Store) {
