@@ -99,7 +99,8 @@ fn said(value: &Value) -> String {
 }
 
 /// A planner answers with plan text, and its rows want steps: `{"task", "input"}`, each with the output that its node had in
-/// the same plan. A correction is taken as it is.
+/// the same plan. A correction is taken as it is, and so is a text with a line that is no `task: text`: a tool's arguments may hold a
+/// colon and a space as well.
 fn target(outcome: &v1::Outcome, answer: Value, corrected: bool, plan: &[v1::Outcome]) -> Value {
     let Some(text) = answer.as_str().filter(|_| outcome.node_id == "planner" && !corrected) else {
         return answer;
@@ -110,7 +111,7 @@ fn target(outcome: &v1::Outcome, answer: Value, corrected: bool, plan: &[v1::Out
         .collect();
     let step = |line: &str| {
         let (number, rest) = line.split_once(". ")?;
-        let (task, input) = rest.split_once(": ")?;
+        let (task, input) = rest.split_once(": ").filter(|(task, _)| is_name(task))?;
         let mut step = json!({"task": task, "input": input});
         if let Some(output) = outputs.get(number).and_then(|json| value(json)) {
             step["output"] = output;
@@ -121,6 +122,12 @@ fn target(outcome: &v1::Outcome, answer: Value, corrected: bool, plan: &[v1::Out
         .map(step)
         .collect::<Option<Vec<_>>>()
         .map_or_else(|| answer.clone(), Value::Array)
+}
+
+/// What the plan text takes for a name.
+fn is_name(text: &str) -> bool {
+    let of_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    !text.is_empty() && text.bytes().all(of_names)
 }
 
 #[cfg(test)]
@@ -254,5 +261,17 @@ mod tests {
                 {"task": "to.you-2", "input": "book: a table"},
             ])
         );
+    }
+
+    #[test]
+    fn a_text_with_a_step_that_is_a_tools_call_is_kept_as_it_is() {
+        for text in [
+            r#"1. Media_1.FindMovies(title="Star Wars: Episode IV")"#,
+            "1. tool_call: play jazz\n2. Media_1.FindMovies(title=\"Star Wars: Episode IV\")",
+            "1. : play jazz",
+            "play jazz",
+        ] {
+            assert_eq!(planned(text), json!(text));
+        }
     }
 }
