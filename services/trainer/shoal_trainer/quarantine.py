@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from . import data, near, score
@@ -63,8 +64,10 @@ def read(path: Path) -> tuple[list[Row], list[Row]]:
 
 
 def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
-    """Sorts `rows`, oldest first, as an export writes them."""
+    """Sorts `rows` as they were corrected, oldest first. An export has them as their outcomes were recorded, and an old outcome may have been
+    corrected today; rows of one time, or of none, stay in their order."""
     found = Sorted()
+    rows = sorted(rows, key=corrected_at)
 
     def aside(row: Row, reason: str, why: str) -> None:
         found.quarantined.append({**row, "reason": reason, "why": why})
@@ -120,6 +123,15 @@ def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
 def source(row: Row) -> str:
     """Who said so; all who gave no name are one source."""
     return str(row.get("source") or "")
+
+
+def corrected_at(row: Row) -> float:
+    """When it was corrected, in seconds since 1970; a row that does not say so is older than all that do."""
+    try:
+        at = datetime.fromisoformat(row["corrected_at"].replace("Z", "+00:00"))
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return float("-inf")
+    return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _read(row: Row, task: Task) -> Row:

@@ -110,6 +110,23 @@ def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded()
     assert unnamed.reasons == {"flood": 200}, "those who give no name are one source"
 
 
+def test_of_a_flood_those_are_kept_that_were_corrected_last_wherever_they_stand() -> None:
+    task = learned("tool_call")
+    names = ["".join(pair) for pair in itertools.product("bcdfgklmnprst", "aeiou")]
+    rows = [call(f"r{i}", f"spin {a} {b}", artist=f"{a} {b}") for i, (a, b) in enumerate(itertools.islice(itertools.product(names, names), 130))]
+    # An export has the oldest outcomes first: these 20 were corrected today, the 110 behind them the day before.
+    today = [{**row, "corrected_at": f"2026-11-24T08:00:{i:02}.000001Z"} for i, row in enumerate(rows[:20])]
+    before = [{**row, "corrected_at": f"2026-11-23T08:{i // 60:02}:{i % 60:02}Z"} for i, row in enumerate(rows[20:])]
+    found = quarantine.sort(today + before, task)
+    assert found.reasons == {"flood": 30} and {row["id"] for row in found.quarantined} == {f"r{i}" for i in range(20, 50)}
+    # Without a time that can be read a row counts as old; of one time, rows stay in their order.
+    unknown = [{**row, "corrected_at": at} for row, at in zip(today, itertools.cycle(["", "yesterday", None, 7, []]))]
+    found = quarantine.sort(before + unknown, task)
+    assert {row["id"] for row in found.quarantined} == {f"r{i}" for i in (*range(20), *range(20, 30))}
+    same = [{**row, "corrected_at": "2026-11-24T09:00:00+01:00"} for row in rows]
+    assert [row["id"] for row in quarantine.sort(same, task).clean] == [f"r{i}" for i in range(30, 130)]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_near_groups_are_those_that_comparing_every_pair_finds(seed: int) -> None:
     rng = random.Random(seed)
