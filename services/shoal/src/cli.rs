@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 const AFTER: &str = "\
 Exit codes: 0 done; 1 the plan failed, or the mesh refused; 3 a retrained model is no better and was not taken; 64 the command line, a file or the configuration is wrong, and
-nothing was started; 69 the mesh or a part of it cannot be reached; 70 an internal fault. The message says what to do.
+nothing was started; 69 the mesh or a part of it cannot be reached; 70 an internal fault; 74 standard output could not be written. The message
+says what to do.
 Standard output has what was asked for; logs and progress go to standard error.
 
 Start here:

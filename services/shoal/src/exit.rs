@@ -2,7 +2,7 @@
 use shoal_kit::{config, status};
 use std::{fmt, process::ExitCode};
 
-/// Exit codes. 64 to 70 are those of BSD's sysexits.h.
+/// Exit codes. 64 to 74 are those of BSD's sysexits.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 1: the plan failed, or the mesh refused the request. Change the request.
@@ -15,6 +15,8 @@ pub enum Exit {
     Unavailable,
     /// 70: a fault of ours or of the machine.
     Internal,
+    /// 74: standard output could not be written, for example to a full disk. What stands there is not all.
+    Output,
 }
 
 impl Exit {
@@ -27,6 +29,7 @@ impl Exit {
             Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::Output => 74,
         }
     }
 
@@ -39,6 +42,7 @@ impl Exit {
             Exit::Usage,
             Exit::Unavailable,
             Exit::Internal,
+            Exit::Output,
         ];
         all.into_iter().find(|e| i32::from(e.code()) == code)
     }
@@ -89,6 +93,14 @@ impl Failure {
         Self {
             exit: Exit::Internal,
             message: message.into(),
+        }
+    }
+
+    /// 74.
+    pub fn output(error: &std::io::Error) -> Self {
+        Self {
+            exit: Exit::Output,
+            message: format!("cannot write to standard output: {error}"),
         }
     }
 }
@@ -150,6 +162,7 @@ mod tests {
             (Exit::Usage, 64),
             (Exit::Unavailable, 69),
             (Exit::Internal, 70),
+            (Exit::Output, 74),
         ] {
             assert_eq!(i32::from(exit.code()), code);
             assert_eq!(Exit::of_code(code), Some(exit));

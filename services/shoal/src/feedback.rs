@@ -34,16 +34,16 @@ pub struct ExportArgs {
     /// Shape of a line
     #[arg(long, value_enum, default_value = "chat")]
     pub format: ExportFormat,
-    /// Only outcomes that succeeded and that nobody called wrong
+    /// Only outcomes that succeeded and that nobody called wrong, and those that were corrected
     #[arg(long)]
     pub successful: bool,
     /// Only outcomes with a correction or a demonstration
     #[arg(long)]
     pub corrected: bool,
-    /// Only outcomes recorded at or after this time: 2026-11-23 or 2026-11-23T08:00:00Z
+    /// Only outcomes that the store recorded at or after this time: 2026-11-23 or 2026-11-23T08:00:00Z
     #[arg(long, value_parser = time, value_name = "TIME")]
     pub after: Option<prost_types::Timestamp>,
-    /// Only outcomes recorded before this time
+    /// Only outcomes that the store recorded before this time
     #[arg(long, value_parser = time, value_name = "TIME")]
     pub before: Option<prost_types::Timestamp>,
     /// Lines at most; 0 for all
@@ -59,7 +59,7 @@ pub struct ExportArgs {
 pub enum ExportFormat {
     /// {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}: OpenAI fine-tuning and TRL
     Chat,
-    /// {"id", "task", "input", "target"}: what services/trainer reads
+    /// {"id", "task", "input", "target"}, of a corrected row also "source" and "corrected_at": what services/trainer reads
     Task,
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn open(args: &StoreArgs) -> Result<(Mesh, shoal_kit::telemetry::Guar
     Ok((Mesh::at(&client::with_scheme(&url))?, guard))
 }
 
-/// `shoal feedback export`: JSON lines on standard output.
+/// `shoal feedback export`: JSON lines on standard output, as long as somebody reads them.
 pub(crate) async fn export(args: ExportArgs) -> Result<()> {
     let (mesh, _telemetry) = open(&args.store)?;
     let format = match args.format {
@@ -131,7 +131,10 @@ pub(crate) async fn export(args: ExportArgs) -> Result<()> {
     let mut lines = 0_u64;
     while let Some(part) = stream.message().await? {
         lines += part.lines.len() as u64;
-        part.lines.iter().for_each(output::line);
+        // Nobody reads on, and nobody asks how many there were.
+        if output::lines(&part.lines)?.is_break() {
+            return Ok(());
+        }
     }
     eprintln!("{lines} rows");
     Ok(())

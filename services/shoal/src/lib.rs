@@ -69,7 +69,7 @@ pub fn main_entry() -> ExitCode {
     let result = runtime.block_on(Box::pin(cli::dispatch(cli)));
     // What still runs is a reader of standard input or a lookup that nobody waits for.
     runtime.shutdown_background();
-    match result {
+    match result.and_then(|()| output::lost()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("shoal: {failure}");

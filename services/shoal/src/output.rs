@@ -1,10 +1,48 @@
 //! Standard output: what was asked for, and nothing else. Logs and progress go to standard error.
-use std::io::{self, IsTerminal as _, Write as _};
+use crate::exit::{Failure, Result};
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Write},
+    ops::ControlFlow,
+    sync::OnceLock,
+};
 
-/// One line on standard output. A reader that has gone away (`| head`) is no error.
+/// The first line that was lost, if one was. Standard output is the process's; so is this.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// One line on standard output. A reader that has gone away (`| head`) is no error; [`lost`] tells of any other.
 pub(crate) fn line(text: impl AsRef<str>) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
+    if let Err(error) = write(io::stdout().lock(), &[text]) {
+        LOST.get_or_init(|| error);
+    }
+}
+
+/// Some of many lines on standard output: a break once nobody reads them any more (`| head`).
+///
+/// # Errors
+/// When they cannot be written.
+pub(crate) fn lines(some: &[impl AsRef<str>]) -> Result<ControlFlow<()>> {
+    write(io::stdout().lock(), some).map_err(|error| Failure::output(&error))
+}
+
+/// Whether all lines of [`line`] were written.
+///
+/// # Errors
+/// When one was not.
+pub(crate) fn lost() -> Result<()> {
+    LOST.get().map_or(Ok(()), |error| Err(Failure::output(error)))
+}
+
+fn write(out: impl Write, lines: &[impl AsRef<str>]) -> io::Result<ControlFlow<()>> {
+    let mut out = BufWriter::new(out);
+    let mut all = lines.iter().try_for_each(|line| writeln!(out, "{}", line.as_ref()));
+    all = all.and_then(|()| out.flush());
+    // What is left is not tried again when it is dropped.
+    drop(out.into_parts());
+    match all {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a person reads standard output as it is written.
@@ -31,7 +69,31 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::*;
+
+    /// Takes nothing, for one reason.
+    struct Refuses(io::ErrorKind);
+
+    impl Write for Refuses {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_ends_the_lines_and_a_full_disk_is_an_error() {
+        let mut out = Vec::new();
+        let written = write(&mut out, &["a", "b"]).expect("written");
+        assert_eq!((written, out.as_slice()), (ControlFlow::Continue(()), &b"a\nb\n"[..]));
+        let gone = write(Refuses(io::ErrorKind::BrokenPipe), &["a"]).expect("no error");
+        assert_eq!(gone, ControlFlow::Break(()));
+        let full = write(Refuses(io::ErrorKind::StorageFull), &["a"]).expect_err("an error");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -1,13 +1,19 @@
 //! The binary as a shell sees it: exit codes, what stands on which stream, and that nothing is served before it is known to work.
+use shoal_feedback::store::{Store as _, sqlite::Sqlite};
+use shoal_kit::{config, serve, task};
+use shoal_proto::v1;
 use std::{
-    fs,
-    net::TcpListener,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::SystemTime,
 };
+use tokio_util::sync::CancellationToken;
 
-/// Runs `shoal` in a folder of its own, without what the environment may say of a mesh.
-fn shoal(folder: &Path, arguments: &[&str]) -> Output {
+/// `shoal` in a folder of its own, without what the environment may say of a mesh.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
     let ours = std::env::vars()
         .map(|(name, _)| name)
@@ -16,7 +22,11 @@ fn shoal(folder: &Path, arguments: &[&str]) -> Output {
         command.env_remove(name);
     });
     command.env_remove("ORT_DYLIB_PATH").current_dir(folder).args(arguments);
-    command.output().expect("shoal runs")
+    command
+}
+
+fn shoal(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().expect("shoal runs")
 }
 
 /// The exit code, and standard error, which must name `says`.
@@ -183,4 +193,71 @@ fn the_effective_configuration_is_shown_with_its_origins() {
     let origin = shown["gateway.max_nodes"]["origin"].as_str().unwrap_or_default();
     assert!(origin.ends_with("mesh.toml:2"), "{origin}");
     assert_eq!(shown["gateway.max_depth"]["origin"], "default");
+}
+
+/// Outcomes of two kilobytes each: more than a pipe holds.
+const ROWS: usize = 500;
+
+/// A feedback service with [`ROWS`] outcomes, until the token is cancelled or the test is over; and its address.
+async fn feedback(folder: &Path) -> (String, CancellationToken) {
+    let config = config::Feedback {
+        store: folder.join("outcomes.sqlite"),
+        ..config::Feedback::default()
+    };
+    let row = |i: usize| v1::Outcome {
+        outcome_id: format!("o{i}"),
+        plan_id: "p".into(),
+        node_id: i.to_string(),
+        name: "t".into(),
+        input_json: format!("{:?}", "x".repeat(2048)),
+        output_json: "1".into(),
+        ..v1::Outcome::default()
+    };
+    let mut store = Sqlite::open(&config.store).expect("open");
+    let rows: Vec<_> = (0..ROWS).map(row).collect();
+    store.append(&rows, SystemTime::now()).expect("append");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let bound = serve::bind(any, any).await.expect("bound");
+    let address = bound.grpc_addr().expect("address").to_string();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    task::spawn("feedback under test", async move {
+        shoal_feedback::run(&config, bound, stopped).await
+    });
+    (address, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_ends_with_its_reader_and_what_cannot_be_written_leaves_with_74() {
+    let folder = folder("");
+    let (address, stop) = feedback(folder.path()).await;
+    let export = ["feedback", "export", "--feedback", address.as_str()];
+    let whole = shoal(folder.path(), &export);
+    assert_eq!(whole.status.code(), Some(0));
+    assert_eq!(whole.stdout.iter().filter(|byte| **byte == b'\n').count(), ROWS);
+    assert!(String::from_utf8_lossy(&whole.stderr).contains("500 rows"));
+
+    // As `| head -1` does.
+    let mut reading = command(folder.path(), &export);
+    let reading = reading.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut reading = reading.spawn().expect("shoal runs");
+    let mut first = String::new();
+    let out = reading.stdout.take().expect("piped");
+    BufReader::new(out).read_line(&mut first).expect("a line");
+    assert!(first.starts_with('{') && first.ends_with("}\n"), "{first}");
+    let ended = reading.wait_with_output().expect("ended");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert!(!said.contains("rows"), "it went on to the end: {said}");
+
+    if cfg!(target_os = "linux") {
+        for arguments in [&export[..], &["config", "check"]] {
+            let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+            let mut writing = command(folder.path(), arguments);
+            let output = writing.stdout(full).output().expect("shoal runs");
+            refused(&output, 74, "cannot write to standard output");
+            assert!(!String::from_utf8_lossy(&output.stderr).contains("rows"));
+        }
+    }
+    stop.cancel();
 }
