@@ -83,9 +83,7 @@ impl Error {
     #[must_use]
     pub(crate) fn timed_out(&self, left: Duration) -> bool {
         match self {
-            Self::Call { status, .. } => {
-                timer_struck(status) || (says_timeout(status) && left < MARGIN)
-            }
+            Self::Call { status, .. } => timer_struck(status) || (says_timeout(status) && left < MARGIN),
             _ => false,
         }
     }
