@@ -118,17 +118,17 @@ def rescored(args: argparse.Namespace) -> None:
 
 
 def escalated(args: argparse.Namespace) -> None:
-    """What a larger model answers right of the dev rows that a specialist leaves: those under its threshold, on services seen in training."""
+    """What a larger model answers right of the dev rows that a specialist leaves, those under its threshold: on services seen in training, on others, and on all."""
     task = tasks.named(args.task)[0]
     judged = {}
     for folder in (args.small, args.large):
         about = tomllib.loads((folder / "card.toml").read_text())
         task.kind = about["kind"]
         task.learn(data.read(data.find(args.data, task.name, "train"), task))
-        dev = [row for row in data.read(data.find(args.data, task.name, "dev"), task) if row.get("seen", True)]
+        dev = data.read(data.find(args.data, task.name, "dev"), task)
         judged[folder] = evaluate.judge(folder, task, dev, about["limits"]["max_new_tokens"], about)
     kept = tomllib.loads((args.small / "card.toml").read_text())["calibration"][task.name]
-    print(json.dumps({"task": task.name, **evaluate.left(judged[args.small], judged[args.large], kept["confidence_threshold"], calibrate.Map.of(kept))}))
+    print(json.dumps({"task": task.name, **evaluate.escalation(judged[args.small], judged[args.large], kept["confidence_threshold"], calibrate.Map.of(kept))}))
 
 
 def ruled(args: argparse.Namespace) -> None:

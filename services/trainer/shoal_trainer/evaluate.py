@@ -74,6 +74,13 @@ def interval(weights: np.ndarray, seed: int = 1) -> tuple[float, float]:
     return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
 
 
+def escalation(small: list[Judged], large: list[Judged], threshold: float, confidence: Callable[[dict[str, float]], float]) -> dict[str, dict[str, float | int]]:
+    """`left`, on services seen in training, on others where dev has such, and on all rows: the mesh escalates them alike."""
+    known = [j.row.get("seen", True) for j in small]
+    parts = {"seen": [i for i, k in enumerate(known) if k], "unseen": [i for i, k in enumerate(known) if not k], "all": range(len(known))}
+    return {name: left([small[i] for i in rows], [large[i] for i in rows], threshold, confidence) for name, rows in parts.items() if rows}
+
+
 def left(small: list[Judged], large: list[Judged], threshold: float, confidence: Callable[[dict[str, float]], float]) -> dict[str, float | int]:
     """What each answers right of the rows that the small one leaves, being less sure than its threshold. Both were asked the same rows."""
     pairs = [(one, other) for one, other in zip(small, large, strict=True) if confidence(one.statistics) < threshold]

@@ -1,6 +1,14 @@
 """Confidence: a map that keeps its promises, and the threshold."""
+import argparse
+import json
 import random
+from pathlib import Path
 
+import pytest
+import tomli_w
+from conftest import rows
+
+from shoal_trainer import __main__ as commands
 from shoal_trainer import calibrate, evaluate
 
 
@@ -45,6 +53,29 @@ def test_a_larger_model_is_held_against_the_rows_that_the_small_one_leaves() -> 
     large = judged((0.1, False), (0.1, True), (0.1, True), (0.1, False))
     found = evaluate.left(small, large, 0.5, lambda statistics: statistics["sum_logprob"])
     assert found == {"rows": 4, "left": 2, "small_right": 0.5, "large_right": 1.0}, "a row at the threshold stays"
+
+
+def test_escalation_is_measured_on_services_seen_in_training_on_others_and_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    some = rows("summarize")[:5]
+    for split in ("train", "dev"):
+        (tmp_path / f"summarize.{split}.jsonl").write_text("".join(json.dumps({**row, "seen": i < 2}) + "\n" for i, row in enumerate(some)))
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        known = {"statistic": "sum_logprob", "knots": [[0.0, 0.0], [1.0, 1.0]], "confidence_threshold": 0.5}
+        (tmp_path / name / "card.toml").write_text(tomli_w.dumps({"kind": "fill", "limits": {"max_new_tokens": 0}, "calibration": {"summarize": known}}))
+
+    def judge(folder: Path, task: object, dev: list[dict], *_: object) -> list[evaluate.Judged]:
+        right, sure = {"small": "TFTFF", "large": "TTFFF"}[folder.name], (0.9, 0.1, 0.2, 0.3, 0.9)
+        return [evaluate.Judged(row, "", None, {"sum_logprob": s}, r == "T") for row, r, s in zip(dev, right, sure, strict=True)]
+
+    monkeypatch.setattr(evaluate, "judge", judge)
+    commands.escalated(argparse.Namespace(task="summarize", data=tmp_path, small=tmp_path / "small", large=tmp_path / "large"))
+    assert json.loads(capsys.readouterr().out) == {
+        "task": "summarize",
+        "seen": {"rows": 2, "left": 1, "small_right": 0.0, "large_right": 1.0},
+        "unseen": {"rows": 3, "left": 2, "small_right": 0.5, "large_right": 0.0},
+        "all": {"rows": 5, "left": 3, "small_right": 0.3333, "large_right": 0.3333},
+    }
 
 
 def test_a_map_without_fault_is_off_by_its_floor_which_more_rows_lower_and_a_map_of_nothing_by_more() -> None:
