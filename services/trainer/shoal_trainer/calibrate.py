@@ -1,13 +1,13 @@
 """From a model's log probabilities to a probability of being right, and to the threshold at which a node leaves for the larger tier.
 
 The card keeps the map as knots of a piecewise-linear function of one statistic; the specialist computes just that. The error of the map
-is measured on rows that it was not fitted on. Coverage and accuracy of what is kept are not: they say where on the curve of these rows the
-threshold was put.
+is measured on rows that it was not fitted on. Coverage and accuracy of what is kept beside the threshold are not: they say where on the curve
+of these rows it was put. What they are on other rows, and on services not seen in training, is told beside (`Held`, `told`).
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
@@ -20,6 +20,7 @@ FOLDS = 10  # Of the rows, in which the map is held against what it was not fitt
 PARTITIONS = 32  # Ways to part the rows in folds: of 326 rows one moves the error by a quarter, and eight were off by a third together.
 DRAWS = 5  # Of what might have come true, a partition.
 STAYS_RIGHT = 0.97  # Of what stays with the specialist.
+POINTS = 20  # Of the curve that a card keeps: every twentieth of the rows.
 KEEPS = 0.20  # A threshold that keeps less than this is of no use: then the knee of the curve is taken.
 
 
@@ -36,8 +37,12 @@ class Map:
         return cls(table["statistic"], [(x, p) for x, p in table["knots"]])
 
     def __call__(self, statistics: dict[str, float]) -> float:
+        return float(self.over([statistics])[0])
+
+    def over(self, statistics: Sequence[dict[str, float]]) -> np.ndarray:
+        """Of many."""
         xs, ps = zip(*self.knots)
-        return float(np.interp(statistics[self.statistic], xs, ps))
+        return np.interp([of[self.statistic] for of in statistics], xs, ps)
 
 
 def fit(statistics: list[dict[str, float]], right: list[bool]) -> Map:
@@ -65,22 +70,36 @@ def error(scores: list[float], right: list[bool]) -> float:
     return float(sum(len(part) * abs(s[part].mean() - r[part].mean()) for part in parts) / len(scores))
 
 
-def held_out(statistics: list[dict[str, float]], right: list[bool]) -> tuple[float, float]:
-    """The error of maps fitted on nine rows of ten, on the tenth: such a map is nearly the one that is shipped, which all rows made. And its floor: the
-    error that promises without fault would show on as many rows, by chance alone. Both are means over partitions."""
-    found = []
+@dataclass(frozen=True)
+class Held:
+    """What confidence is worth on rows that it was not made of."""
+
+    error: float
+    floor: float  # The error that promises without fault would show on as many rows, by chance alone.
+    coverage: float
+    accuracy: float  # Of what is kept.
+
+
+def held_out(statistics: list[dict[str, float]], right: list[bool]) -> Held:
+    """Of maps and thresholds that nine rows of ten made, on the tenth: such a map is nearly the one that is shipped, which all rows made. Means over
+    partitions."""
+    correct, errors, kept, kept_right = np.array(right), [], 0, 0
     for seed in range(PARTITIONS):
         rng, scores = np.random.default_rng(seed), np.zeros(len(right))
         place = rng.permutation(len(right)) % FOLDS
         for fold in range(FOLDS):
             fitted, held = np.flatnonzero(place != fold), np.flatnonzero(place == fold)
             if len(fitted) and len(held):
-                one = fit([statistics[i] for i in fitted], [right[i] for i in fitted])
-                scores[held] = [one(statistics[i]) for i in held]
+                known = [statistics[i] for i in fitted]
+                one = fit(known, [right[i] for i in fitted])
+                scores[held] = one.over([statistics[i] for i in held])
+                least = threshold(curve(one.over(known).tolist(), correct[fitted].tolist()))[2]
+                stays = held[scores[held] >= least]
+                kept, kept_right = kept + len(stays), kept_right + int(correct[stays].sum())
         chance = [error(list(scores), list(rng.random(len(scores)) < scores)) for _ in range(DRAWS)]
-        found.append((error(list(scores), right), np.mean(chance)))
-    off, floor = np.mean(found, axis=0)
-    return float(off), float(floor)
+        errors.append((error(list(scores), right), np.mean(chance)))
+    off, floor = np.mean(errors, axis=0)
+    return Held(float(off), float(floor), kept / (PARTITIONS * len(right)), kept_right / max(1, kept))
 
 
 def curve(scores: list[float], right: list[bool]) -> list[tuple[float, float, float]]:
@@ -97,24 +116,56 @@ def curve(scores: list[float], right: list[bool]) -> list[tuple[float, float, fl
 
 def threshold(points: list[tuple[float, float, float]]) -> tuple[float, float, float]:
     """The point of largest coverage at which what stays is right in 97 %; where that keeps under 20 %, the knee."""
-    good = [p for p in points if p[1] >= STAYS_RIGHT and p[0] >= KEEPS]
+    good = surest(points)
     # The knee: where coverage times what it gains over answering everything is largest.
-    return good[-1] if good else max(points, key=lambda p: p[0] * (p[1] - points[-1][1]))
+    return good if good and good[0] >= KEEPS else max(points, key=lambda p: p[0] * (p[1] - points[-1][1]))
 
 
-def table(statistics: list[dict[str, float]], right: list[bool]) -> dict[str, Any]:
-    """The card's `[calibration.TASK]`. `coverage` and `accuracy_kept` are of the rows that the threshold was chosen on: models/README.md has what they are
-    on others."""
+def surest(points: list[tuple[float, float, float]]) -> tuple[float, float, float] | None:
+    """The point of largest coverage at which what stays is right in 97 %, if there is one."""
+    return next((p for p in reversed(points) if p[1] >= STAYS_RIGHT), None)
+
+
+def table(statistics: list[dict[str, float]], right: list[bool], held: Held) -> dict[str, Any]:
+    """The card's `[calibration.TASK]`: no other keys are read in serving, and none are allowed. `coverage` and `accuracy_kept` are of the rows that the
+    threshold was chosen on."""
     fitted = fit(statistics, right)
-    points = curve([fitted(s) for s in statistics], right)
-    coverage, accuracy, least = threshold(points)
-    off, floor = held_out(statistics, right)
+    coverage, accuracy, least = threshold(curve(fitted.over(statistics).tolist(), right))
     return {
         "confidence_threshold": round(least, 4),
         "coverage": round(coverage, 4),
         "accuracy_kept": round(accuracy, 4),
-        "expected_calibration_error": round(off, 4),
-        "calibration_error_floor": round(floor, 4),
+        "expected_calibration_error": round(held.error, 4),
+        "calibration_error_floor": round(held.floor, 4),
         "statistic": fitted.statistic,
         "knots": [list(knot) for knot in fitted.knots],
+    }
+
+
+def told(made: dict[str, Any], statistics: list[dict[str, float]], right: list[bool], held: Held) -> dict[str, Any]:
+    """The card's `[training.confidence.TASK]`: what `table` made, on rows that it was not made of; its risk-coverage curve, as (coverage, accuracy); and
+    where the knee was taken, what a threshold of 97 % would keep."""
+    points = curve(Map.of(made).over(statistics).tolist(), right)
+    shown = {min(points, key=lambda p: abs(p[0] - i / POINTS)) for i in range(1, POINTS + 1)}
+    found: dict[str, Any] = {
+        "held_out_coverage": round(held.coverage, 4),
+        "held_out_accuracy_kept": round(held.accuracy, 4),
+        "curve": [[round(coverage, 4), round(accuracy, 4)] for coverage, accuracy, _ in sorted(shown)],
+    }
+    best = surest(points)
+    if best is None:
+        found["at_97"] = {"coverage": 0.0}
+    elif best[0] < KEEPS:
+        found["at_97"] = {"threshold": round(best[2], 4), "coverage": round(best[0], 4)}
+    return found
+
+
+def elsewhere(made: dict[str, Any], statistics: list[dict[str, float]], right: list[bool]) -> dict[str, Any]:
+    """What `table` made is worth on rows of another kind, as serving uses it."""
+    scores = Map.of(made).over(statistics)
+    kept = [r for s, r in zip(scores, right) if s >= made["confidence_threshold"]]
+    return {
+        "unseen_coverage": round(len(kept) / len(right), 4),
+        "unseen_accuracy_kept": round(sum(kept) / max(1, len(kept)), 4),
+        "unseen_ece": round(error(scores.tolist(), right), 4),
     }

@@ -65,9 +65,15 @@ def calibrated(about: dict[str, Any], task: Task, judge: Callable[[], list[evalu
     if about["kind"] == "classify":
         about["classify"]["thresholds"] = {}
     judged = judge()
-    # Confidence is calibrated on services seen in training: on others the larger tier is wanted anyway.
-    seen = [j for j in judged if j.row.get("seen", True)]
-    about["calibration"][task.name] = calibrate.table([j.statistics for j in seen], [j.trusted for j in seen])
+    # Confidence is fitted on services seen in training; what it is worth on others is told beside.
+    seen, others = ([j for j in judged if j.row.get("seen", True) is known] for known in (True, False))
+    known = [j.statistics for j in seen], [j.trusted for j in seen]
+    held = calibrate.held_out(*known)
+    made = about["calibration"][task.name] = calibrate.table(*known, held)
+    beside = calibrate.told(made, *known, held)
+    if others:
+        beside |= calibrate.elsewhere(made, [j.statistics for j in others], [j.trusted for j in others])
+    about["training"].setdefault("confidence", {})[task.name] = beside
     if about["kind"] == "classify":
         about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
         judged = judge()

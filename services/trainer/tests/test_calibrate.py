@@ -9,7 +9,7 @@ import tomli_w
 from conftest import rows
 
 from shoal_trainer import __main__ as commands
-from shoal_trainer import calibrate, evaluate
+from shoal_trainer import calibrate, evaluate, publish, tasks
 
 
 def answers(n: int, seed: int) -> tuple[list[dict[str, float]], list[bool]]:
@@ -21,18 +21,22 @@ def answers(n: int, seed: int) -> tuple[list[dict[str, float]], list[bool]]:
     return [{"sum_logprob": s, "mean_logprob": x, "min_logprob": x} for s, x in zip(sums, noise)], right
 
 
+def table(statistics: list[dict[str, float]], right: list[bool]) -> dict:
+    return calibrate.table(statistics, right, calibrate.held_out(statistics, right))
+
+
 def test_the_statistic_that_tells_right_from_wrong_is_taken_and_its_map_is_calibrated_on_other_rows() -> None:
     statistics, right = answers(2000, 1)
-    table = calibrate.table(statistics, right)
-    assert table["statistic"] == "sum_logprob" and table["expected_calibration_error"] <= 0.05
-    xs, ps = zip(*table["knots"])
+    made = table(statistics, right)
+    assert made["statistic"] == "sum_logprob" and made["expected_calibration_error"] <= 0.05
+    xs, ps = zip(*made["knots"])
     assert list(xs) == sorted(set(xs)) and list(ps) == sorted(ps) and 0 <= ps[0] <= ps[-1] <= 1
 
 
 def test_what_is_kept_over_the_threshold_is_right_in_97_percent() -> None:
     statistics, right = answers(2000, 2)
-    table = calibrate.table(statistics, right)
-    assert table["accuracy_kept"] >= 0.97 and table["coverage"] >= 0.2
+    made = table(statistics, right)
+    assert made["accuracy_kept"] >= 0.97 and made["coverage"] >= 0.2
 
 
 def test_where_97_percent_would_keep_too_little_the_knee_is_taken() -> None:
@@ -41,8 +45,8 @@ def test_where_97_percent_would_keep_too_little_the_knee_is_taken() -> None:
 
 
 def test_an_answer_that_is_always_right_is_always_sure() -> None:
-    table = calibrate.table([{s: -1.0 for s in calibrate.STATISTICS}] * 50, [True] * 50)
-    assert table["knots"] == [[0.0, 1.0]] and table["coverage"] == 1.0
+    made = table([{s: -1.0 for s in calibrate.STATISTICS}] * 50, [True] * 50)
+    assert made["knots"] == [[0.0, 1.0]] and made["coverage"] == 1.0
 
 
 def test_a_larger_model_is_held_against_the_rows_that_the_small_one_leaves() -> None:
@@ -79,9 +83,69 @@ def test_escalation_is_measured_on_services_seen_in_training_on_others_and_on_al
 
 
 def test_a_map_without_fault_is_off_by_its_floor_which_more_rows_lower_and_a_map_of_nothing_by_more() -> None:
-    (few, few_floor), (many, many_floor) = (calibrate.held_out(*answers(n, 3)) for n in (300, 3000))
-    assert few < 2 * few_floor and many < 2 * many_floor and many_floor < few_floor / 2
+    few, many = (calibrate.held_out(*answers(n, 3)) for n in (300, 3000))
+    assert few.error < 2 * few.floor and many.error < 2 * many.floor and many.floor < few.floor / 2
     # Right where it was thought wrong, and the other way round.
     statistics, right = answers(300, 3)
     scores = [2.718281828 ** s["sum_logprob"] for s in statistics]
-    assert calibrate.error(scores, [not r for r in right]) > 3 * few_floor
+    assert calibrate.error(scores, [not r for r in right]) > 3 * few.floor
+
+
+@pytest.fixture
+def few_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is no figure of a card."""
+    monkeypatch.setattr(calibrate, "PARTITIONS", 2)
+
+
+@pytest.mark.usefixtures("few_partitions")
+def test_what_is_kept_on_other_rows_is_less_right_than_where_the_threshold_was_chosen() -> None:
+    # Noise alone: a threshold that looks good on these rows was luck, and says nothing of others.
+    rng = random.Random(4)
+    statistics = [{s: rng.gauss(0, 1) for s in calibrate.STATISTICS} for _ in range(200)]
+    right = [rng.random() < 0.5 for _ in statistics]
+    held = calibrate.held_out(statistics, right)
+    assert held.accuracy < table(statistics, right)["accuracy_kept"] - 0.05 and 0.4 < held.accuracy < 0.6
+    # And where confidence tells, it is nearly as good on others.
+    statistics, right = answers(2000, 2)
+    held, made = calibrate.held_out(statistics, right), table(statistics, right)
+    assert abs(held.coverage - made["coverage"]) < 0.03 and abs(held.accuracy - made["accuracy_kept"]) < 0.02
+
+
+@pytest.mark.usefixtures("few_partitions")
+def test_a_card_keeps_the_curve_and_where_the_knee_was_taken_what_97_percent_would_keep() -> None:
+    def told(right: list[bool]) -> tuple[dict, dict]:
+        statistics = [{s: float(i) for s in calibrate.STATISTICS} for i in range(len(right))]
+        held = calibrate.held_out(statistics, right)
+        made = calibrate.table(statistics, right, held)
+        return made, calibrate.told(made, statistics, right, held)
+
+    # Of 400 the surest 40 are right, of the next 180 three in four, and no other.
+    made, beside = told([False] * 180 + [i % 4 > 0 for i in range(180)] + [True] * 40)
+    coverages, accuracies = zip(*beside["curve"])
+    assert 4 <= len(coverages) <= calibrate.POINTS and list(coverages) == sorted(set(coverages)) and coverages[-1] == 1.0
+    assert accuracies[-1] == 175 / 400 and accuracies[0] > 0.95, "it ends with all rows"
+    assert made["accuracy_kept"] < 0.97 and beside["at_97"]["coverage"] < 0.2 and beside["at_97"]["threshold"] > made["confidence_threshold"]
+    assert any(abs(coverage - made["coverage"]) < 0.05 for coverage in coverages), "the threshold is on it"
+    made, beside = told([False, True] * 200)
+    assert beside["at_97"] == {"coverage": 0.0}, "no threshold does it"
+    made, beside = told([i >= 200 for i in range(400)])
+    assert made["accuracy_kept"] >= 0.97 and "at_97" not in beside
+
+
+@pytest.mark.usefixtures("few_partitions")
+def test_confidence_is_fitted_on_services_seen_in_training_and_what_it_is_worth_on_others_is_told() -> None:
+    statistics, right = answers(400, 5)
+    judged = [evaluate.Judged({"seen": True}, "", None, s, r) for s, r in zip(statistics, right)]
+    # As sure as those, and wrong.
+    judged += [evaluate.Judged({"seen": False}, "", None, s, False) for s in statistics[:100]]
+    about: dict = {"kind": "fill", "calibration": {}, "training": {}}
+    publish.calibrated(about, tasks.KNOWN["extract"](), lambda: judged)
+    made, beside = about["calibration"]["extract"], about["training"]["confidence"]["extract"]
+    assert made == table(statistics, right), "others change nothing of it"
+    # Serving refuses a card with any other key here: services/specialist/src/folder/manifest.rs.
+    assert set(made) == {"confidence_threshold", "coverage", "accuracy_kept", "expected_calibration_error", "calibration_error_floor", "statistic", "knots"}
+    sure = [s for s in statistics[:100] if calibrate.Map.of(made)(s) >= made["confidence_threshold"]]
+    assert beside["unseen_coverage"] == len(sure) / 100 and beside["unseen_accuracy_kept"] == 0.0
+    assert beside["unseen_ece"] == pytest.approx(sum(calibrate.Map.of(made)(s) for s in statistics[:100]) / 100, abs=1e-4), "it promised that much, and nothing came"
+    publish.calibrated(about, tasks.KNOWN["extract"](), lambda: judged[:400])
+    assert "unseen_ece" not in about["training"]["confidence"]["extract"]
