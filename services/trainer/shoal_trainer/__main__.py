@@ -10,6 +10,7 @@
     python -m shoal_trainer evaluate --task tool_call --data DIR --from models/tool_call/1
     python -m shoal_trainer retrain --task tool_call --corrections FILE --specialist models/tool_call --data DIR --work DIR
     python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
+    python -m shoal_trainer end-to-end --data DIR models/splitter/1 models/tool_call/1 --large models/tool_call_wide/1
     python -m shoal_trainer rescore --data DIR models/tool_call/1
     python -m shoal_trainer rules --task plan,episode --data DIR
     python -m shoal_trainer table models > models/README.md
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import calibrate, data, evaluate, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
+from . import calibrate, data, end_to_end, evaluate, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
 from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
@@ -131,6 +132,13 @@ def escalated(args: argparse.Namespace) -> None:
     print(json.dumps({"task": task.name, **evaluate.escalation(judged[args.small], judged[args.large], kept["confidence_threshold"], calibrate.Map.of(kept))}))
 
 
+def scored_whole(args: argparse.Namespace) -> None:
+    """Scores plans with what makes their calls behind them, and writes that into the splitter's card."""
+    task = tasks.named("plan")[0]
+    dev = data.read(data.find(args.data, task.name, "dev"), task)
+    print(json.dumps(end_to_end.measured(args.splitter, args.caller, args.large, dev[: args.dev_rows] if args.dev_rows else dev)))
+
+
 def ruled(args: argparse.Namespace) -> None:
     """What a planner without a model plans of dev, scored as a specialist's answers are."""
     for task in tasks.named(args.task):
@@ -229,6 +237,13 @@ def parser() -> argparse.ArgumentParser:
     e.add_argument("--task", required=True)
     e.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     e.set_defaults(run=escalated)
+    w = commands.add_parser("end-to-end", help=(scored_whole.__doc__ or "").splitlines()[0])
+    w.add_argument("splitter", type=Path, help="a version that answers `plan`; its card is written")
+    w.add_argument("caller", type=Path, help="a version that answers `tool_call`")
+    w.add_argument("--large", type=Path, help="a version of the larger model of `tool_call`: for the steps that the caller is not sure of")
+    w.add_argument("--data", type=Path, required=True, help="folder with plan.dev.jsonl[.gz]")
+    w.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
+    w.set_defaults(run=scored_whole)
     b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
     b.add_argument("--task", default="plan,episode", help="plan, episode or both")
     b.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -37,18 +37,22 @@ class Judged:
 
 def judge(folder: Path, task: Task, rows: list[Row], limit: int = 192, card: dict[str, Any] | None = None) -> list[Judged]:
     """Greedy answers to every row, held to the task's form as in serving; a prompt that does not fit is answered by nothing."""
-    about = card if card is not None else tomllib.loads((folder / "card.toml").read_text())
-    opened = runtime.Folder(folder) if about["kind"] == "generate" else encoder.open_folder(folder, about)
-    form = Form.of(folder, about, task.name)
     judged = []
-    for row in tqdm(rows, desc=f"dev {task.name}", mininterval=5):
-        answer = opened.greedy(task.name, row["input"], limit, form)
+    for row, answer in zip(rows, answers(folder, task.name, [row["input"] for row in rows], limit, card)):
         if answer is None:
             judged.append(Judged(row, "", None, {name: -100.0 for name in ("mean_logprob", "sum_logprob", "min_logprob")}, False))
             continue
         said = task.read(answer.text)
         judged.append(Judged(row, answer.text, said, answer.statistics, task.right(row, said), not answer.helped))
     return judged
+
+
+def answers(folder: Path, task: str, inputs: Sequence[Any], limit: int = 192, card: dict[str, Any] | None = None) -> Iterator[runtime.Answer | None]:
+    """What a folder says to each input; None to one that does not fit."""
+    about = card if card is not None else tomllib.loads((folder / "card.toml").read_text())
+    opened = runtime.Folder(folder) if about["kind"] == "generate" else encoder.open_folder(folder, about)
+    form = Form.of(folder, about, task)
+    return (opened.greedy(task, given, limit, form) for given in tqdm(inputs, desc=f"dev {task}", mininterval=5))
 
 
 def metrics(task: Task, judged: list[Judged]) -> dict[str, float | int | str]:

@@ -38,6 +38,7 @@ class Task:
     input_type: ClassVar[type] = str
     beside: ClassVar[str] = ""  # What stands published on the corpus, or what a rule gets: models/README.md shows it beside ours.
     bars: ClassVar[dict[str, float]] = {}  # What a shipped specialist has of score.py's metrics on dev at least; of `FEWER` at most.
+    bars_end_to_end: ClassVar[dict[str, float]] = {}  # Of metrics that hang on another specialist too: what is shipped has them; a retraining alone cannot tell.
     kind: str = "generate"  # Or "tag", "classify" or "fill": what answers it, unless one asks otherwise.
     one_answer: ClassVar[bool] = True  # Whether only one answer to an input can be right.
     kept: dict[str, str] = {}  # A version's own form files, by name; see `recall`.

@@ -30,7 +30,8 @@ class Plan(Task):
     main = "splits"
     corpus = SNIPS
     bars = {"splits": 0.97}
-    beside = "AGIF on MixSNIPS 0.742 with the calls; splits by a joiner-and-verb regex about 0.92"
+    bars_end_to_end = {"score": 0.742}
+    beside = "score: AGIF on MixSNIPS 0.742; splits: a joiner-and-verb regex about 0.92"
     kind = "tag"
 
     JOINED = 0.6  # Of rows, each time they are seen: a new goal of other rows' steps.
@@ -115,5 +116,5 @@ class Plan(Task):
         return {**row, "input": goal, "target": steps}
 
     def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
-        """Only `splits`: the whole score needs tool_call behind the planner, and is `shoal eval plan`'s. So steps need no `output` here."""
+        """Only `splits`: the whole score needs tool_call behind the planner, and is `end_to_end`'s. So steps need no `output` here."""
         return {"splits": super().metrics([(row, [{"output": None, **step} for step in target], output) for row, target, output in judged])["splits"]}
