@@ -4,51 +4,81 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from . import lineage, tasks
+from .data import DataError
 from .tasks.base import FEWER
 
 HEAD = """\
 # The shipped specialists
 
 Made by `python -m shoal_trainer table models > models/README.md` from the folders; not typed. Scores are on the dev split, answers held
-to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`. `kept`: the share of answers whose confidence
-is at or over the threshold; `right of kept`: how many of those are right. Both are of the rows that the threshold was chosen on and the confidence
-fitted on; with both made without the rows that are judged (ten folds, ten times), tool_call keeps 0.762 with 0.968 right, for 0.763 and 0.970, and
-summarize, which has half as many rows and its threshold at the knee of the curve, 0.48 with 0.84 right, for 0.571 and 0.817. `ECE`: expected calibration error of the confidence, on rows that
-it was not fitted on, with what promises without fault would show on as many rows in brackets; in brackets behind the score the 95 % bootstrap interval of the main metric, on services seen in training; `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
+to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`; in brackets behind the main metric its 95 % bootstrap interval.
+`score` of `plan`, a goal with all its calls right, is measured by `end-to-end`, with the specialist behind it that is named there.
+`beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
 `bar`: what a version must have to be its task's specialist, the first of its chain in mesh.toml, on services seen in training (a test holds them to it). Those of episode, extract, compose and
 summarize were raised when the first models passed the ones that had been set without a model.
 
-| folder | task | version | parameters | size | score | other metrics | bar | beside it | threshold | kept | right of kept | ECE | trained for |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+**Confidence is fitted and measured on services seen in training alone, and holds for those**: so is all that stands under `threshold`, `at 97 %`, `kept`, `right of kept` and `ECE`; a task
+without such a division has these of all rows. Under `on other services` stands what the same map and threshold are worth on services not seen in training: of most tasks more is wrong
+there than the confidence says, and where the ECE is far over the one beside it, the confidence does not hold.
+
+- `kept`: the share of answers whose confidence is at or over the threshold; `right of kept`: how many of those are right. Both are of the rows that the threshold was chosen on and the
+  confidence fitted on; in brackets of rows that both were made without (ten folds, 32 times).
+- `at 97 %`: where what stays is right in 97 % only if less than 20 % stays, the threshold is at the knee of the curve, and here is what would be kept at 97 %, and from which threshold on.
+- `ECE`: expected calibration error of the confidence, on rows that it was not fitted on, with what promises without fault would show on as many rows in brackets.
+- The risk-coverage curve is `curve` in `[training.confidence.TASK]` of each card.
+
+| folder | task | version | parameters | size | main metric | other metrics | bar | beside it | threshold | at 97 % | kept | right of kept | ECE | on other services | trained for |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-
-
-def _bars(task: type[tasks.Task]) -> str:
-    return ", ".join(f"{name} {'≤' if name in FEWER else '≥'} {bar:g}" for name, bar in task.bars.items())
 
 
 def table(models: Path) -> str:
     """The whole page."""
+    manifests = sorted(models.glob("*/specialist.toml"))
+    if not manifests:
+        raise DataError(f"{models}: no specialist.toml in any folder of it: name the folder that the specialists' folders are in")
     lines, examples = [], []
-    for manifest in sorted(models.glob("*/specialist.toml")):
+    for manifest in manifests:
         about = tomllib.loads(manifest.read_text())
         here = manifest.parent / str(about["active_version"])
         card = tomllib.loads((here / "card.toml").read_text())
         size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
-        for task, scores in card["scores"].items():
-            kept = card.get("calibration", {}).get(task, {})
-            shown = [f"{kept[k]:.3f}" if k in kept else "" for k in ("confidence_threshold", "coverage", "accuracy_kept")]
-            shown.append(f"{kept['expected_calibration_error']:.3f} ({kept['calibration_error_floor']:.3f})" if "calibration_error_floor" in kept else "")
-            main = tasks.KNOWN[task].main
-            other = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float) and not k.startswith(main))
-            bounds = f" ({scores[f'{main}_low']:.3f} to {scores[f'{main}_high']:.3f})" if f"{main}_low" in scores else ""
-            score = f"{scores[main]:.3f}{bounds}"
-            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", score, other, _bars(tasks.KNOWN[task]), tasks.KNOWN[task].beside, *shown]
-            lines.append("| " + " | ".join(str(c) for c in [*cells, f"{lineage.minutes(lineage.of(here)):.0f} min"]) + " |")
+        for task in card["scores"]:
+            known = tasks.KNOWN[task]
+            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", *_scores(card, known), _bars(known), known.beside]
+            cells += [*_confidence(card, task), f"{lineage.minutes(lineage.of(here)):.0f} min"]
+            lines.append("| " + " | ".join(str(c) for c in cells) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
             verdict = "right" if sample["right"] else "WRONG"
             said = sample["output"].replace("\n", "\n       ")
             examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}")
     return HEAD + "\n".join(lines) + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each.\n" + "\n".join(examples) + "\n"
+
+
+def _bars(task: type[tasks.Task]) -> str:
+    return ", ".join(f"{name} {'≤' if name in FEWER else '≥'} {bar:g}" for name, bar in (task.bars | task.bars_end_to_end).items())
+
+
+def _scores(card: dict[str, Any], task: type[tasks.Task]) -> tuple[str, str]:
+    """The main metric, and the others."""
+    scores, behind = card["scores"][task.name], card["training"].get("end_to_end", {})
+    bounds = {name: f" ({scores[f'{name}_low']:.3f} to {scores[f'{name}_high']:.3f})" for name in scores if f"{name}_low" in scores}
+    whose = {}
+    if task.bars_end_to_end:
+        whose = {"score": f" with {behind.get('calls')} behind it", "score_escalated": f" with {behind.get('escalated_to')} for what that is not sure of"}
+    said = {k: f"{k} {v:.3f}{bounds.get(k, '')}{whose.get(k, '')}" for k, v in scores.items() if isinstance(v, float) and not k.endswith(("_low", "_high"))}
+    return said.pop(task.main), ", ".join(said.values())
+
+
+def _confidence(card: dict[str, Any], task: str) -> list[str]:
+    """From `threshold` to `on other services`; empty where a card does not say."""
+    made, beside = card.get("calibration", {}).get(task, {}), card["training"].get("confidence", {}).get(task, {})
+    least, kept, right, off, floor = (f"{made[k]:.3f}" if k in made else "" for k in ("confidence_threshold", "coverage", "accuracy_kept", "expected_calibration_error", "calibration_error_floor"))
+    held = [f" ({beside[k]:.3f})" if k in beside else "" for k in ("held_out_coverage", "held_out_accuracy_kept")]
+    point = beside.get("at_97")
+    surest = "" if point is None else f"{point['coverage']:.3f} kept" + (f" from {point['threshold']:.3f} on" if "threshold" in point else "")
+    others = "kept {unseen_coverage:.3f}, right of kept {unseen_accuracy_kept:.3f}, ECE {unseen_ece:.3f}".format(**beside) if "unseen_ece" in beside else ""
+    return [least, surest, kept + held[0], right + held[1], f"{off} ({floor})" if off and floor else off, others]

@@ -1,0 +1,64 @@
+"""models/README.md is what the shipped folders say, and says what they do not promise."""
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from shoal_trainer import table
+from shoal_trainer.data import DataError
+
+MODELS = Path(__file__).parents[3] / "models"
+
+
+def test_the_page_of_the_shipped_models_is_made_from_their_folders() -> None:
+    assert table.table(MODELS) == (MODELS / "README.md").read_text(), "remake it: python -m shoal_trainer table models > models/README.md"
+
+
+def row(models: Path, folder: str, task: str) -> dict[str, str]:
+    lines = [line.strip("| ").split(" | ") for line in table.table(models).splitlines() if line.startswith("| ")]
+    return next(dict(zip(lines[0], line)) for line in lines if line[:2] == [folder, task])
+
+
+def one(tmp_path: Path, name: str) -> tuple[Path, dict]:
+    """A shipped folder by itself, without weights, and its card."""
+    shutil.copytree(MODELS / name, tmp_path / name, ignore=shutil.ignore_patterns("*.onnx*"))
+    return tmp_path / name / "1" / "card.toml", tomllib.loads((tmp_path / name / "1" / "card.toml").read_text())
+
+
+def test_it_tells_seen_services_from_others_and_kept_rows_from_held_out_ones(tmp_path: Path) -> None:
+    path, card = one(tmp_path, "extract")
+    card["calibration"]["extract"] |= {"coverage": 0.5, "accuracy_kept": 0.8, "confidence_threshold": 0.6}
+    beside = {"held_out_coverage": 0.4, "held_out_accuracy_kept": 0.75, "at_97": {"threshold": 0.9, "coverage": 0.1}}
+    card["training"]["confidence"] = {"extract": {**beside, "unseen_coverage": 0.7, "unseen_accuracy_kept": 0.3, "unseen_ece": 0.44}}
+    path.write_text(tomli_w.dumps(card))
+    shown = row(tmp_path, "extract", "extract")
+    assert (shown["kept"], shown["right of kept"]) == ("0.500 (0.400)", "0.800 (0.750)")
+    assert shown["at 97 %"] == "0.100 kept from 0.900 on"
+    assert shown["on other services"] == "kept 0.700, right of kept 0.300, ECE 0.440"
+    card["training"]["confidence"]["extract"] = {**beside, "at_97": {"coverage": 0.0}}
+    path.write_text(tomli_w.dumps(card))
+    shown = row(tmp_path, "extract", "extract")
+    assert shown["at 97 %"] == "0.000 kept" and shown["on other services"].strip() == ""
+
+
+def test_whole_plans_stand_beside_what_is_published_of_them_and_splits_do_not(tmp_path: Path) -> None:
+    path, card = one(tmp_path, "splitter")
+    card["scores"]["plan"] |= {"splits": 0.98, "splits_low": 0.97, "splits_high": 0.99, "score": 0.75, "score_low": 0.7, "score_high": 0.8, "score_escalated": 0.78}
+    card["training"]["end_to_end"] = {"calls": "tool_call@1", "escalated_to": "wide@2"}
+    path.write_text(tomli_w.dumps(card))
+    shown = row(tmp_path, "splitter", "plan")
+    assert shown["main metric"] == "splits 0.980 (0.970 to 0.990)"
+    assert shown["other metrics"] == "score 0.750 (0.700 to 0.800) with tool_call@1 behind it, score_escalated 0.780 with wide@2 for what that is not sure of"
+    assert shown["bar"] == "splits ≥ 0.97, score ≥ 0.742"
+
+
+def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+    for models in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="no specialist.toml"):
+            table.table(models)
+    done = subprocess.run([sys.executable, "-m", "shoal_trainer", "table", str(tmp_path / "TYPO")], capture_output=True, text=True, check=False)
+    assert done.returncode == 65 and "TYPO: no specialist.toml" in done.stderr and done.stdout == ""
