@@ -45,6 +45,18 @@ def test_it_tells_seen_services_from_others_and_kept_rows_from_held_out_ones(tmp
     assert shown["at 97 %"] == "0.000 kept" and shown["on other services"].strip() == ""
 
 
+def test_every_specialist_has_its_curve_what_held_out_rows_show_and_what_other_services_do() -> None:
+    chains = tomllib.loads((MODELS.parent / "mesh.toml").read_text())["task"]
+    for name, of in chains.items():
+        folder = MODELS / of["chain"][0]
+        active = tomllib.loads((folder / "specialist.toml").read_text())["active_version"]
+        card = tomllib.loads((folder / str(active) / "card.toml").read_text())
+        made, beside = card["calibration"][name], card["training"]["confidence"][name]
+        assert beside["curve"][-1][0] == 1.0 and 0 < beside["held_out_coverage"] <= 1 and 0 < beside["held_out_accuracy_kept"] <= 1, name
+        assert ("unseen_ece" in beside) == ("unseen_rows" in card["scores"][name]), name
+        assert ("at_97" in beside) == (made["accuracy_kept"] < 0.97), (name, "at the knee, and only there")
+
+
 def test_whole_plans_stand_beside_what_is_published_of_them_and_splits_do_not(tmp_path: Path) -> None:
     path, card = one(tmp_path, "splitter")
     card["scores"]["plan"] |= {"splits": 0.98, "splits_low": 0.97, "splits_high": 0.99, "score": 0.75, "score_low": 0.7, "score_high": 0.8, "score_escalated": 0.78}
