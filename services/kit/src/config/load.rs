@@ -126,20 +126,14 @@ impl MeshConfig {
         };
         // Once typed, for errors that know their line; once untyped, to lay the environment over it.
         toml::from_str::<MeshConfig>(text).map_err(|error| malformed(&error))?;
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| malformed(&error))?;
+        let table: Table = text.parse().map_err(|error: toml::de::Error| malformed(&error))?;
         let mut origins = BTreeMap::new();
         note_lines(&table, text, &shown, &mut origins);
-        for (name, value) in variables {
-            let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
-            set(&mut table, &keys, value);
-            let laid = Value::Table(table.clone()).try_into::<MeshConfig>();
-            laid.map_err(|error| Error::Variable {
-                name: name.clone(),
-                message: error.message().to_owned(),
-            })?;
-            origins.insert(keys.join("."), Origin::Environment(name.clone()));
+        // All are laid before any is checked: one alone may be half of a table.
+        let mut config = laid(&table, variables).map_err(|error| at_fault(&table, variables, &error))?;
+        for (name, _) in variables {
+            origins.insert(keys(name).join("."), Origin::Environment(name.clone()));
         }
-        let mut config: MeshConfig = Value::Table(table).try_into().map_err(|error| malformed(&error))?;
         if let Some(folder) = path
             .as_deref()
             .and_then(Path::parent)
@@ -212,6 +206,39 @@ fn note_lines(table: &Table, text: &str, path: &Path, origins: &mut BTreeMap<Str
             origins.insert(key, Origin::File(path.to_owned(), index + 1));
         }
     }
+}
+
+/// `gateway`, `listen` of `SHOAL_GATEWAY__LISTEN`.
+fn keys(variable: &str) -> Vec<String> {
+    variable[PREFIX.len()..].split("__").map(str::to_lowercase).collect()
+}
+
+/// The file's values under those of the variables.
+fn laid<'a>(
+    file: &Table,
+    variables: impl IntoIterator<Item = &'a (String, String)>,
+) -> Result<MeshConfig, toml::de::Error> {
+    let mut table = file.clone();
+    for (name, value) in variables {
+        set(&mut table, &keys(name), value);
+    }
+    Value::Table(table).try_into()
+}
+
+/// Which variable is wrong, where all together are: the one without which the others fit, or else the first that does not fit alone.
+fn at_fault(file: &Table, variables: &[(String, String)], error: &toml::de::Error) -> Error {
+    let named = |name: &str, error: &toml::de::Error| Error::Variable {
+        name: name.to_owned(),
+        message: error.message().to_owned(),
+    };
+    for (name, _) in variables {
+        if laid(file, variables.iter().filter(|(other, _)| other != name)).is_ok() {
+            return named(name, error);
+        }
+    }
+    let alone = |variable: &(String, String)| laid(file, [variable]).err().map(|error| named(&variable.0, &error));
+    let first = variables.iter().find_map(alone);
+    first.unwrap_or_else(|| named(variables.first().map_or("", |(name, _)| name.as_str()), error))
 }
 
 fn set(table: &mut Table, keys: &[String], value: &str) {

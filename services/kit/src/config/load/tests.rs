@@ -133,6 +133,29 @@ fn a_variable_that_names_no_key_or_has_a_wrong_type_is_refused_by_name() {
 }
 
 #[test]
+fn variables_that_make_one_table_together_may_come_in_any_order() {
+    let text = "[specialist.s]\nfolder = \"s\"\n[task.route]\nchain = [\"s\"]\n[task.episode]\nchain = [\"s\"]\n";
+    let services = ("SHOAL_GATEWAY__INTENTS__FOO__SERVICES", "[\"Flights_1\"]");
+    let task = ("SHOAL_GATEWAY__INTENTS__FOO__TASK", "episode");
+    for variables in [[services, task], [task, services]] {
+        let loaded = layer(text, &variables).expect("valid");
+        assert_eq!(loaded.config.gateway.intents["foo"].services, ["Flights_1"]);
+    }
+    let typo = ("SHOAL_GATEWAY__LISSEN", "x");
+    for (variables, says) in [
+        (&[services][..], "$SHOAL_GATEWAY__INTENTS__FOO__SERVICES: missing field"),
+        (&[services, typo, task], "$SHOAL_GATEWAY__LISSEN: "),
+        (
+            &[typo, ("SHOAL_GATEWAY__MAX_NODES", "many")],
+            "$SHOAL_GATEWAY__LISSEN: ",
+        ),
+    ] {
+        let said = layer(text, variables).expect_err("refused").to_string();
+        assert!(said.starts_with(says), "{said}");
+    }
+}
+
+#[test]
 fn hedging_is_bounded_and_can_be_switched_off() {
     for (text, fits) in [
         ("hedge_share = 0.0", true),
