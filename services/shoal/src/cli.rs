@@ -184,7 +184,7 @@ Once: python3 -m venv .venv && .venv/bin/pip install services/trainer")]
 }
 
 const PROCESS: &str =
-    "Runs until SIGINT or SIGTERM, then drains. Exits 64 before anything is served if the configuration is wrong or an
+    "Runs until SIGINT, SIGTERM or SIGHUP, then drains. Exits 64 before anything is served if the configuration is wrong or an
 address is taken.";
 
 /// `shoal feedback`, with or without a subcommand.
