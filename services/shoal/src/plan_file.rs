@@ -100,19 +100,31 @@ struct Sampling {
     stop: Vec<String>,
 }
 
+/// A word, or an object of one key: one that is read by trying each shape would take further keys, and say of none what is wrong.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Value")]
 enum OnFailure {
-    Word(Word),
-    Default { default: Value },
-    FallBack { fall_back: String },
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
     Fail,
     Skip,
+    Default(Value),
+    FallBack(String),
+}
+
+impl TryFrom<Value> for OnFailure {
+    type Error = String;
+
+    fn try_from(said: Value) -> Result<Self, String> {
+        let only = said.as_object().filter(|o| o.len() == 1).and_then(|o| o.iter().next());
+        match (said.as_str(), only.map(|(key, value)| (key.as_str(), value))) {
+            (Some("fail"), _) => Ok(Self::Fail),
+            (Some("skip"), _) => Ok(Self::Skip),
+            (_, Some(("default", value))) => Ok(Self::Default(value.clone())),
+            (_, Some(("fall_back", Value::String(task)))) => Ok(Self::FallBack(task.clone())),
+            _ => Err(format!(
+                "`on_failure` is {said}: write fail, skip, {{default: VALUE}} or {{fall_back: TASK}}"
+            )),
+        }
+    }
 }
 
 /// A duration written as "500ms", "30s", "5m" or "1h".
@@ -239,14 +251,14 @@ fn on_failure(policy: OnFailure) -> v1::FailurePolicy {
         ..Default::default()
     };
     match policy {
-        OnFailure::Word(Word::Fail) => of(Action::Fail),
-        OnFailure::Word(Word::Skip) => of(Action::Skip),
-        OnFailure::Default { default } => v1::FailurePolicy {
+        OnFailure::Fail => of(Action::Fail),
+        OnFailure::Skip => of(Action::Skip),
+        OnFailure::Default(default) => v1::FailurePolicy {
             default_json: default.to_string(),
             ..of(Action::Default)
         },
-        OnFailure::FallBack { fall_back } => v1::FailurePolicy {
-            fallback_task: fall_back,
+        OnFailure::FallBack(task) => v1::FailurePolicy {
+            fallback_task: task,
             ..of(Action::FallBack)
         },
     }

@@ -63,6 +63,15 @@ fn a_plan_file_is_refused_with_the_reason() {
         ("nodes: [{id: a, model: t}]", "needs `input`"),
         ("nodes: [{id: a, tool: S.M, model: t, input: x}]", "either `tool`"),
         ("steps: []", "steps"),
+        (
+            "nodes: [{id: a, tool: S.M, on_failure: {default: 1, fall_back: t, typo: x}}]",
+            "typo",
+        ),
+        (
+            "nodes: [{id: a, tool: S.M, on_failure: {fall_back: 1}}]",
+            "fall_back: TASK",
+        ),
+        ("nodes: [{id: a, tool: S.M, on_failure: retry}]", "write fail, skip"),
     ] {
         let error = parse(text).expect_err(text);
         assert!(error.contains(says), "{text}: {error}");
