@@ -164,11 +164,11 @@ fn unescape(text: &str) -> String {
     text.replace("$$", "$")
 }
 
-/// `[{"task", "input", "output"}]` of the nodes that the planner wrote, in its order.
+/// `[{"task", "input", "output"}]` of the model nodes that the planner wrote, in its order. A tool node is none: it was yielded by one.
 #[must_use]
 pub fn plan_output(plan: &PlanView) -> Value {
     // The planner's own call is no step of its plan.
-    let steps = plan.nodes.iter().filter(|n| n.id != "planner");
+    let steps = plan.nodes.iter().filter(|n| n.id != "planner" && n.kind == "model");
     let step = |n: &crate::view::NodeView| {
         let output = n.result.as_ref().map_or(Value::Null, |r| json::value(&r.output_json));
         serde_json::json!({"task": n.name, "input": unescape(&n.input), "output": output})

@@ -222,3 +222,27 @@ fn text_is_compared_as_score_py_compares_it() {
         "a value at level 50 is the last that counts"
     );
 }
+
+#[test]
+fn a_call_that_a_step_yielded_is_no_step_of_the_plan() {
+    let node = |id: &str, kind: &str, name: &str| crate::view::NodeView {
+        id: id.into(),
+        kind: kind.into(),
+        name: name.into(),
+        input: "play some jazz".into(),
+        ..Default::default()
+    };
+    let plan = crate::view::PlanView {
+        nodes: vec![
+            node("planner", "model", "plan"),
+            node("1", "model", "tool_call"),
+            node("1-call", "tool", "PlayMusic"),
+        ],
+        ..Default::default()
+    };
+    let steps = super::ask::plan_output(&plan);
+    assert_eq!(
+        steps,
+        serde_json::json!([{"task": "tool_call", "input": "play some jazz", "output": null}])
+    );
+}
