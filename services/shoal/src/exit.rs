@@ -55,7 +55,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Why a command did not do what it was asked, in words that say what to do.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// For the shell.
     pub exit: Exit,
@@ -125,24 +125,40 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// What to do where the gateway does not answer.
+const START_MESH: &str = "start it with `shoal up`, name another with --gateway, or use --local";
+
+/// The same of the feedback service, whose clients have another flag.
+const START_STORE: &str = "start it with `shoal up`, or name another with --feedback";
+
 impl From<tonic::Status> for Failure {
     /// A refusal carries the server's words; a mesh that is not there gets advice on how to start one.
     fn from(status: tonic::Status) -> Self {
-        let code = status::code_name(status.code().into());
+        Self::answered(&status, "the mesh", START_MESH)
+    }
+}
+
+impl Failure {
+    /// The same for a call to the feedback service.
+    pub(crate) fn of_store(status: tonic::Status) -> Self {
+        Self::answered(&status, "the feedback service", START_STORE)
+    }
+
+    fn answered(status: &tonic::Status, who: &str, advice: &str) -> Self {
+        let (code, message) = (status::code_name(status.code().into()), status.message());
+        let wait = status::retry_after(status)
+            .map(|d| format!(" (retry after {d:.1?})"))
+            .unwrap_or_default();
         match status.code() {
-            tonic::Code::Unavailable => Self::unavailable(format!(
-                "the mesh does not answer ({}): start it with `shoal up`, name another with --gateway, or use --local",
-                status.message()
-            )),
+            // Only what the connection itself came to has a source: a status that was sent has words alone.
+            tonic::Code::Unavailable if std::error::Error::source(status).is_some() => {
+                Self::unavailable(format!("{who} does not answer ({message}): {advice}"))
+            }
+            tonic::Code::Unavailable => Self::unavailable(format!("{who} answers {code}: {message}{wait}")),
             tonic::Code::Internal | tonic::Code::Unknown | tonic::Code::DataLoss => {
-                Self::internal(format!("{code}: {}", status.message()))
+                Self::internal(format!("{code}: {message}"))
             }
-            _ => {
-                let wait = status::retry_after(&status)
-                    .map(|d| format!(" (retry after {d:.1?})"))
-                    .unwrap_or_default();
-                Self::refused(format!("{code}: {}{wait}", status.message()))
-            }
+            _ => Self::refused(format!("{code}: {message}{wait}")),
         }
     }
 }
@@ -170,15 +186,23 @@ mod tests {
         assert_eq!(Exit::of_code(2), None);
     }
 
-    #[test]
-    fn a_mesh_that_is_away_is_told_apart_from_one_that_refuses() {
-        let away = status::Reason::Unavailable {
-            message: "connection refused".into(),
-            retry_after: std::time::Duration::ZERO,
+    #[tokio::test]
+    async fn a_mesh_that_is_away_is_told_apart_from_one_that_lacks_a_part_and_one_that_refuses() {
+        let nobody = crate::client::Mesh::at("http://127.0.0.1:1").expect("url");
+        let away = Failure::from(nobody.status().await.expect_err("away"));
+        assert_eq!(away.exit, Exit::Unavailable);
+        assert!(away.message.contains("shoal up"), "{away}");
+        let part = status::Reason::Unavailable {
+            message: "the tool server concierge does not answer".into(),
+            retry_after: std::time::Duration::from_secs(1),
         };
-        let failure = Failure::from(tonic::Status::from(away));
-        assert_eq!(failure.exit, Exit::Unavailable);
-        assert!(failure.message.contains("shoal up"), "{failure}");
+        let lacks = Failure::from(tonic::Status::from(part));
+        assert_eq!(lacks.exit, Exit::Unavailable);
+        assert!(
+            lacks.message.contains("concierge") && lacks.message.contains("retry after 1.0s"),
+            "{lacks}"
+        );
+        assert!(!lacks.message.contains("shoal up"), "{lacks}");
         let refused = Failure::from(tonic::Status::from(status::invalid("plan.nodes", "names no node")));
         assert_eq!(refused.exit, Exit::Refused);
         assert!(refused.message.contains("INVALID_ARGUMENT"), "{refused}");

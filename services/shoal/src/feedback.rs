@@ -126,10 +126,11 @@ pub(crate) async fn export(args: ExportArgs) -> Result<()> {
     let mut stream = mesh
         .feedback()
         .export_dataset(client::traced(request))
-        .await?
+        .await
+        .map_err(Failure::of_store)?
         .into_inner();
     let mut lines = 0_u64;
-    while let Some(part) = stream.message().await? {
+    while let Some(part) = stream.message().await.map_err(Failure::of_store)? {
         lines += part.lines.len() as u64;
         // Nobody reads on, and nobody asks how many there were.
         if output::lines(&part.lines)?.is_break() {
@@ -167,7 +168,8 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<()> {
     let answer: v1::SubmitFeedbackResponse = mesh
         .feedback()
         .submit_feedback(client::short(request))
-        .await?
+        .await
+        .map_err(Failure::of_store)?
         .into_inner();
     output::line(format!("kept as {}", answer.feedback_id));
     Ok(())
