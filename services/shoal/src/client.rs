@@ -9,7 +9,11 @@ use shoal_proto::v1::{
     self, feedback_service_client::FeedbackServiceClient, mesh_service_client::MeshServiceClient,
     plan_service_client::PlanServiceClient,
 };
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, transport::Channel};
 
@@ -99,11 +103,17 @@ pub(crate) fn quiet_telemetry(command: &str, config: &MeshConfig) -> Result<tele
 
 /// The address at which a server that listens there is reached from its own machine.
 pub(crate) fn reachable(listen: SocketAddr) -> String {
-    match listen {
-        SocketAddr::V4(a) if a.ip().is_unspecified() => format!("http://127.0.0.1:{}", a.port()),
-        SocketAddr::V6(a) if a.ip().is_unspecified() => format!("http://[::1]:{}", a.port()),
-        other => format!("http://{other}"),
-    }
+    format!("http://{}", reached_at(listen))
+}
+
+/// The same as an address: who listens everywhere is called by loopback.
+pub(crate) fn reached_at(listen: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match listen {
+        SocketAddr::V4(a) if a.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(a) if a.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// `host:port` is a URL to us.

@@ -18,7 +18,10 @@ pub(crate) use ready::check;
 pub use up::UpArgs;
 pub(crate) use up::{show, up};
 
-use crate::exit::{Failure, Result};
+use crate::{
+    client,
+    exit::{Failure, Result},
+};
 use futures::{StreamExt as _, future, stream::FuturesUnordered};
 use keeper::{Keeper, Logs, Outside};
 use shoal_kit::config::MeshConfig;
@@ -186,13 +189,13 @@ impl Mesh {
     /// The gateway's gRPC address as a URL.
     #[must_use]
     pub fn gateway(&self) -> String {
-        format!("http://{}", self.config.gateway.listen)
+        client::reachable(self.config.gateway.listen)
     }
 
-    /// The feedback service's gRPC address as a URL.
+    /// The feedback service's URL, here or elsewhere; empty if no outcomes are kept.
     #[must_use]
     pub fn feedback(&self) -> String {
-        format!("http://{}", self.config.feedback.listen)
+        self.config.gateway.feedback.clone()
     }
 
     /// The configuration file that the gateway runs by.

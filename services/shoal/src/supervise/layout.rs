@@ -1,5 +1,8 @@
 //! What runs, where, and the configuration that says so. Pure but for making paths absolute.
-use crate::exit::{Failure, Result};
+use crate::{
+    client,
+    exit::{Failure, Result},
+};
 use shoal_kit::config::MeshConfig;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -49,8 +52,8 @@ impl Process {
     }
 }
 
-/// Every process that this machine runs: feedback and the concierge if the configuration refers to them, each specialist that has
-/// a folder, and the gateway.
+/// Every process that this machine runs: feedback and the concierge if the configuration refers to them where they listen, each
+/// specialist that has a folder, and the gateway.
 #[must_use]
 pub fn processes(config: &MeshConfig) -> Vec<Process> {
     let mut all = Vec::new();
@@ -62,8 +65,8 @@ pub fn processes(config: &MeshConfig) -> Vec<Process> {
             drain,
         });
     };
-    if !config.gateway.feedback.is_empty() {
-        let f = &config.feedback;
+    let f = &config.feedback;
+    if names(&config.gateway.feedback, f.listen) {
         add(Kind::Feedback, "feedback", f.listen, f.http_listen, f.drain);
     }
     let c = &config.concierge;
@@ -125,26 +128,34 @@ pub(super) fn rewire(config: &mut MeshConfig, name: &str, before: Option<Address
         for (old, new) in [(before.grpc, now.grpc), (before.http, now.http)] {
             // Port 0 names nobody.
             if old.port() != 0 && names(url, old) {
-                *url = url.replacen(&authority(url, old), &new.to_string(), 1);
+                let before = authority(url).to_owned();
+                *url = url.replacen(&before, &client::reached_at(new).to_string(), 1);
                 break;
             }
         }
     }
 }
 
-/// Whether a URL's host and port are this address; `localhost` counts as loopback.
-fn names(url: &str, address: SocketAddr) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next() == Some(authority(url, address).as_str())
+/// Whether a URL's host and port are this address; `localhost` counts as loopback, and who listens everywhere is behind loopback too.
+pub(super) fn names(url: &str, address: SocketAddr) -> bool {
+    let Some((host, port)) = authority(url).rsplit_once(':') else {
+        return false;
+    };
+    if port.parse::<u16>() != Ok(address.port()) {
+        return false;
+    }
+    let everywhere = address.ip().is_unspecified();
+    if host == "localhost" {
+        return everywhere || address.ip().is_loopback();
+    }
+    let host = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.is_ok_and(|ip| ip == address.ip() || everywhere && ip.is_loopback())
 }
 
-/// The address as the URL writes it.
-fn authority(url: &str, address: SocketAddr) -> String {
-    if address.ip().is_loopback() && url.contains("://localhost:") {
-        format!("localhost:{}", address.port())
-    } else {
-        address.to_string()
-    }
+/// host:port of a URL.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
 }
 
 /// Makes every path absolute: the generated configuration stands in another folder.
@@ -230,6 +241,50 @@ mod tests {
         assert_eq!(config.endpoint["large"].base_url, "http://127.0.0.1:50003/v1");
         assert_eq!(config.gateway.listen, address("127.0.0.1:40004"));
         assert_eq!(config.specialist["elsewhere"].endpoints, ["http://models.example:7420"]);
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_behind_a_loopback_url() {
+        let text = r#"
+            [gateway]
+            feedback = "http://localhost:7410"
+            [feedback]
+            listen = "[::]:7410"
+            [concierge]
+            listen = "0.0.0.0:7415"
+            [tools.concierge]
+            endpoint = "http://127.0.0.1:7415"
+        "#;
+        let configured = MeshConfig::layer(None, text, &[]).expect("valid").config;
+        let names: Vec<String> = processes(&configured).into_iter().map(|p| p.name).collect();
+        assert_eq!(names, ["feedback", "concierge", "gateway"]);
+        let mut free = configured.clone();
+        free_ports(&mut free);
+        for p in processes(&free) {
+            let everywhere = |port: u16| address(&format!("0.0.0.0:{port}"));
+            let port = 40_000 + u16::try_from(p.name.len()).expect("short");
+            let now = Addresses {
+                grpc: everywhere(port),
+                http: everywhere(port + 1000),
+            };
+            rewire(&mut free, &p.name, Some(p.addresses), now);
+        }
+        assert_eq!(free.gateway.feedback, "http://127.0.0.1:40008");
+        assert_eq!(free.tools["concierge"].endpoint, "http://127.0.0.1:40009");
+        assert_eq!(processes(&free).len(), 3, "it is known again by its new address");
+    }
+
+    #[test]
+    fn a_store_that_is_elsewhere_is_not_started_here() {
+        let mut config = config();
+        for url in [
+            "http://store.example:7410",
+            "http://10.0.0.7:7410",
+            "http://127.0.0.1:7499",
+        ] {
+            config.gateway.feedback = url.into();
+            assert!(processes(&config).iter().all(|p| p.kind != Kind::Feedback), "{url}");
+        }
     }
 
     #[test]

@@ -53,11 +53,14 @@ pub(crate) async fn show(mesh: &Mesh) {
         Err(failure) => output::line(failure.to_string()),
     }
     output::line("");
-    let http = mesh.config.gateway.http_listen;
+    let http = client::reachable(mesh.config.gateway.http_listen);
     output::line(format!("gateway    {}", mesh.gateway()));
-    output::line(format!("OpenAI API http://{http}/v1"));
+    output::line(format!("OpenAI API {http}/v1"));
     for (name, addresses) in &mesh.addresses {
-        output::line(format!("metrics    http://{}/metrics ({name})", addresses.http));
+        output::line(format!(
+            "metrics    {}/metrics ({name})",
+            client::reachable(addresses.http)
+        ));
     }
     let standard = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     let endpoint = standard
@@ -70,8 +73,38 @@ pub(crate) async fn show(mesh: &Mesh) {
             "traces     stay here; set [telemetry] otlp_endpoint or OTEL_EXPORTER_OTLP_ENDPOINT to send them".into()
         }
     });
-    output::line(format!("outcomes   {}", mesh.config.feedback.store.display()));
+    output::line(format!("outcomes   {}", outcomes(&mesh.config)));
     output::line(format!("logs       {}", mesh.logs.display()));
     let count = layout::processes(&mesh.config).len();
     output::line(format!("\n{count} processes are healthy; Ctrl-C ends them"));
+}
+
+/// Where outcomes are kept: a file here, or a service elsewhere.
+fn outcomes(config: &MeshConfig) -> String {
+    let elsewhere = config.gateway.feedback.as_str();
+    if elsewhere.is_empty() {
+        "are not kept ([gateway] feedback is empty)".into()
+    } else if layout::names(elsewhere, config.feedback.listen) {
+        config.feedback.store.display().to_string()
+    } else {
+        elsewhere.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_shown_where_they_are_kept() {
+        let shown = |feedback: &str| {
+            let text = format!(
+                "[gateway]\nfeedback = \"{feedback}\"\n[feedback]\nlisten = \"0.0.0.0:7410\"\nstore = \"kept\"\n"
+            );
+            outcomes(&MeshConfig::layer(None, &text, &[]).expect("valid").config)
+        };
+        assert_eq!(shown("http://localhost:7410"), "kept");
+        assert_eq!(shown("http://store.example:7410"), "http://store.example:7410");
+        assert!(shown("").contains("not kept"));
+    }
 }
