@@ -2,6 +2,7 @@
 use crate::{
     exit::{Failure, Result},
     output,
+    supervise::{Kind, Process, processes},
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -121,7 +122,10 @@ fn doubts(config: &MeshConfig) -> Vec<String> {
     }
     doubts.extend(overbooked(config));
     let mut taken: BTreeMap<_, String> = BTreeMap::new();
-    for process in crate::supervise::processes(config) {
+    // A specialist with endpoints is called there, and may run on another machine: of a mesh of containers all may use the same ports.
+    let elsewhere = |name: &str| config.specialist.get(name).is_some_and(|s| !s.endpoints.is_empty());
+    let here = |p: &Process| p.kind != Kind::Specialist || !elsewhere(&p.name);
+    for process in processes(config).into_iter().filter(here) {
         for (door, address) in [
             ("listen", process.addresses.grpc),
             ("http_listen", process.addresses.http),
@@ -201,7 +205,7 @@ mod tests {
 
     #[test]
     fn two_processes_at_one_address_and_a_missing_folder_are_doubted() {
-        let text = "[feedback]\nlisten = \"127.0.0.1:7400\"\n[specialist.s]\nfolder = \"no/such/folder\"\n";
+        let text = "[gateway]\nfeedback = \"http://127.0.0.1:7400\"\n[feedback]\nlisten = \"127.0.0.1:7400\"\n[specialist.s]\nfolder = \"no/such/folder\"\n";
         let doubts = doubts(&loaded(text, &[]).config);
         assert!(doubts.iter().any(|d| d.contains("no/such/folder")), "{doubts:?}");
         assert!(
@@ -210,6 +214,19 @@ mod tests {
                 .any(|d| d.contains("feedback listen") && d.contains("gateway listen")),
             "{doubts:?}"
         );
+    }
+
+    #[test]
+    fn specialists_that_are_called_elsewhere_may_use_the_same_ports() {
+        let text = "[specialist.a]\nfolder = \"a\"\nlisten = \"0.0.0.0:7420\"\nendpoints = [\"http://a:7420\"]\n\
+                    [specialist.b]\nfolder = \"b\"\nlisten = \"0.0.0.0:7420\"\nENDPOINTS";
+        let collide = |endpoints: &str| {
+            let loaded = loaded(&text.replace("ENDPOINTS", endpoints), &[]);
+            doubts(&loaded.config).iter().any(|d| d.contains("will not start"))
+        };
+        assert!(!collide("endpoints = [\"http://b:7420\"]\n"));
+        assert!(!collide(""), "the other is elsewhere");
+        assert!(collide("[specialist.c]\nfolder = \"c\"\nlisten = \"0.0.0.0:7420\"\n"));
     }
 
     #[test]
