@@ -10,6 +10,7 @@ use shoal_proto::v1::{
     plan_service_client::PlanServiceClient,
 };
 use std::{
+    future::Future,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -82,6 +83,17 @@ impl Session {
             local,
             _telemetry,
         })
+    }
+
+    /// The answer to a question, unless the person has had enough of waiting for it.
+    ///
+    /// # Errors
+    /// What was answered, or exit 1 after Ctrl-C.
+    pub(crate) async fn ask<T>(&self, question: impl Future<Output = Result<T, Status>>) -> Result<T> {
+        tokio::select! {
+            answer = question => Ok(answer?),
+            () = self.stop.cancelled() => Err(Failure::refused("interrupted before the gateway answered")),
+        }
     }
 
     /// Ends a mesh that was started for this call.

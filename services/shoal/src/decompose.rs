@@ -41,7 +41,8 @@ pub(crate) async fn decompose(args: DecomposeArgs) -> Result<()> {
     };
     let session = Session::open(&args.connect, "decompose").await?;
     let span = tracing::info_span!("shoal decompose", otel.kind = "client");
-    let answer = session.mesh.decompose(goal, args.deadline).instrument(span).await;
+    let question = session.mesh.decompose(goal, args.deadline).instrument(span);
+    let answer = session.ask(question).await;
     session.close().await;
     let answer = answer?;
     let nodes = answer.plan.map(|p| p.nodes).unwrap_or_default();

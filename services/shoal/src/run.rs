@@ -71,8 +71,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let result = execute(&session, request, args.json, args.detach)
         .instrument(span)
         .await;
+    let interrupted = session.stop.is_cancelled();
     session.close().await;
-    verdict(&result?)
+    verdict(&result?, interrupted)
 }
 
 async fn execute(session: &Session, request: v1::ExecutePlanRequest, json: bool, detach: bool) -> Result<PlanView> {
@@ -88,18 +89,19 @@ async fn execute(session: &Session, request: v1::ExecutePlanRequest, json: bool,
 pub(crate) async fn watch(args: PlanArgs) -> Result<()> {
     let session = Session::open(&args.connect, "watch").await?;
     let plan = async {
-        let stream = session.mesh.watch(&args.plan_id, 0).await?;
-        follow(stream, args.json, None, &session.stop).await
+        let stream = session.ask(session.mesh.watch(&args.plan_id, 0)).await?;
+        Ok::<_, Failure>(follow(stream, args.json, None, &session.stop).await?)
     }
     .await;
+    let interrupted = session.stop.is_cancelled();
     session.close().await;
-    verdict(&plan?)
+    verdict(&plan?, interrupted)
 }
 
 /// `shoal cancel`.
 pub(crate) async fn cancel(args: PlanArgs) -> Result<()> {
     let session = Session::open(&args.connect, "cancel").await?;
-    let state = session.mesh.cancel(&args.plan_id, "shoal cancel").await;
+    let state = session.ask(session.mesh.cancel(&args.plan_id, "shoal cancel")).await;
     session.close().await;
     let state = json::state(state?.into());
     output::line(if args.json {
@@ -119,7 +121,10 @@ pub(crate) async fn follow(
 ) -> Result<PlanView, Status> {
     let mut show: Box<dyn Show + Send> = if json { Box::new(Lines) } else { view::for_reader() };
     let plan = collect(stream, &mut *show, give_up, stop).await?;
-    show.end(&plan);
+    // One that a person stopped watching did not break off: the verdict says so. The last object of --json comes all the same.
+    if json || plan.finished.is_some() || !stop.is_cancelled() {
+        show.end(&plan);
+    }
     Ok(plan)
 }
 
@@ -167,10 +172,16 @@ impl Show for Lines {
     }
 }
 
-/// Exit 0 for a plan that succeeded, 1 for any other end.
-fn verdict(plan: &PlanView) -> Result<()> {
+/// Exit 0 for a plan that succeeded, 1 for any other end, and for one that a person stopped watching.
+fn verdict(plan: &PlanView, interrupted: bool) -> Result<()> {
     let Some(finished) = &plan.finished else {
-        return Err(Failure::unavailable(view::summary(plan)));
+        return Err(match plan.plan_id.as_str() {
+            _ if !interrupted => Failure::unavailable(view::summary(plan)),
+            "" => Failure::refused("interrupted before the gateway named the plan"),
+            id => Failure::refused(format!(
+                "interrupted; plan {id} is not cancelled: `shoal watch {id}` finds it again, `shoal cancel {id}` ends it"
+            )),
+        });
     };
     if finished.state() == v1::State::Succeeded {
         return Ok(());
@@ -247,7 +258,23 @@ pub(crate) fn turns(file: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_file;
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_plan_that_a_person_stops_watching_did_not_break_off() {
+        let plan = PlanView {
+            plan_id: "p".into(),
+            ..Default::default()
+        };
+        let left = verdict(&plan, true).expect_err("no end was seen");
+        assert_eq!(left.exit, Exit::Refused);
+        assert!(left.message.contains("shoal watch p"), "{left}");
+        assert!(!left.message.contains("broke off"), "{left}");
+        let broke = verdict(&plan, false).expect_err("no end was seen");
+        assert_eq!(broke.exit, Exit::Unavailable);
+        assert!(broke.message.contains("broke off"), "{broke}");
+    }
 
     #[test]
     fn a_goal_is_told_apart_from_a_plan_file() {

@@ -22,7 +22,7 @@ pub struct StatusArgs {
 /// The command. Exit 69 if a process cannot be reached, so that a script can wait for the mesh.
 pub(crate) async fn status(args: StatusArgs) -> Result<()> {
     let session = Session::open(&args.connect, "status").await?;
-    let processes = session.mesh.status().await;
+    let processes = session.ask(session.mesh.status()).await;
     session.close().await;
     let processes = processes?;
     if args.json {

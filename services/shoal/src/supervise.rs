@@ -36,6 +36,9 @@ use tokio_util::sync::CancellationToken;
 /// from a cold disk takes tens of seconds; a process that needs longer than this is stuck.
 const START: Duration = Duration::from_secs(120);
 
+/// What is said of a start that was given up.
+const STOPPED: &str = "stopped before every process was healthy";
+
 /// What decides how a mesh is started.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -71,7 +74,11 @@ impl Mesh {
             .iter()
             .any(|p| matches!(p.kind, Kind::Specialist));
         if needs_models {
-            config.onnxruntime.path = Some(crate::onnxruntime::locate(&config.onnxruntime).await?.path);
+            let located = tokio::select! {
+                located = crate::onnxruntime::locate(&config.onnxruntime) => located?,
+                () = cancel.cancelled() => return Err(Failure::refused(STOPPED)),
+            };
+            config.onnxruntime.path = Some(located.path);
         }
         if options.free_ports {
             layout::free_ports(&mut config);
@@ -102,7 +109,7 @@ impl Mesh {
     async fn bring_up(mut self, outside: Outside, cancel: CancellationToken) -> Result<Self> {
         let started = tokio::select! {
             started = tokio::time::timeout(START, self.start_all(&outside)) => started,
-            () = cancel.cancelled() => Ok(Err(Failure::refused("stopped before every process was healthy"))),
+            () = cancel.cancelled() => Ok(Err(Failure::refused(STOPPED))),
         };
         let failure = match started {
             Ok(Ok(())) => return Ok(self),

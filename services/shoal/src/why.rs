@@ -30,7 +30,7 @@ pub struct WhyArgs {
 /// The command.
 pub(crate) async fn why(args: WhyArgs) -> Result<()> {
     let session = Session::open(&args.connect, "why").await?;
-    let record = session.mesh.plan(&args.plan_id).await;
+    let record = session.ask(session.mesh.plan(&args.plan_id)).await;
     session.close().await;
     let record = record?;
     if args.json {
