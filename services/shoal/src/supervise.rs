@@ -4,12 +4,14 @@
 //! gateway, whose configuration then names their addresses. Order of ending: the gateway first (running plans still have
 //! their specialists), feedback last (the spool can still empty).
 //!
-//! Rooms: `layout` decides what runs and rewrites the configuration, `keeper` keeps one process alive, `backoff` says
-//! when to try again, `ready` asks for health. A child never outlives us: its standard input is a pipe that closes with us.
+//! Rooms: `layout` decides what runs and rewrites the configuration, `run_folder` is where that is written, `keeper` keeps
+//! one process alive, `backoff` says when to try again, `ready` asks for health. A child never outlives us: its standard
+//! input is a pipe that closes with us.
 mod backoff;
 mod keeper;
 mod layout;
 mod ready;
+mod run_folder;
 mod up;
 
 pub use backoff::Backoff;
@@ -24,6 +26,7 @@ use crate::{
 };
 use futures::{StreamExt as _, future, stream::FuturesUnordered};
 use keeper::{Keeper, Logs, Outside};
+use run_folder::RunFolder;
 use shoal_kit::config::MeshConfig;
 use std::{
     collections::BTreeMap,
@@ -60,7 +63,7 @@ pub struct Mesh {
     /// Where the children's logs are.
     pub logs: PathBuf,
     keepers: Vec<(Kind, Keeper)>,
-    run: PathBuf,
+    run: RunFolder,
 }
 
 impl Mesh {
@@ -85,16 +88,14 @@ impl Mesh {
         }
         let store = config.feedback.store.parent().map(Path::to_owned).unwrap_or_default();
         let data = std::path::absolute(options.data.unwrap_or(store)).map_err(|e| Failure::usage(e.to_string()))?;
-        let (run, logs) = (data.join(format!("run-{}", std::process::id())), data.join("logs"));
-        sweep(&data);
-        for folder in [&run, &logs] {
-            std::fs::create_dir_all(folder).map_err(|e| {
-                Failure::usage(format!(
-                    "cannot write {}: {e}; give another folder with --data",
-                    folder.display()
-                ))
-            })?;
-        }
+        let logs = data.join("logs");
+        let unwritable = |folder: &Path, e: std::io::Error| {
+            let folder = folder.display();
+            Failure::usage(format!("cannot write {folder}: {e}; give another folder with --data"))
+        };
+        std::fs::create_dir_all(&logs).map_err(|e| unwritable(&logs, e))?;
+        RunFolder::sweep(&data);
+        let run = RunFolder::take(&data).map_err(|e| unwritable(&data, e))?;
         let mesh = Self {
             config,
             addresses: Vec::new(),
@@ -180,13 +181,13 @@ impl Mesh {
         };
         Ok(Outside {
             program,
-            run: self.run.clone(),
+            run: self.run.path().to_owned(),
             logs,
         })
     }
 
     fn write_config(&self, name: &str) -> Result<PathBuf> {
-        let path = self.run.join(name);
+        let path = self.run.path().join(name);
         let text = toml::to_string(&self.config).map_err(|e| Failure::internal(format!("configuration: {e}")))?;
         let text = format!("# Written by `shoal` for the processes that it runs; not to be edited.\n{text}");
         std::fs::write(&path, text).map_err(|e| Failure::usage(format!("cannot write {}: {e}", path.display())))?;
@@ -208,7 +209,7 @@ impl Mesh {
     /// The configuration file that the gateway runs by.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
-        self.run.join("mesh.toml")
+        self.run.path().join("mesh.toml")
     }
 
     /// Ends every process: gateway, then the rest, feedback last. Each has its own drain time, then it is killed.
@@ -222,21 +223,7 @@ impl Mesh {
             future::join_all(now.into_iter().map(|(_, keeper)| keeper.stop())).await;
         }
         // The generated configuration is of no use any more; logs and outcomes stay.
-        let _ = std::fs::remove_dir_all(&self.run);
-    }
-}
-
-/// Removes what meshes that were killed have left: generated configurations of processes that are gone.
-fn sweep(data: &Path) {
-    for entry in std::fs::read_dir(data).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name
-            .to_str()
-            .and_then(|n| n.strip_prefix("run-"))
-            .filter(|p| p.bytes().all(|b| b.is_ascii_digit()));
-        if pid.is_some_and(|pid| Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists()) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
+        self.run.remove();
     }
 }
 

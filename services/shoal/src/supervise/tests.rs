@@ -40,8 +40,10 @@ async fn mesh(stuck: &str) -> (tempfile::TempDir, Mesh, Outside, CancellationTok
         "fake server",
         serve::Server::new(named).run(bound, server.clone(), Duration::ZERO),
     );
-    let run = folder.path().join("run");
-    fs::create_dir(&run).expect("run");
+    let held = RunFolder::take(folder.path()).expect("run");
+    let run = held.path().to_owned();
+    // Where the script finds it.
+    std::os::unix::fs::symlink(&run, folder.path().join("run")).expect("linked");
     let program = folder.path().join("program");
     let script = SCRIPT.replace("GRPC", &address.to_string()).replace("STUCK", stuck);
     fs::write(&program, script).expect("script");
@@ -52,7 +54,7 @@ async fn mesh(stuck: &str) -> (tempfile::TempDir, Mesh, Outside, CancellationTok
         addresses: Vec::new(),
         logs: folder.path().to_owned(),
         keepers: Vec::new(),
-        run: run.clone(),
+        run: held,
     };
     let outside = Outside {
         program,
