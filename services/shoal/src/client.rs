@@ -18,6 +18,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, transport::Channel};
 
+mod local;
+
 /// A short question's bound: status, records, cancellation. They are answered from memory.
 const SHORT: Duration = Duration::from_secs(10);
 
@@ -60,9 +62,7 @@ impl Session {
         let stop = shutdown::signal(false);
         let mut local = None;
         let url = if args.local {
-            // A mesh of its own needs a spool of its own, beside the configured one: a gateway that is up already holds that.
-            let own = format!("spool-local-{}", std::process::id());
-            config.gateway.spool = config.gateway.spool.with_file_name(own);
+            config.gateway.spool = local::spool(&config.gateway.spool);
             let options = Options {
                 free_ports: true,
                 verbose: false,
@@ -99,7 +99,9 @@ impl Session {
     /// Ends a mesh that was started for this call.
     pub async fn close(self) {
         if let Some(mesh) = self.local {
+            let spool = mesh.config.gateway.spool.clone();
             mesh.stop().await;
+            local::leave(&spool);
         }
     }
 }
