@@ -28,8 +28,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-/// How long past its own drain time a child may take before it is killed.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long past its own drain time a child may take before it is killed. The gateway takes longest: 2 s until plans that it cut off have
+/// ended, 1 s for their last outcomes, and 2 s to flush its traces. The other 3 s are for a machine that is busy.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Between two looks for a child's announcement.
 const LOOK: Duration = Duration::from_millis(10);

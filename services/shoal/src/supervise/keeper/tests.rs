@@ -130,6 +130,16 @@ async fn a_process_that_ends_before_it_is_healthy_is_an_error_with_its_own_words
 }
 
 #[tokio::test]
+async fn a_process_that_takes_its_last_seconds_is_waited_for() {
+    // What the gateway may take after its drain time.
+    let slow = SCRIPT.replace("echo bye", "sleep 5; echo bye");
+    let mut bench = bench(&slow).await;
+    bench.process.drain = Duration::ZERO;
+    bench.start().await.expect("healthy").stop().await;
+    assert!(bench.folder.path().join("bye").exists());
+}
+
+#[tokio::test]
 async fn a_process_that_ignores_the_end_of_its_input_is_killed_after_its_drain_time() {
     let stubborn = SCRIPT.replace("while read -r _; do :; done", "while :; do sleep 1; done");
     let mut bench = bench(&stubborn).await;
