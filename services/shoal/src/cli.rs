@@ -135,7 +135,8 @@ trip.plan:
     /// contradict each other or that flood; trains the active version's own weights further on the rest, mixed with the training
     /// data; and judges both versions on corrections that were held out and on dev rows. Only if the held-out corrections got better,
     /// dev lost at most half a point over all turns, and no bar of the task is broken, the new version gets its folder, becomes active, and a
-    /// running mesh serves it. Otherwise it exits 3, and nothing was changed.
+    /// running mesh serves it. If it is no better, it exits 3; if another version was activated while it trained, 1. In both cases nothing was
+    /// changed, and the candidate is in the work folder.
     #[command(after_help = "Examples:
   shoal retrain tool_call --data ../shared/data
   shoal retrain tool_call --dry-run                 how many corrections there are, and what is wrong with the others

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! feedback --export--> corrections.jsonl --trainer--> candidate, report --accepted--> NAME/N+1 --active_version--> specialist
-//!                                          (Python)       \--refused: exit 3; the model's folder was not touched
+//!                                          (Python)       |  \--at fault, or another version was activated: exit 64 or 1, not touched
+//!                                                         \--refused: exit 3; the model's folder was not touched
 //! ```
 //!
 //! The trainer decides: it sets poisoned corrections aside, trains from the active version's own weights, and weighs the candidate
@@ -26,9 +27,10 @@ use crate::{
 use clap::Args;
 use shoal_kit::{
     config::{self, MeshConfig},
-    shutdown,
+    shutdown, task,
 };
 use shoal_proto::v1::{ExportDatasetRequest, export_dataset_request::Format};
+use shoal_specialist::folder::Folder;
 use std::{
     fs,
     io::Write as _,
@@ -127,39 +129,70 @@ pub(crate) async fn retrain(args: RetrainArgs) -> Result<()> {
     report.verdict(&lesson.work)
 }
 
-/// The whole turn, up to the new version being served; a refused candidate is a report too.
+/// The whole turn, up to the new version being served; a candidate that was refused, or could not be put in service, is a report too.
 pub(crate) async fn turn(lesson: &Lesson, store: &Mesh, trainer: &Trainer, stop: &CancellationToken) -> Result<Report> {
     fs::create_dir_all(&lesson.work).map_err(|e| unwritable(&lesson.work, &e))?;
     let corrections = lesson.work.join("corrections.jsonl");
-    let rows = export(store, &lesson.task, &corrections).await?;
+    let rows = tokio::select! {
+        rows = export(store, &lesson.task, &corrections) => rows?,
+        () = stop.cancelled() => return Err(Failure::refused("interrupted; nothing was changed")),
+    };
     eprintln!(
         "{rows} corrected rows of {} are in {}",
         lesson.task,
         corrections.display()
     );
-    let report = trainer.run(lesson, &corrections, stop).await?;
+    let mut report = trainer.run(lesson, &corrections, stop).await?;
     if report.accepted == Some(true) {
-        let candidate = report.candidate.clone().ok_or_else(|| {
-            Failure::internal(
-                "the trainer accepted a candidate and did not say where it is: services/trainer is of another release",
-            )
-        })?;
-        version::place(&candidate, &lesson.folder, report.to_version)?;
-        let activated = tokio::select! {
-            done = activate(&lesson.name, &lesson.section, report.to_version, FOLLOW) => done?,
-            () = stop.cancelled() => return Err(Failure::refused("interrupted while the new version took over: see shoal activate")),
-        };
-        eprintln!(
-            "{} {}",
-            activated.model,
-            if activated.running {
-                "serves"
-            } else {
-                "is active, and served from the next start on: no process of it runs"
-            }
-        );
+        // A report all the same: the training was long, and its figures are worth having.
+        report.hindrance = put_in_service(lesson, &report, stop).await.err();
     }
     Ok(report)
+}
+
+/// Gives an accepted candidate its place and has it served; a failure says what was left.
+async fn put_in_service(lesson: &Lesson, report: &Report, stop: &CancellationToken) -> Result<()> {
+    let candidate = report.candidate.clone().ok_or_else(|| {
+        Failure::internal(
+            "the trainer accepted a candidate and did not say where it is: services/trainer is of another release",
+        )
+    })?;
+    let (folder, from, to) = (lesson.folder.clone(), report.from_version, report.to_version);
+    let placed = task::blocking("candidate's place", move || {
+        version::place(&candidate, &folder, from, to)
+    })
+    .await;
+    placed.map_err(|e| Failure::internal(format!("the copy of the candidate broke off: {e}")))??;
+    let activated = tokio::select! {
+        done = activate(&lesson.name, &lesson.section, to, FOLLOW) => done,
+        () = stop.cancelled() => Err(Failure::refused("interrupted while the new version took over")),
+    };
+    let activated = activated.map_err(|failure| left(failure, lesson, to))?;
+    eprintln!(
+        "{} {}",
+        activated.model,
+        if activated.running {
+            "serves"
+        } else {
+            "is active, and served from the next start on: no process of it runs"
+        }
+    );
+    Ok(())
+}
+
+/// A failed activation, and how the folder is now.
+fn left(failure: Failure, lesson: &Lesson, version: u32) -> Failure {
+    let active = match Folder::manifest(&lesson.folder) {
+        Ok(manifest) => format!("version {} is active", manifest.active_version),
+        Err(error) => error.to_string(),
+    };
+    let (name, folder) = (&lesson.name, lesson.folder.display());
+    Failure {
+        message: format!(
+            "{failure}; the new version is in {folder}/{version}, and {active}: `shoal activate {name} N` changes that"
+        ),
+        ..failure
+    }
 }
 
 /// Corrected rows to a file; says how many.
@@ -173,11 +206,12 @@ async fn export(store: &Mesh, task: &str, file: &Path) -> Result<u64> {
     let mut stream = store
         .feedback()
         .export_dataset(client::traced(request))
-        .await?
+        .await
+        .map_err(Failure::of_store)?
         .into_inner();
     let mut out = fs::File::create(file).map_err(|e| unwritable(file, &e))?;
     let mut rows = 0;
-    while let Some(part) = stream.message().await? {
+    while let Some(part) = stream.message().await.map_err(Failure::of_store)? {
         for line in part.lines {
             writeln!(out, "{line}").map_err(|e| unwritable(file, &e))?;
             rows += 1;

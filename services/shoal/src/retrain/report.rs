@@ -37,6 +37,9 @@ pub(crate) struct Report {
     /// The staged version's folder.
     pub(crate) candidate: Option<PathBuf>,
     pub(crate) seconds: Option<f64>,
+    /// Why an accepted candidate is not in service; ours, not the trainer's.
+    #[serde(skip)]
+    pub(crate) hindrance: Option<Failure>,
 }
 
 impl Report {
@@ -75,25 +78,24 @@ impl Report {
         lines.extend(self.held_out.map(|p| figures("held-out corrections", p)));
         lines.extend(self.dev.map(|p| figures("dev", p)));
         if let Some(accepted) = self.accepted {
-            let (verdict, active) = if accepted {
-                ("accepted", self.to_version)
-            } else {
-                ("refused", self.from_version)
-            };
-            lines.push(format!(
-                "{verdict} after {:.0} s: {} {active} is active",
-                self.seconds.unwrap_or_default(),
-                self.model
-            ));
+            let (seconds, model) = (self.seconds.unwrap_or_default(), &self.model);
+            lines.push(match (accepted, &self.hindrance) {
+                (true, None) => format!("accepted after {seconds:.0} s: {model} {} is active", self.to_version),
+                (true, Some(_)) => format!("accepted after {seconds:.0} s, and not put in service"),
+                (false, _) => format!("refused after {seconds:.0} s: {model} {} is active", self.from_version),
+            });
         }
         lines
     }
 
-    /// An error of its own kind for a refused candidate.
+    /// An error of its own kind for a refused candidate; for an accepted one, what kept it from being served.
     ///
     /// # Errors
-    /// [`Exit::NotBetter`].
+    /// [`Exit::NotBetter`], or the hindrance.
     pub(crate) fn verdict(&self, work: &Path) -> Result<()> {
+        if let Some(hindrance) = &self.hindrance {
+            return Err(hindrance.clone());
+        }
         if self.accepted == Some(false) {
             return Err(Failure {
                 exit: Exit::NotBetter,
@@ -131,6 +133,23 @@ mod tests {
         let lines = report.lines().join("\n");
         assert!(lines.contains("3 in quarantine (2 duplicate, 1 schema)"), "{lines}");
         assert!(lines.contains("m 1 is active"), "{lines}");
+    }
+
+    #[test]
+    fn a_candidate_that_was_accepted_and_is_not_served_is_not_called_active() {
+        let mut report: Report = serde_json::from_str(&FULL.replace("false", "true")).expect("report");
+        assert!(report.lines().join("\n").contains("m 2 is active"));
+        report.hindrance = Some(Failure::refused("rolled back"));
+        let lines = report.lines().join("\n");
+        assert!(
+            lines.contains("not put in service") && !lines.contains("active"),
+            "{lines}"
+        );
+        assert!(
+            report
+                .verdict(Path::new("w"))
+                .is_err_and(|f| f.message == "rolled back")
+        );
     }
 
     #[test]
