@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -35,6 +38,8 @@ SHOWN = 10  # Of the rows in quarantine, on standard error.
 
 def retrain(args: argparse.Namespace) -> int:
     """A candidate from corrections; exit code 3 if it is refused"""
+    if args.exit_with_parent:
+        threading.Thread(target=_end_with_parent, name="parent watcher", daemon=True).start()
     began = time.monotonic()
     manifest = tomllib.loads((args.specialist / "specialist.toml").read_text())
     version = args.specialist / str(manifest["active_version"])
@@ -125,6 +130,16 @@ def _pair(figures: gate.Figures) -> dict[str, float]:
     return {"incumbent": round(figures.incumbent, 4), "candidate": round(figures.candidate, 4)}
 
 
+def _end_with_parent() -> None:
+    """`shoal retrain` holds the other end of standard input: it ends when that process does, however that went."""
+    while os.read(0, 64):
+        pass
+    # What else runs for this training is in the group that `shoal retrain` made for it.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -137,6 +152,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--specialist", type=Path, required=True, help="the specialist's folder; its active version is what is trained further")
     p.add_argument("--data", type=Path, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz] of every task that the model serves")
     p.add_argument("--work", type=Path, required=True, help="where quarantine, checkpoint, candidate and report go")
+    p.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--dry-run", action="store_true", help="stop after the quarantine")
     p.add_argument("--most-per-source", type=int, default=quarantine.MOST, help="corrections taken from one source; the rest is quarantined as a flood")
     p.add_argument("--minutes", type=float, default=4.0, help="of training; judging both versions takes about as long again")

@@ -69,13 +69,17 @@ impl Trainer {
             .arg(&lesson.work);
         command.arg("--minutes").arg(lesson.minutes.to_string());
         command.arg("--steps").arg(lesson.steps.to_string());
-        // In a group of its own: Ctrl-C comes to us, and is passed on as an end without a traceback.
+        // In a group of its own: Ctrl-C comes to us, and is passed on as an end without a traceback. If we are killed, the end of its
+        // standard input says so.
+        command.arg("--exit-with-parent");
         command.process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let python = self.python.display();
         let mut child = command
             .spawn()
             .map_err(|e| Failure::usage(format!("cannot start {python}: {e}; name another with --python")))?;
+        // Taken out, because `Child::wait` would close it.
+        let _lifeline = child.stdin.take();
         let out = child
             .stdout
             .take()
