@@ -1,4 +1,5 @@
-//! `shoal retrain --dry-run` against a real store: corrections that came over gRPC are exported, and the poisoned ones set aside.
+//! `shoal retrain` against a real store: corrections that came over gRPC are exported, and the poisoned ones set aside; what a trainer
+//! makes of them gets its place or does not.
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use shoal_proto::v1::{self, submit_feedback_request::Value as Said};
@@ -7,7 +8,14 @@ use shoal_tests::{
     mesh::{Mesh, without_models},
     root,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shoal-under-test");
 
@@ -113,4 +121,163 @@ async fn a_dry_run_exports_what_was_corrected_and_reports_what_was_poisoned() ->
     // Of two who contradict each other nobody here knows who is right: ann's row waits as well.
     assert_eq!(by, BTreeMap::from([("ann".into(), 1), ("mallory".into(), 203)]));
     Ok(())
+}
+
+/// A specialist `m` without a version 2, a candidate for that, and a trainer that accepts it after it has done what `meanwhile` says.
+struct Bench {
+    folder: PathBuf,
+    candidate: PathBuf,
+}
+
+impl Bench {
+    fn new(folder: PathBuf, meanwhile: &str) -> Result<Self> {
+        let (shipped, candidate) = (root().join("models/splitter"), folder.join("candidate"));
+        for made in [&folder.join("m"), &folder.join("rows"), &candidate] {
+            fs::create_dir_all(made)?;
+        }
+        fs::copy(shipped.join("specialist.toml"), folder.join("m/specialist.toml"))?;
+        for entry in fs::read_dir(shipped.join("1"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), candidate.join(entry.file_name()))?;
+        }
+        let card = fs::read_to_string(candidate.join("card.toml"))?;
+        fs::write(
+            candidate.join("card.toml"),
+            card.replacen("version = 1", "version = 2", 1),
+        )?;
+        fs::write(folder.join("mesh.toml"), "[specialist.m]\nfolder = \"m\"\n")?;
+        let report = json!({
+            "task": "plan", "model": "splitter", "from_version": 1, "to_version": 2, "corrections": 1, "quarantined": 0,
+            "held_out": {"incumbent": 0.1, "candidate": 0.8}, "dev": {"incumbent": 0.7, "candidate": 0.7},
+            "accepted": true, "candidate": candidate, "seconds": 1.0,
+        });
+        program(&folder, &format!("{meanwhile}\necho '{report}'\n"))?;
+        Ok(Self { folder, candidate })
+    }
+
+    async fn retrain(&self, mesh: &Mesh) -> Result<Done> {
+        let [config, rows, work, python] =
+            ["mesh.toml", "rows", "work", "python"].map(|name| self.folder.join(name).display().to_string());
+        let arguments = [
+            "retrain",
+            "plan",
+            "--json",
+            "--specialist",
+            "m",
+            "--config",
+            &config,
+            "--data",
+            &rows,
+            "--work",
+            &work,
+            "--python",
+            &python,
+            "--feedback",
+            mesh.feedback(),
+        ];
+        command::run(BINARY, &self.folder, &arguments, &[]).await
+    }
+
+    fn manifest(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.folder.join("m/specialist.toml"))?)
+    }
+}
+
+/// A shell script in the place of Python.
+fn program(folder: &Path, script: &str) -> Result<PathBuf> {
+    let python = folder.join("python");
+    fs::write(&python, format!("#!/bin/sh\n{script}"))?;
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755))?;
+    Ok(python)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_candidate_is_served_unless_another_version_was_activated_while_it_was_trained() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let taken = Bench::new(mesh.folder().join("taken"), "")?;
+    let done = taken.retrain(&mesh).await?;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(taken.manifest()?.contains("active_version = 2"));
+
+    let rolled_back = "sed -i 's/active_version = 1/active_version = 3/' m/specialist.toml";
+    let bench = Bench::new(mesh.folder().join("bench"), rolled_back)?;
+    let done = bench.retrain(&mesh).await?;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert_eq!(done.last()?["accepted"], true, "the report comes all the same");
+    let candidate = bench.candidate.display().to_string();
+    for says in ["version 3 was activated meanwhile", "shoal activate", &candidate] {
+        assert!(done.err.contains(says), "{}", done.err);
+    }
+    assert!(bench.manifest()?.contains("active_version = 3"), "it stays undisturbed");
+    assert_eq!(fs::read_dir(bench.folder.join("m"))?.count(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_candidate_that_cannot_be_served_is_reported_and_leaves_the_model_as_it_was() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let bench = Bench::new(mesh.folder().join("bench"), "")?;
+    fs::write(bench.candidate.join("model.onnx"), "not what its card says")?;
+    let done = bench.retrain(&mesh).await?;
+    assert_eq!(done.code, Some(64), "{done:?}");
+    assert_eq!(done.last()?["accepted"], true, "the report comes all the same");
+    assert!(done.err.contains("nothing was changed"), "{}", done.err);
+    assert!(bench.manifest()?.contains("active_version = 1"));
+    assert_eq!(
+        fs::read_dir(bench.folder.join("m"))?.count(),
+        1,
+        "no version 2, and nothing half"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trainer_ends_with_the_command_that_was_killed() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let folder = mesh.folder().join("bench");
+    fs::create_dir_all(folder.join("m"))?;
+    fs::write(folder.join("mesh.toml"), "[specialist.m]\nfolder = \"m\"\n")?;
+    // Nobody writes to it: who reads it waits for ever.
+    let fifo = Command::new("mkfifo").arg(folder.join("m/specialist.toml")).status()?;
+    anyhow::ensure!(fifo.success(), "{fifo}");
+    let (python, written) = (
+        program(&folder, "echo $$ > partial && mv partial pid\nexec python3 \"$@\"\n")?,
+        folder.join("pid"),
+    );
+    let mut retrain = Command::new(BINARY)
+        .args(["retrain", "plan", "--dry-run", "--specialist", "m", "--work", "work"])
+        .args(["--feedback", mesh.feedback(), "--python"])
+        .arg(&python)
+        .current_dir(&folder)
+        .env("PYTHONPATH", root().join("services/trainer").canonicalize()?)
+        .stdin(Stdio::null())
+        .spawn()?;
+    let started = until(|| written.exists());
+    retrain.kill()?;
+    retrain.wait()?;
+    anyhow::ensure!(started, "the trainer was not started");
+    let pid = fs::read_to_string(&written)?.trim().to_owned();
+    let left = until(|| gone(&pid));
+    // Before anything is said of it, so that a failed test leaves no process either.
+    let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
+    assert!(left, "the trainer runs on");
+    Ok(())
+}
+
+/// Waits for a condition, for longer than a start takes on a loaded machine.
+fn until(condition: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    while !condition() {
+        if began.elapsed() > Duration::from_secs(30) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// A process that nobody has collected yet has ended too.
+fn gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }

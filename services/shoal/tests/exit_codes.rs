@@ -86,6 +86,7 @@ fn a_mesh_that_is_away_leaves_with_69_and_says_how_to_start_one() {
         &["why", "p"],
         &["health"],
         &["feedback", "export"],
+        &["feedback", "submit", "p", "--right"],
     ] {
         let there = if arguments[0] == "feedback" {
             "--feedback"
@@ -102,7 +103,16 @@ fn a_mesh_that_is_away_leaves_with_69_and_says_how_to_start_one() {
         } else {
             "shoal up"
         };
-        refused(&shoal(empty.path(), &all), 69, says);
+        let output = shoal(empty.path(), &all);
+        refused(&output, 69, says);
+        let said = String::from_utf8_lossy(&output.stderr);
+        if arguments[0] == "feedback" {
+            refused(&output, 69, "the feedback service does not answer");
+            assert!(
+                said.contains("--feedback") && !said.contains("--gateway") && !said.contains("--local"),
+                "{said}"
+            );
+        }
     }
 }
 
