@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -31,7 +32,7 @@ def sha256(path: Path) -> str:
 def read(path: Path, task: Task) -> list[Row]:
     """Every row of `path`, checked against the task. At least two, since one row can neither be split nor learned from."""
     rows = []
-    for number, raw in enumerate(_lines(path), 1):
+    for number, raw in enumerate(lines(path), 1):
         if not raw.strip():
             continue
         where = f"{path}:{number}"
@@ -86,10 +87,15 @@ def fault(row: Any, task: Task) -> str | None:
     return None
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path) -> Iterator[bytes]:
     """As they are told apart by line feeds alone: a text may have other separators in it."""
+    where = f"{path}"
     try:
         with (gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
-            yield from file
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+            where = f"{path}:1"
+            for number, line in enumerate(file, 2):
+                yield line
+                where = f"{path}:{number}"
+    except (OSError, EOFError, zlib.error) as error:
+        damaged = " (the file is damaged: fetch it anew)" if isinstance(error, zlib.error) else ""
+        raise DataError(f"{where}: cannot be read: {error}{damaged}") from None

@@ -44,12 +44,8 @@ class Sorted:
 def read(path: Path) -> tuple[list[Row], list[Row]]:
     """The rows of a file, each with the `line` that it stands on; and the lines that are no rows, in quarantine: one of them must not keep the
     others from being learned."""
-    try:
-        lines = path.read_bytes().split(b"\n")  # And by nothing else: U+2028 and its like may stand in a text.
-    except OSError as error:
-        raise data.DataError(f"{path}: cannot be read: {error}") from None
     rows, broken = [], []
-    for number, raw in enumerate(lines, 1):
+    for number, raw in enumerate(data.lines(path), 1):
         if not raw.strip():
             continue
         try:
@@ -58,7 +54,7 @@ def read(path: Path) -> tuple[list[Row], list[Row]]:
                 raise ValueError(f"a row must be an object, not {type(row).__name__}")
             rows.append({**row, "line": number})
         except ValueError as error:
-            text = raw[:SHOWN].decode("utf-8", "replace")
+            text = raw[:SHOWN].rstrip(b"\n").decode("utf-8", "replace")
             broken.append({"id": f"line {number}", "line": number, "text": text, "reason": "schema", "why": str(error)})
     return rows, broken
 

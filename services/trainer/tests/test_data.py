@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal_trainer import data, tasks
+from shoal_trainer import data, quarantine, tasks
 
 METHODS = {"S": {"F": ["n"], "H": ["n"]}}
 SAID = [{"speaker": "user", "text": "2"}]
@@ -78,6 +78,21 @@ def test_a_truncated_gzip_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(GOOD * 100)[:40])
     with pytest.raises(data.DataError, match="cannot be read"):
         data.read(path, tasks.KNOWN["tool_call"]())
+
+
+def test_a_damaged_gzip_is_refused_by_the_line_that_was_reached(tmp_path: Path) -> None:
+    path = tmp_path / "tool_call.train.jsonl.gz"
+    # Two members, so that the first line is read whatever happens to the second; of that the first block's type is one that there is not.
+    first, second = gzip.compress(GOOD + b"\n"), bytearray(gzip.compress(GOOD * 100))
+    second[10] = 0b110
+    path.write_bytes(first + second)
+    with pytest.raises(data.DataError) as error:
+        data.read(path, tasks.KNOWN["tool_call"]())
+    assert str(error.value).startswith(f"{path}:2: cannot be read: ") and "damaged" in str(error.value)
+    with pytest.raises(data.DataError, match="damaged"):
+        quarantine.read(path)
+    path.write_bytes(first)
+    assert [row["line"] for row in quarantine.read(path)[0]] == [1], "corrections may be packed too"
 
 
 def test_a_data_error_ends_the_command_with_one_line_before_training(tmp_path: Path) -> None:
