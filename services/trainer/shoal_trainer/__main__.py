@@ -27,7 +27,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import calibrate, data, end_to_end, evaluate, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
+from . import calibrate, data, end_to_end, evaluate, flags, folders, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
 from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
@@ -42,6 +42,9 @@ def train(args: argparse.Namespace) -> None:
 
 def export_only(args: argparse.Namespace) -> None:
     """An existing checkpoint to a folder: export, parity, scores, calibration, card."""
+    if not folders.checkpoint(Path(args.source)):
+        folders.weights(Path(args.source))
+        raise data.DataError(f"{args.source} is a version, exported already: give the checkpoint that it was made of, a .work folder")
     _publish(args, Path(args.source))
 
 
@@ -49,6 +52,7 @@ def _publish(args: argparse.Namespace, weights: Path) -> None:
     from . import publish
 
     wanted, _, dev, _ = training.read(args)
+    training.exportable(args, dev)
     name = args.name or args.out.name
     version = publish.Version(args.out, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description)
     print(json.dumps(publish.publish(version, weights, wanted, dev)))
@@ -92,6 +96,7 @@ def lengthened(args: argparse.Namespace) -> None:
 
 def evaluated(args: argparse.Namespace) -> None:
     """Scores of an exported folder on dev."""
+    folders.version(Path(args.source))
     wanted, _, dev, _ = training.read(args)
     for task in wanted:
         judged = evaluate.judge(Path(args.source), task, dev[task.name][: args.dev_rows] if args.dev_rows else dev[task.name], args.answer_tokens)
@@ -162,35 +167,35 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
         p.add_argument("--from", dest="source", required=True, help="a checkpoint folder or a version of a shipped specialist; train: or `scratch`, random weights; encoders: or `minilm`")
         p.add_argument("--kind", choices=("generate", "tag", "classify", "fill"), help="what answers: a decoder or an encoder; default: what suits the task")
-        p.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
-        p.add_argument("--answer-tokens", type=int, default=224, help="of one answer at most")
+        p.add_argument("--dev-rows", type=flags.count, default=0, help="judge only the first N dev rows; 0 is all")
+        p.add_argument("--answer-tokens", type=flags.several, default=224, help="of one answer at most")
         if name == "evaluate":
-            p.add_argument("--show", type=int, default=0, help="print the first N wrong answers")
+            p.add_argument("--show", type=flags.count, default=0, help="print the first N wrong answers")
             continue
         p.add_argument("--out", type=Path, required=True, help="the specialist's folder; a version is written below it")
         p.add_argument("--name", help="the specialist's name; default: the folder's")
-        p.add_argument("--version", type=int, default=1)
+        p.add_argument("--version", type=flags.several, default=1)
         p.add_argument("--precision", default="fp32", choices=PRECISIONS)
         p.add_argument("--parity", type=float, default=parity.SAME, help="least share of equal answers; under it the export is refused")
         p.add_argument("--description")
     p = commands.choices["train"]
     for flag, kind, default, what in (
-        ("--hidden", int, 256, "width, a multiple of 32 (scratch)"),
-        ("--layers", int, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default; an encoder's checkpoint: grown to so many)"),
-        ("--vocabulary", int, 0, "scratch: BPE size, 4096 by default; minilm: how many of its pieces are kept, all by default"),
-        ("--context", int, 1280, "tokens of prompt and answer (scratch)"),
-        ("--minutes", float, 60.0, "how long a decoder; the schedule ends with them"),
-        ("--steps", int, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
-        ("--epochs", float, 6.0, "how long an encoder: passes over the rows"),
-        ("--batch-rows", int, 64, "rows of an encoder's batch"),
-        ("--positions", int, 0, "tokens that an encoder may read: at most twice what it could before; default: as many as before, 512 of minilm"),
+        ("--hidden", flags.several, 256, "width, a multiple of 32 (scratch)"),
+        ("--layers", flags.count, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default; an encoder's checkpoint: grown to so many)"),
+        ("--vocabulary", flags.count, 0, "scratch: BPE size, 4096 by default; minilm: how many of its pieces are kept, all by default"),
+        ("--context", flags.several, 1280, "tokens of prompt and answer (scratch)"),
+        ("--minutes", flags.positive, 60.0, "how long a decoder; the schedule ends with them"),
+        ("--steps", flags.count, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
+        ("--epochs", flags.positive, 6.0, "how long an encoder: passes over the rows"),
+        ("--batch-rows", flags.several, 64, "rows of an encoder's batch"),
+        ("--positions", flags.count, 0, "tokens that an encoder may read: at most twice what it could before; default: as many as before, 512 of minilm"),
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
-        ("--batch-tokens", int, 2048, "padded tokens of a batch"),
-        ("--rows", int, 0, "train on a random N rows of each task; 0 is all"),
-        ("--looks", int, 20, "looks at dev over the run; an encoder's may be 0: it ends as it is then, and cannot be resumed"),
-        ("--patience", int, 0, "looks without a better one before it stops; default: a decoder 6, an encoder 10"),
-        ("--lora", int, 0, "train adapters of this rank, merged before the export; 0 trains all weights"),
-        ("--threads", int, 2, "CPU threads"),
+        ("--batch-tokens", flags.several, 2048, "padded tokens of a batch"),
+        ("--rows", flags.count, 0, "train on a random N rows of each task; 0 is all"),
+        ("--looks", flags.count, 20, "looks at dev over the run; an encoder's may be 0: it ends as it is then, and cannot be resumed"),
+        ("--patience", flags.count, 0, "looks without a better one before it stops; default: a decoder 6, an encoder 10"),
+        ("--lora", flags.count, 0, "train adapters of this rank, merged before the export; 0 trains all weights"),
+        ("--threads", flags.several, 2, "CPU threads"),
         ("--seed", int, 1, "of weights, order and variants"),
     ):
         p.add_argument(flag, type=kind, default=default, help=what)
@@ -207,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--out", type=Path, required=True, help="where folders, checkpoints and logs go")
     c.add_argument("--recipe", type=Path, default=recipe.SHIPPED, help="another recipe; default: the shipped models'")
     c.add_argument("--only", default="", help="these steps and what they start from, separated by commas; default: all")
-    c.add_argument("--jobs", type=int, default=1, help="steps at a time: on a GPU several, each alone does not fill it")
+    c.add_argument("--jobs", type=flags.several, default=1, help="steps at a time: on a GPU several, each alone does not fill it")
     c.add_argument("--parts", type=Path, help="put what came out here too, in parts of 16 MB, eight to a folder")
     c.add_argument("--dry-run", action="store_true", help="print the commands")
     c.set_defaults(run=cooked)
@@ -226,14 +231,14 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--out", type=Path, required=True, help="the checkpoint to write; `export --from` it")
     g.set_defaults(run=lengthened)
     r = commands.add_parser("rescore", help=(rescored.__doc__ or "").splitlines()[0])
-    r.add_argument("folders", type=Path, nargs="+", help="versions of shipped specialists")
+    r.add_argument("folders", type=folders.of_version, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     r.add_argument("--dev-rows", type=int, default=0, help="judge only the first N dev rows; 0 is all")
     r.add_argument("--calibrate", action="store_true", help="fit confidence and thresholds anew too, as `export` does")
     r.set_defaults(run=rescored)
     e = commands.add_parser("escalate", help=(escalated.__doc__ or "").splitlines()[0])
-    e.add_argument("small", type=Path, help="a version of the specialist")
-    e.add_argument("large", type=Path, help="a version of the larger model")
+    e.add_argument("small", type=folders.of_version, help="a version of the specialist")
+    e.add_argument("large", type=folders.of_version, help="a version of the larger model")
     e.add_argument("--task", required=True)
     e.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     e.set_defaults(run=escalated)
@@ -256,8 +261,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Runs a command; a fault of the data or the export is one line and exit code 65."""
-    args = parser().parse_args()
     try:
+        args = parser().parse_args()
         return args.run(args) or 0
     except (data.DataError, model.CheckpointError, ExportError, parity.ParityError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any, Iterator
 
 import torch
 
+from .data import DataError
 from .prompt import Prompt
 from .tasks import Row, Task
 
@@ -46,7 +47,10 @@ class Stream:
         weights = [len(share.rows) * share.weight for share in self._shares]
         while True:
             drawn = (self._next(i) for i in self._rng.choices(range(len(self._shares)), weights, k=POOL))
-            groups = packed([pair for pair in drawn if pair], self._batch_tokens)
+            fits = [pair for pair in drawn if pair]
+            if not fits:
+                raise DataError(f"of {POOL} rows none fits in {self._context} tokens of prompt and answer: the model needs a larger context, or the data shorter rows")
+            groups = packed(fits, self._batch_tokens)
             self._rng.shuffle(groups)
             yield from groups
 

@@ -47,6 +47,12 @@ def read(path: Path, task: Task) -> list[Row]:
     return rows
 
 
+def judgeable(rows: list[Row], path: Path, but: str = "") -> None:
+    """Raises unless a row is of a service seen in training: scores and confidence are of those."""
+    if not any(row.get("seen", True) for row in rows):
+        raise DataError(f"{path}: of the rows that are judged none is {but}of a service seen in training (`seen`), so nothing could be said of the model")
+
+
 def parse(raw: bytes) -> Any:
     """What one line says. Raises ValueError, with the reason, where it is no JSON in UTF-8."""
     try:

@@ -1,6 +1,7 @@
 """A checkpoint to one version of a model folder: ONNX by the genai builder, tokenizer, template, forms. The card comes after parity."""
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,8 @@ def export(weights: Path, folder: Path, tasks: list[Task], precision: str = "fp3
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(weights), "-o", str(out), "-p", built, "-e", "cpu", "-c", scratch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # What it needs is in the folder: nothing is asked of a hub.
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         if done.returncode or not (out / "model.onnx").is_file():
             raise ExportError("\n".join((done.stderr or done.stdout).strip().splitlines()[-5:]))
         for name in ("model.onnx", "model.onnx.data", "genai_config.json"):

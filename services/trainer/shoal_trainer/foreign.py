@@ -134,7 +134,7 @@ def checkpoints(scratch: Path) -> None:
 
 def load(checkpoint: Path) -> torch.nn.Module:
     """A checkpoint in fp32."""
-    return AutoModelForCausalLM.from_pretrained(checkpoint, torch_dtype=torch.float32, attn_implementation="eager").eval()
+    return AutoModelForCausalLM.from_pretrained(checkpoint, torch_dtype=torch.float32, attn_implementation="eager", local_files_only=True).eval()
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from . import export
+from . import export, folders
 from .prompt import END, Prompt
 
 HEAD = 32  # Width of an attention head; under 32 rotary positions lose resolution, above it a small model has too few heads.
@@ -84,10 +84,14 @@ def save(weights: LlamaForCausalLM, prompt: Prompt, folder: Path, size: Size | N
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, Prompt]:
     """A checkpoint and its prompt. A version of a shipped specialist is one too, where its weights are fp32 or fp16."""
-    if (folder / "model.onnx").is_file():
+    folders.weights(folder)
+    version = (folder / "card.toml").is_file()
+    if (version and folders.version(folder)["kind"] != "generate") or (folder / folders.ENCODER).is_file():
+        raise CheckpointError(f"{folder} has the weights of an encoder, and a decoder is asked for: give a decoder's, or leave --kind out")
+    if version:
         weights = _exported(folder)
     else:
-        weights = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        weights = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True)
     weights.eval()
     return weights, Prompt.load(folder)
 

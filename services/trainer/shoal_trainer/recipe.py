@@ -73,7 +73,7 @@ def read(path: Path) -> list[Step]:
     """The steps of a recipe, each behind those that it needs."""
     try:
         tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from None
     steps = {}
     for name, table in tables.items():

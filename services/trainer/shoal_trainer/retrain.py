@@ -22,11 +22,10 @@ import signal
 import sys
 import threading
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from . import data, gate, quarantine, tasks
+from . import data, flags, folders, gate, quarantine, tasks
 from .lesson import Lesson
 from .split import apart, split
 from .turn import turn
@@ -41,9 +40,9 @@ def retrain(args: argparse.Namespace) -> int:
     if args.exit_with_parent:
         threading.Thread(target=_end_with_parent, name="parent watcher", daemon=True).start()
     began = time.monotonic()
-    manifest = tomllib.loads((args.specialist / "specialist.toml").read_text())
+    manifest = folders.specialist(args.specialist)
     version = args.specialist / str(manifest["active_version"])
-    card = tomllib.loads((version / "card.toml").read_text())
+    card = folders.version(version)
     if args.task not in manifest["tasks"]:
         raise data.DataError(f"{args.specialist}: serves {', '.join(manifest['tasks'])}, not {args.task}")
     served = tasks.named(",".join(manifest["tasks"]))
@@ -58,8 +57,7 @@ def retrain(args: argparse.Namespace) -> int:
     rows, broken = quarantine.read(args.corrections)
     found = quarantine.sort(rows, task, args.most_per_source)
     found.quarantined.extend(broken)
-    args.work.mkdir(parents=True, exist_ok=True)
-    (args.work / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined), encoding="utf-8")
+    (folders.writable(args.work) / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined), encoding="utf-8")
     _say(f"{len(found.clean)} corrections to learn from, {len(found.quarantined)} in quarantine {found.reasons or ''}".rstrip())
     for row in sorted(found.quarantined, key=lambda row: row["line"])[:SHOWN]:
         _say(f"{args.corrections}:{row['line']}: {row['reason']}: {row['why']}")
@@ -81,8 +79,12 @@ def retrain(args: argparse.Namespace) -> int:
         raise data.DataError(f"{version}: models of kind `{card['kind']}` cannot be retrained; of kind {', '.join(KINDS)} they can")
     if not files:
         raise data.DataError("--data DIR is needed, with TASK.train.jsonl[.gz] to rehearse and TASK.dev.jsonl[.gz] to judge by")
+    if not args.minutes and not args.steps:
+        raise data.DataError("--minutes and --steps are both 0: give the training a length")
     if not found.clean:
-        raise data.DataError("no correction is left to learn from; quarantine.jsonl says why")
+        if not found.quarantined:
+            raise data.DataError(f"{args.corrections}: no row in it, so there is nothing to learn from")
+        raise data.DataError(f"no correction is left to learn from; {args.work / 'quarantine.jsonl'} says why")
     sides = split(found.clean, task)
     held = "variants of the learned rows (they are all nearly the same)" if sides.varied else "rows unlike those learned from"
     _say(f"learning from {len(sides.train)}; held out: {len(sides.held_out)}, {held}")
@@ -90,12 +92,18 @@ def retrain(args: argparse.Namespace) -> int:
     # A correction may be of a request that the data has too.
     dev[task.name] = apart(dev[task.name], sides.train)
     rehearsal[task.name] = apart(rehearsal[task.name], sides.held_out)
+    if not rehearsal[task.name]:
+        raise data.DataError(f"{files[task.name]}: every row is nearly a held-out correction, and nothing is left to rehearse")
+    if args.dev_rows:
+        dev = {name: part[: args.dev_rows] for name, part in dev.items()}
+    for name, part in dev.items():
+        data.judgeable(part, data.find(args.data, name, "dev"), "not nearly one of the corrections, and ")
     lesson = Lesson(
         task=task,
         corrections=sides.train,
         tasks=served,
         rehearsal=rehearsal,
-        dev={name: rows[: args.dev_rows] if args.dev_rows else rows for name, rows in dev.items()},
+        dev=dev,
         files=files,
         version=report["to_version"],
         minutes=args.minutes,
@@ -154,13 +162,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--work", type=Path, required=True, help="where quarantine, checkpoint, candidate and report go")
     p.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--dry-run", action="store_true", help="stop after the quarantine")
-    p.add_argument("--most-per-source", type=int, default=quarantine.MOST, help="corrections taken from one source; the rest is quarantined as a flood")
-    p.add_argument("--minutes", type=float, default=4.0, help="of training; judging both versions takes about as long again")
-    p.add_argument("--steps", type=int, default=0, help="length of the training in steps instead of minutes: the same on a busy machine; 0 goes by the clock")
-    p.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
-    p.add_argument("--dev-rows", type=int, default=0, help="judge on the first N dev rows of each task; 0 is all")
+    p.add_argument("--most-per-source", type=flags.several, default=quarantine.MOST, help="corrections taken from one source; the rest is quarantined as a flood")
+    p.add_argument("--minutes", type=flags.amount, default=4.0, help="of training; judging both versions takes about as long again")
+    p.add_argument("--steps", type=flags.count, default=0, help="length of the training in steps instead of minutes: the same on a busy machine; 0 goes by the clock")
+    p.add_argument("--rate", type=flags.positive, default=5e-4, help="peak learning rate")
+    p.add_argument("--dev-rows", type=flags.count, default=0, help="judge on the first N dev rows of each task; 0 is all")
     p.add_argument("--parity", type=float, default=0.99, help="least share of answers in which export and checkpoint agree")
-    p.add_argument("--threads", type=int, default=2, help="CPU threads")
+    p.add_argument("--threads", type=flags.several, default=2, help="CPU threads")
     p.add_argument("--seed", type=int, default=1, help="of order and variants")
 
 

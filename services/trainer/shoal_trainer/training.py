@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import batches, data, lineage, model, precision, state, tasks
+from . import batches, data, folders, lineage, model, precision, state, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -18,13 +18,16 @@ def train(args: argparse.Namespace) -> Path:
     """The checkpoint's folder, with the lineage of its weights."""
     import torch
 
+    if _origin(args) == "checkpoint" and not args.resume:
+        folders.weights(Path(args.source))
     wanted, rows, dev, files = read(args)
     kind = wanted[0].kind
     _without_effect(args, kind)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    work = args.work or args.out.with_name(args.out.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
+    if not args.no_export:
+        exportable(args, dev)
+    work = folders.writable(args.work or args.out.with_name(args.out.name + ".work"))
     resumed = args.resume and (work / state.FILE).is_file()
     asked = _asked(args, wanted, files)
     if resumed:
@@ -193,6 +196,8 @@ def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, 
     from .prompt import Prompt
 
     if args.tokenizer:
+        if not (args.tokenizer / "tokenizer.json").is_file():
+            raise data.DataError(f"--tokenizer {args.tokenizer}: no tokenizer.json there: give a checkpoint or a version of a decoder")
         return Prompt.load(args.tokenizer)
     untrained = Prompt.untrained()
     rng = random.Random(args.seed)
@@ -205,6 +210,13 @@ def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, 
                 yield task.say(row["target"])
 
     return Prompt.learn(texts(), args.vocabulary or 4096)
+
+
+def exportable(args: argparse.Namespace, dev: dict[str, list[data.Row]]) -> None:
+    """Raises where an export, which may come hours later, could not be judged or written."""
+    for name, part in dev.items():
+        data.judgeable(part[: args.dev_rows] if args.dev_rows else part, data.find(args.data, name, "dev"))
+    folders.writable(args.out)
 
 
 def read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:

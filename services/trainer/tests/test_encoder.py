@@ -191,7 +191,7 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
     for wrong in ("511", "1025"):
         done = run("lengthen", tmp_path / "route" / "1", "--positions", wrong, "--out", tmp_path / "none")
         assert done.returncode == 65 and "it reads 512 tokens" in done.stderr
-    for source, told in ((SHIPPED_DECODER, "no encoder"), (tmp_path / "nowhere", "no encoder.safetensors and no card.toml")):
+    for source, told in ((SHIPPED_DECODER, "no encoder"), (tmp_path / "nowhere", "no such folder")):
         done = run("lengthen", source, "--positions", "700", "--out", tmp_path / "none")
         assert done.returncode == 65 and told in done.stderr and "Traceback" not in done.stderr, done.stderr[-500:]
     before = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())

@@ -109,7 +109,10 @@ def test_a_candidate_that_has_unlearned_what_it_knew_is_refused(first: tuple[Pat
 @pytest.mark.parametrize(
     ("corrections", "more", "said"),
     [
-        ([], [], "no correction is left"),
+        ([], [], "corrections.jsonl: no row in it"),
+        ([{"no": "row"}], [], "no correction is left to learn from; .*quarantine.jsonl says why"),
+        ([row("PlayMusic", KNOWN["PlayMusic"][0], value) for value in GENRES], ["--dev-rows", "1"], "none is not nearly one of the corrections"),
+        ([row("PlayMusic", TAUGHT[0], "jazz")], ["--minutes", "0"], "both 0"),
         ([row("PlayMusic", TAUGHT[0], "jazz")], ["--data", "nowhere"], "no tool_call.train.jsonl"),
         ([row("PlayMusic", TAUGHT[0], "jazz")], ["--task", "plan"], "serves tool_call, not plan"),
     ],

