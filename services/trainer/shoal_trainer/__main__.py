@@ -54,7 +54,7 @@ def _publish(args: argparse.Namespace, weights: Path) -> None:
     wanted, _, dev, _ = training.read(args)
     training.exportable(args, dev)
     name = args.name or args.out.name
-    version = publish.Version(args.out, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description)
+    version = publish.Version(args.out, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description, data.digests(args.data, [task.name for task in wanted], "dev"))
     print(json.dumps(publish.publish(version, weights, wanted, dev)))
 
 

@@ -9,6 +9,7 @@ import tomli_w
 from .data import sha256
 
 # What an operator books, US dollars per million tokens: two cores at 0.04 dollars an hour and 2,000 tokens a second are 0.006; doubled.
+# That is of serving; what a training costs is `lineage.cost`.
 PRICE = {"input_usd_per_million_tokens": 0.01, "output_usd_per_million_tokens": 0.02}
 
 

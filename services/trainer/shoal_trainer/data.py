@@ -29,6 +29,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
 
 
+def digests(folder: Path, tasks: list[str], *splits: str) -> dict[str, str]:
+    """sha256 of the tasks' files by name, for a card: the same rows packed and unpacked are two files."""
+    return {path.name: sha256(path) for task in tasks for split in splits for path in (find(folder, task, split),)}
+
+
 def read(path: Path, task: Task) -> list[Row]:
     """Every row of `path`, checked against the task. At least two, since one row can neither be split nor learned from."""
     rows = []

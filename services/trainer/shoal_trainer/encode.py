@@ -32,11 +32,9 @@ PROBE = 4  # Steps by which the others are timed: an encoder's schedule needs th
 
 def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
     """Trains the version's own weights on the lesson and writes the next version below `staging`; `work` gets the checkpoint."""
-    card = tomllib.loads((version / "card.toml").read_text())
-    lesson.task.kind = card["kind"]
     try:
         how = _train(version, lesson, work)
-        read = [(lesson.task.corpus, sha256(lesson.files[lesson.task.name]))]
+        read = [(task.corpus, sha256(lesson.files[task.name])) for task in lesson.tasks]
         lineage.write(lineage.extended(lineage.of(version), how, read), work)
         return stage(version, lesson, work, staging)
     except (ExportError, ParityError) as error:
@@ -68,8 +66,8 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     way = _settle(weights, before, tokenizer, [Share(known, choosers[known.name]) for known in lesson.tasks])
     net.save(weights, tokenizer, work)
     card = tomllib.loads((version / "card.toml").read_text())
-    how = {"from": f"{card['name']}@{card['version']}", "way": way, "rate": recipe.rate, "seed": lesson.seed, **ran}
-    return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {name: len(rows) for name, rows in rehearsed.items()}}
+    how = {"from": f"{card['name']}@{card['version']}", "way": way, "rate": recipe.rate, "seed": lesson.seed, "threads": lesson.threads, **ran}
+    return how | {"corrections": len(taught), "taught": TAUGHT, "rows": {name: len(rows) for name, rows in rehearsed.items()}, "sha256": lesson.read}
 
 
 def _sayable(task: Task, rows: list[Row]) -> list[Row]:

@@ -75,10 +75,11 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     state.forget(work)
     ran = loop.train(weights, prompt, shares, [batches.Share(t, choosers[t.name]) for t in lesson.tasks], recipe, work)
     way = _settle(weights, before, prompt, [batches.Share(t, choosers[t.name]) for t in lesson.tasks], recipe)
+    device = weights.device.type
     model.save(weights.to("cpu"), prompt, work)
 
-    how = {"from": f"{card['name']}@{card['version']}", "way": way, "minutes": lesson.minutes, "rate": lesson.rate, "seed": lesson.seed, **ran}
-    return how | {"corrections": len(lesson.corrections), "taught": TAUGHT, "rows": {name: len(rows) for name, rows in rehearsed.items()}}
+    how = {"from": f"{card['name']}@{card['version']}", "way": way, "minutes": lesson.minutes, "rate": lesson.rate, "seed": lesson.seed, "threads": lesson.threads, "device": device, **ran}
+    return how | {"corrections": len(lesson.corrections), "taught": TAUGHT, "rows": {name: len(rows) for name, rows in rehearsed.items()}, "sha256": lesson.read}
 
 
 @torch.no_grad()
@@ -114,7 +115,7 @@ def stage(version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
         staged.dev[task.name] = judged
         return judged
 
-    out = publish.Version(staging, card["name"], lesson.version, card["training"].get("precision", "fp32"), card["limits"]["max_new_tokens"], lesson.parity, lesson.dev_rows, card["description"])
+    out = publish.Version(staging, card["name"], lesson.version, card["training"].get("precision", "fp32"), card["limits"]["max_new_tokens"], lesson.parity, lesson.dev_rows, card["description"], lesson.judged_on)
     print(json.dumps(publish.publish(out, work, lesson.tasks, lesson.dev, judge)["scores"]), file=sys.stderr)
     return staged
 

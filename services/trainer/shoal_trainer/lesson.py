@@ -34,6 +34,8 @@ class Lesson:
     dev_rows: int  # Of each task; 0 is all.
     threads: int
     seed: int
+    read: dict[str, str] = field(default_factory=dict)  # sha256 of everything that was read, the corrections too, by the file's name.
+    judged_on: dict[str, str] = field(default_factory=dict)  # Of these the ones with the dev rows.
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,31 @@ def licence(lineage: Lineage) -> str:
 
 
 def minutes(lineage: Lineage) -> float:
-    """Of training, over all runs. A resumed run counts its seconds from the beginning of the one that it goes on from."""
+    """Of training, over all runs."""
+    return sum(run.get("seconds", 0) for run in counted(lineage)) / 60
+
+
+def counted(lineage: Lineage) -> list[dict[str, Any]]:
+    """Runs whose seconds add up: a resumed run counts its own from the beginning of the one that it goes on from."""
     runs = lineage["runs"]
-    return sum(run.get("seconds", 0) for run, then in zip(runs, [*runs[1:], {}]) if not then.get("resumed")) / 60
+    return [run for run, then in zip(runs, [*runs[1:], {}]) if not then.get("resumed")]
+
+
+# US dollars an hour that an operator books: two cores for 0.04, as in a card's price, and a GPU with the cores beside it for 2.50. A rate to compare
+# trainings by, no bill: what is rented or owned, and at which load, differs.
+USD_PER_HOUR = {"core": 0.02, "gpu": 2.5}
+
+
+def cost(lineage: Lineage) -> dict[str, float]:
+    """Of training, over all runs: hours, each core's its own (a run without `threads` had one), and dollars at the rates above. Export and scores
+    are not in it."""
+    hours = {"core": 0.0, "gpu": 0.0}
+    for run in counted(lineage):
+        gpu = run.get("device") == "cuda"
+        hours["gpu" if gpu else "core"] += run.get("seconds", 0) / 3600 * (1 if gpu else run.get("threads", 1))
+    booked = {unit: of for unit, of in hours.items() if of} or {"core": 0.0}
+    said = {f"{unit}_hours": round(of, 4) for unit, of in booked.items()} | {f"usd_per_{unit}_hour": USD_PER_HOUR[unit] for unit in booked}
+    return said | {"usd": round(sum(of * USD_PER_HOUR[unit] for unit, of in booked.items()), 4)}
 
 
 def write(lineage: Lineage, folder: Path) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
@@ -26,6 +26,7 @@ class Version:
     parity: float  # Least share of equal answers; under it the export is refused.
     dev_rows: int  # Of each task; 0 is all.
     description: str | None = None
+    judged_on: dict[str, str] = field(default_factory=dict)  # sha256 of the files that scores, confidence and thresholds are of, by name.
 
     @property
     def here(self) -> Path:
@@ -54,7 +55,7 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
         shown = [next((j for j in judged if j.right), None), next((j for j in judged if not j.right), None)]
         samples += [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in shown if j]
     (version.here / "samples.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1) + "\n")
-    about["training"] |= {"precision": version.precision, "torch": torch.__version__, "runs": from_where["runs"]}
+    about["training"] |= {"precision": version.precision, "torch": torch.__version__, "cost": lineage.cost(from_where), "judged_on": version.judged_on, "runs": from_where["runs"]}
     about["data"] = from_where["data"]
     card.write(version.folder, version.name, [t.name for t in tasks], about)
     return {"folder": str(version.here), "parity": about["training"]["parity"], "scores": about["scores"], "calibration": about["calibration"]}

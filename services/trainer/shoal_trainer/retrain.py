@@ -50,6 +50,7 @@ def retrain(args: argparse.Namespace) -> int:
     files = {t.name: data.find(args.data, t.name, "train") for t in served} if args.data else {}
     rehearsal = {t.name: data.read(files[t.name], t) for t in served if files}
     for each in served:
+        each.kind = card["kind"]
         if files:
             each.learn(rehearsal[each.name])
         each.recall(_form(version, card, each.name), _heads(version, card))
@@ -105,6 +106,8 @@ def retrain(args: argparse.Namespace) -> int:
         rehearsal=rehearsal,
         dev=dev,
         files=files,
+        read={args.corrections.name: data.sha256(args.corrections), **data.digests(args.data, manifest["tasks"], "train", "dev")},
+        judged_on=data.digests(args.data, manifest["tasks"], "dev"),
         version=report["to_version"],
         minutes=args.minutes,
         steps=args.steps,

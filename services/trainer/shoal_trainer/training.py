@@ -43,6 +43,7 @@ def train(args: argparse.Namespace) -> Path:
         "resumed": resumed,
         "threads": args.threads,
         "seed": args.seed,
+        "sha256": data.digests(args.data, [t.name for t in wanted], "train", "dev"),
     }
     decoder = kind == "generate"
     told = ("minutes", "batch_tokens", "mix", "lora") if decoder else ("epochs", "batch_rows", "mix")

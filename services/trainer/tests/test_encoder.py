@@ -128,6 +128,9 @@ def test_a_tagger_is_trained_exported_in_int8_and_trained_on_from_what_is_shippe
     assert all(data.sha256(first / "1" / name) == digest for name, digest in card["files"].items())
     assert card["scores"]["tool_call"]["tool"] > 0.5, "seven tools are told apart after 100 steps"
     assert card["training"]["right_fp32"]["tool_call"] - card["training"]["right_int8"]["tool_call"] <= 0.005
+    digests = {f"tool_call.{split}.jsonl": data.sha256(folder / f"tool_call.{split}.jsonl") for split in ("train", "dev")}
+    assert card["training"]["runs"][0]["sha256"] == digests and card["training"]["judged_on"] == {"tool_call.dev.jsonl": digests["tool_call.dev.jsonl"]}
+    assert card["training"]["cost"]["core_hours"] == pytest.approx(2 * card["training"]["runs"][0]["seconds"] / 3600, abs=1e-3)
     assert [d["licence"] for d in card["data"]] == ["Apache-2.0", "CC0-1.0"] and card["licence"] == "Apache-2.0"
 
     done = run("train", "--task", "tool_call", "--data", folder, "--from", first / "1", "--out", first, "--version", "2", "--epochs", "10", *AGAIN)

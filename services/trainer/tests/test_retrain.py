@@ -84,6 +84,9 @@ def test_corrections_make_the_next_version_better_and_poison_is_set_aside(first:
     card = tomllib.loads((candidate / "card.toml").read_text())
     first_run, last_run = card["training"]["runs"]
     assert card["version"] == 2 and first_run["from"] == "scratch" and last_run["from"] == "tiny@1" and last_run["corrections"] > 0
+    files = {"corrections.jsonl": tmp_path, "tool_call.train.jsonl": first[1], "tool_call.dev.jsonl": first[1]}
+    assert last_run["sha256"] == {name: data.sha256(where / name) for name, where in files.items()}
+    assert card["training"]["judged_on"] == {"tool_call.dev.jsonl": last_run["sha256"]["tool_call.dev.jsonl"]} and card["training"]["cost"]["usd"] > 0
     assert all(data.sha256(candidate / name) == digest for name, digest in card["files"].items())
     specialist = first[0]
     assert (candidate / "tool_call.schema.json").read_text() == (specialist / "1" / "tool_call.schema.json").read_text(), "the form is kept"
