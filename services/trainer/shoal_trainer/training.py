@@ -46,7 +46,7 @@ def train(args: argparse.Namespace) -> Path:
         "sha256": data.digests(args.data, [t.name for t in wanted], "train", "dev"),
     }
     decoder = kind == "generate"
-    told = ("minutes", "batch_tokens", "mix", "lora") if decoder else ("epochs", "batch_rows", "mix")
+    told = ("minutes", "batch_tokens", "mix", "lora") if decoder else ("epochs", "batch_rows", "mix", "lora")
     # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
     lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in told}, "rate": asked["--rate"], "stopped": True}, corpora), work)
     ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work, asked)
@@ -55,7 +55,7 @@ def train(args: argparse.Namespace) -> Path:
 
 
 # What only one kind of training reads. Given to the other it would be without effect, and is refused.
-OF_DECODERS = ("minutes", "steps", "batch_tokens", "lora", "tokenizer", "hidden", "context", "uncompiled")
+OF_DECODERS = ("minutes", "steps", "batch_tokens", "tokenizer", "hidden", "context", "uncompiled")
 OF_ENCODERS = ("epochs", "batch_rows", "positions")
 # What a checkpoint has already. An encoder's `--layers` and `--positions` are read: it may grow.
 OF_FRESH_DECODERS = ("hidden", "layers", "vocabulary", "context", "tokenizer")
@@ -87,7 +87,7 @@ def _origin(args: argparse.Namespace) -> str:
 # Of the command line, what a run that is gone on from must have been told too, with `_asked`'s own. A decoder's length is not among it: it may be given
 # more minutes. An encoder's schedule is laid out at its start.
 SAME_OF_DECODERS = ("seed", "rows", "lora", "batch_tokens", "hidden", "layers", "vocabulary", "context")
-SAME_OF_ENCODERS = ("seed", "rows", "epochs", "batch_rows", "layers", "vocabulary", "positions")
+SAME_OF_ENCODERS = ("seed", "rows", "lora", "epochs", "batch_rows", "layers", "vocabulary", "positions")
 
 
 def _asked(args: argparse.Namespace, wanted: list[tasks.Task], files: dict[str, Path]) -> dict[str, Any]:
@@ -130,9 +130,12 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         said = {f"{t.name}_{metric}" if len(found) > 1 else metric: value for t, of in found.items() for metric, value in of.items()}
         return sum(of.get(t.main, of["right"]) for t, of in found.items()) / len(found), said
 
+    merge = net.adapted(encoder, args.lora) if args.lora else None
     ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look if args.looks else None, work, args.resume, asked)
+    if merge:
+        merge()
     net.save(encoder, tokenizer, work)
-    return {**asdict(recipe), **ran, "mix": args.mix, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size, "positions": encoder.body.config.max_position_embeddings}
+    return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size, "positions": encoder.body.config.max_position_embeddings}
 
 
 def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any]) -> dict[str, object]:

@@ -57,9 +57,10 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     device = next(encoder.parameters()).device
     studies = [study_of(encoder, tokenizer, share.task, recipe) for share in shares]
+    adapters = any("lora_" in name for name, _ in encoder.body.named_parameters())
     for name, parameter in encoder.body.named_parameters():
-        # A word that the rows do not hold must stay where its neighbours are.
-        parameter.requires_grad = not name.startswith("embeddings.")
+        # A word that the rows do not hold must stay where its neighbours are. With adapters they alone are trained.
+        parameter.requires_grad = "lora_" in name if adapters else not name.startswith("embeddings.")
     heads = [p for n, p in encoder.named_parameters() if not n.startswith("body.")]
     body = [p for p in encoder.body.parameters() if p.requires_grad]
     steps = max(1, int(recipe.epochs * sum(len(share.rows) * share.weight for share in shares) / recipe.batch_rows))

@@ -5,6 +5,7 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -189,6 +190,24 @@ def grow(encoder: Encoder | fill.Filler, layers: int) -> None:
             part.LayerNorm.bias.fill_(mean)
         stack.append(new)
     config.num_hidden_layers = layers
+
+
+# Every matrix of a BERT layer, as `model.ADAPTED` of a decoder's.
+ADAPTED = ["query", "key", "value", "dense"]
+
+
+def adapted(encoder: Encoder | fill.Filler, rank: int) -> Callable[[], None]:
+    """Puts LoRA adapters of that rank on the body, whose own weights are frozen; heads are trained whole. What it returns adds them into the weights
+    that they adapt, and leaves the body as it was made."""
+    import peft
+
+    # The body is changed in place: it has its adapters without what is put around it here.
+    around = peft.get_peft_model(encoder.body, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED))
+
+    def merge() -> None:
+        encoder.body = around.merge_and_unload()
+
+    return merge
 
 
 def opened(folder: Path) -> tuple[Encoder | fill.Filler, Tokenizer]:
