@@ -7,6 +7,7 @@ import tempfile
 import tomllib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -145,9 +146,9 @@ def _shrink(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def load(folder: Path) -> tuple[net.Encoder | Filler, Tokenizer]:
-    """The weights of an exported folder; int8 ones at the values that serve."""
-    card = tomllib.loads((folder / "card.toml").read_text())
+def load(folder: Path, card: dict[str, Any] | None = None) -> tuple[net.Encoder | Filler, Tokenizer]:
+    """The weights of an exported folder; int8 ones at the values that serve. `card` is of a folder that has none yet."""
+    card = card or tomllib.loads((folder / "card.toml").read_text())
     if card["kind"] == "fill":
         shape = shape_of(folder)
     else:
