@@ -20,6 +20,13 @@ const REFUSED: i32 = 3;
 /// Its exit code for a fault of the data; it has said which.
 const DATA: i32 = 65;
 
+/// Exit code of [`LOOKS`] where a module is missing: none that Python itself ends with.
+const MISSING: i32 = 9;
+
+/// Looks for modules, its arguments, without loading them.
+const LOOKS: &str =
+    "import importlib.util, sys; sys.exit(9 if None in map(importlib.util.find_spec, sys.argv[1:]) else 0)";
+
 /// A Python that runs the trainer.
 #[derive(Debug, Clone)]
 pub(crate) struct Trainer {
@@ -99,23 +106,41 @@ impl Trainer {
             status = reading => status.map_err(|e| Failure::internal(format!("the trainer: {e}")))?,
             () = stop.cancelled() => return Err(Failure::refused("interrupted; nothing was changed")),
         };
-        self.ended(status, &last)
+        if matches!(status.code(), Some(0 | REFUSED | DATA)) || !self.lacks(lesson).await {
+            return ended(status, &last);
+        }
+        Err(Failure::usage(format!(
+            "{python} has no trainer, or not all that it needs; its words are above. Set it up with\n  {python} -m pip install services/trainer"
+        )))
     }
 
-    fn ended(&self, status: ExitStatus, last: &str) -> Result<Report> {
-        match status.code() {
-            Some(0 | REFUSED) => serde_json::from_str(last)
-                .map_err(|e| Failure::internal(format!("the trainer's last line is no report ({e}): {last}"))),
-            Some(DATA) => Err(Failure {
-                exit: Exit::Refused,
-                message: "the trainer found nothing that it could train with or on; its words are above".into(),
-            }),
-            _ => Err(Failure::internal(format!(
-                "the trainer ended with {status}; its words are above. If {} has no shoal_trainer: {} -m pip install services/trainer",
-                self.python.display(),
-                self.python.display()
-            ))),
+    /// Whether the trainer is not installed there. Anything else that it ended with, it has said itself.
+    async fn lacks(&self, lesson: &Lesson) -> bool {
+        let mut command = Command::new(&self.python);
+        command.args(["-c", LOOKS, "shoal_trainer"]);
+        if lesson.data.is_some() {
+            command.arg("torch");
         }
+        command.kill_on_drop(true).stdin(Stdio::null());
+        command
+            .status()
+            .await
+            .is_ok_and(|status| status.code() == Some(MISSING))
+    }
+}
+
+/// What the trainer's end means, and its report.
+fn ended(status: ExitStatus, last: &str) -> Result<Report> {
+    match status.code() {
+        Some(0 | REFUSED) => serde_json::from_str(last)
+            .map_err(|e| Failure::internal(format!("the trainer's last line is no report ({e}): {last}"))),
+        Some(DATA) => Err(Failure {
+            exit: Exit::Refused,
+            message: "the trainer found nothing that it could train with or on; its words are above".into(),
+        }),
+        _ => Err(Failure::internal(format!(
+            "the trainer ended with {status}; its words are above"
+        ))),
     }
 }
 
@@ -159,7 +184,14 @@ mod tests {
         assert!(says("exit 65").await.is_err_and(|f| f.exit == Exit::Refused));
         let broken = says("exit 1").await.expect_err("broken");
         assert_eq!(broken.exit, Exit::Internal);
-        assert!(broken.message.contains("pip install services/trainer"), "{broken}");
+        assert!(!broken.message.contains("pip install"), "{broken}");
+        let absent = says("case $1 in -c) exit 9;; *) exit 1;; esac")
+            .await
+            .expect_err("not installed");
+        assert!(
+            absent.exit == Exit::Usage && absent.message.contains("-m pip install services/trainer"),
+            "{absent}"
+        );
         assert!(says("echo no json").await.is_err_and(|f| f.exit == Exit::Internal));
         let nobody = Trainer::find(Some(Path::new("no/such/python"))).expect("taken at its word");
         let lesson = Lesson {
