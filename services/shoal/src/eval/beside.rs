@@ -5,7 +5,7 @@ use super::score::Task;
 pub(super) fn beside(task: Task) -> &'static str {
     match task {
         Task::ToolCall => "slot-gated 0.755, Stack-Propagation 0.869, joint BERT 0.928",
-        Task::Plan => "AGIF on MixSNIPS 0.742 with the calls; splits by a joiner-and-verb regex about 0.92",
+        Task::Plan => "score: AGIF on MixSNIPS 0.742; splits: a joiner-and-verb regex about 0.92",
         Task::Route => "score/oos_recall: SVM 0.910/0.145, MLP 0.935/0.474, BERT 0.969/0.403",
         Task::Extract => "a quarter of the targets are empty",
         Task::Compose => "naming the values scores 1.0; a template look-up has BLEU near 30",
