@@ -114,7 +114,6 @@ def test_a_candidate_that_has_unlearned_what_it_knew_is_refused(first: tuple[Pat
     [
         ([], [], "corrections.jsonl: no row in it"),
         ([{"no": "row"}], [], "no correction is left to learn from; .*quarantine.jsonl says why"),
-        ([row("PlayMusic", KNOWN["PlayMusic"][0], value) for value in GENRES], ["--dev-rows", "1"], "none is not nearly one of the corrections"),
         ([row("PlayMusic", TAUGHT[0], "jazz")], ["--minutes", "0"], "both 0"),
         ([row("PlayMusic", TAUGHT[0], "jazz")], ["--data", "nowhere"], "no tool_call.train.jsonl"),
         ([row("PlayMusic", TAUGHT[0], "jazz")], ["--task", "plan"], "serves tool_call, not plan"),
@@ -128,3 +127,12 @@ def test_what_cannot_be_taught_is_said_before_any_training(first: tuple[Path, Pa
     given = ["--task", "tool_call", "--corrections", file, "--specialist", specialist, "--data", folder, "--work", tmp_path, *more]
     with pytest.raises(data.DataError, match=said):
         rules.retrain(parser.parse_args(list(map(str, given))))
+
+
+def test_a_dev_file_of_nothing_but_what_is_taught_cannot_judge(first: tuple[Path, Path], tmp_path: Path) -> None:
+    specialist, folder = first
+    shutil.copy(folder / "tool_call.train.jsonl", tmp_path)
+    taught = row("PlayMusic", TAUGHT[0], "jazz")
+    write(tmp_path / "tool_call.dev.jsonl", [taught, {**taught, "id": "again"}])
+    code, _, said = retrain((specialist, tmp_path), tmp_path / "work", [taught], "--steps", 1)
+    assert code == 65 and "tool_call.dev.jsonl: of the rows that are judged none is not nearly one of the corrections" in said, said
