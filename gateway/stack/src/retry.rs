@@ -267,7 +267,8 @@ mod tests {
             c.deadline = at
         }] {
             let (answered, asked) = full(1, 60_000, 100, |c| bound(c, soon)).await;
-            assert!(!answered && asked.iter().all(|at| *at < 500), "{asked:?}");
+            // A pause that ends just before the moment is rounded up to a whole millisecond by tokio's timer.
+            assert!(!answered && asked.iter().all(|at| *at <= 501), "{asked:?}");
         }
         let (answered, asked) = full(1, 60_000, 100, |c| (c.idempotent, c.max_attempts) = (false, 1)).await;
         assert!(!answered && asked.len() == 1, "{asked:?}");

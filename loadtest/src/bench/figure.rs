@@ -218,7 +218,8 @@ mod tests {
         assert_eq!(keys[1], "skewed16_vs_genai_static");
         assert_eq!(keys[3], "rows16_vs_bare");
         assert_eq!(keys[5], "first_token_added_us");
-        assert_eq!(keys[8], "classify_vs_mlserver");
+        assert_eq!(keys[8], "inter_token_p99_beside_prompts");
+        assert_eq!(keys[9], "classify_vs_mlserver");
     }
 
     #[test]
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_command_measures_its_own_figures_alone() {
-        assert_eq!(selected(Command::Engine, &[]).map(|s| s.len()), Ok(7));
+        assert_eq!(selected(Command::Engine, &[]).map(|s| s.len()), Ok(8));
         let one = selected(Command::Specialist, &[Name::RssBeyondWeightsMb]);
         assert_eq!(one, Ok(vec![Name::RssBeyondWeightsMb]));
         assert!(selected(Command::Engine, &[Name::RssBeyondWeightsMb]).is_err_and(|e| e.contains("specialist")));
