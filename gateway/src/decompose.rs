@@ -73,8 +73,9 @@ pub(crate) fn allowed(goal: &v1::Goal, node: &Node) -> Result<(), String> {
 /// # Errors
 /// In words.
 pub(crate) fn runnable(written: &str, goal: &v1::Goal, admission: &Admission<'_>) -> Result<(), String> {
-    let nodes = text::parse(written).map_err(|garbled| garbled.to_string())?;
-    let mut graph = Graph::empty(admission.graph_limits());
+    let limits = admission.graph_limits();
+    let nodes = text::parse_past(limits.max_nodes, written).map_err(|garbled| garbled.to_string())?;
+    let mut graph = Graph::empty(limits);
     for node in nodes {
         allowed(goal, &node)?;
         match admission.written(&node) {

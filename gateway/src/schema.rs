@@ -1,9 +1,11 @@
 //! JSON Schemas that others wrote: compiled once, checked often, never followed out of this process.
+use jsonschema::PatternOptions;
 use serde_json::Value;
 use std::fmt;
 
 mod weight;
 pub(crate) use weight::Allowance;
+use weight::Author;
 
 /// Breaches that a message tells; the rest would only be noise to whoever mends the first ones.
 const TOLD: usize = 3;
@@ -25,30 +27,35 @@ impl fmt::Debug for Schema {
 }
 
 impl Schema {
-    /// Reads and compiles one that stands alone.
+    /// Reads and compiles one of a tool server or a model that mesh.toml names. References to other documents are refused, so are schemas
+    /// that multiply themselves by references, and patterns run on an engine without backtracking.
     ///
     /// # Errors
-    /// As [`Schema::within`].
+    /// In words.
     pub(crate) fn compile(text: &str) -> Result<Self, String> {
-        Self::within(&mut Allowance::default(), text)
+        let value = json(text)?;
+        weight::bounded(&value, Author::Operator)?;
+        Self::built(value, PatternOptions::regex())
     }
 
-    /// Reads and compiles one of several that came together. References to other documents are refused, so are schemas that multiply
-    /// themselves by references and patterns that take much memory, and patterns run on an engine without backtracking: a schema may
-    /// come from anybody who may send a plan.
+    /// Reads and compiles one of several that came together from anybody who may send a plan: as [`Schema::compile`], and patterns that take
+    /// much memory are refused.
     ///
     /// # Errors
     /// In words.
     pub(crate) fn within(allowance: &mut Allowance, text: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?;
-        allowance.take(weight::bounded(&value)?)?;
+        let value = json(text)?;
+        allowance.take(weight::bounded(&value, Author::Anybody)?)?;
+        let patterns = PatternOptions::regex()
+            .size_limit(PATTERN_BYTES)
+            .dfa_size_limit(PATTERN_BYTES);
+        Self::built(value, patterns)
+    }
+
+    fn built(value: Value, patterns: PatternOptions<jsonschema::Regex>) -> Result<Self, String> {
         let validator = jsonschema::options()
             .offline()
-            .with_pattern_options(
-                jsonschema::PatternOptions::regex()
-                    .size_limit(PATTERN_BYTES)
-                    .dfa_size_limit(PATTERN_BYTES),
-            )
+            .with_pattern_options(patterns)
             .build(&value)
             .map_err(|e| format!("is no JSON Schema: {e}"))?;
         Ok(Self { value, validator })
@@ -89,6 +96,10 @@ impl Schema {
     }
 }
 
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,9 +127,10 @@ mod tests {
 
     #[test]
     fn patterns_that_take_much_memory_are_refused_at_once_and_a_date_is_not() {
-        let date = Schema::compile(r#"{"type":"string","pattern":"^\\d{4}-\\d{2}-\\d{2}$"}"#).expect("a date");
+        let alone = |text: &str| Schema::within(&mut Allowance::default(), text);
+        let date = alone(r#"{"type":"string","pattern":"^\\d{4}-\\d{2}-\\d{2}$"}"#).expect("a date");
         assert!(date.check(&json!("2024-02-29")).is_ok() && date.check(&json!("soon")).is_err());
-        Schema::compile(r#"{"pattern":"^\\p{Lu}[\\p{L}' -]*$"}"#).expect("a name");
+        alone(r#"{"pattern":"^\\p{Lu}[\\p{L}' -]*$"}"#).expect("a name");
         let many = |n: usize, pattern: &dyn Fn(usize) -> String| {
             let properties: serde_json::Map<_, _> = (0..n)
                 .map(|i| (format!("p{i}"), json!({"pattern": pattern(i)})))
@@ -126,16 +138,19 @@ mod tests {
             json!({"properties": properties}).to_string()
         };
         let began = std::time::Instant::now();
-        assert!(Schema::compile(&many(60, &|i| format!("\\p{{L}}{{200}}{i}"))).is_err());
-        assert!(Schema::compile(&many(2000, &|i| format!("[a-z]{{9}}{i}"))).is_err());
-        assert!(Schema::compile(&many(1, &|_| "\\p{L}".repeat(100_000))).is_err());
+        assert!(alone(&many(60, &|i| format!("\\p{{L}}{{200}}{i}"))).is_err());
+        assert!(alone(&many(2000, &|i| format!("[a-z]{{9}}{i}"))).is_err());
+        assert!(alone(&many(1, &|_| "\\p{L}".repeat(100_000))).is_err());
         // Sixty of these took fifteen seconds.
         assert!(
             began.elapsed() < std::time::Duration::from_secs(5),
             "{:?}",
             began.elapsed()
         );
-        Schema::compile(&many(60, &|i| format!("[a-z]{{9}}{i}"))).expect("sixty small ones");
+        alone(&many(60, &|i| format!("[a-z]{{9}}{i}"))).expect("sixty small ones");
+        // Whom mesh.toml names may write more.
+        Schema::compile(&many(200, &|i| format!("[a-z]{{9}}{i}"))).expect("a tool's");
+        Schema::compile(r#"{"pattern":"^\\p{L}{1,64}$"}"#).expect("a tool's");
     }
 
     #[test]

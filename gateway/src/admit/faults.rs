@@ -1,11 +1,11 @@
 //! What is wrong with a request: the first breaches in words, the rest as a number.
 use crate::error::Error;
-use shoal_kit::status::Violation;
+use shoal_kit::status::{VIOLATIONS, Violation};
 use shoal_plan::graph;
 use std::collections::BTreeSet;
 
-/// Breaches that are told in words; of the rest, how many they are. As many as a status carries.
-pub(super) const TOLD: usize = 16;
+/// Breaches that are told in words; of the rest, how many they are.
+pub(super) const TOLD: usize = VIOLATIONS;
 
 /// Breaches so far, and tool servers that could not be asked.
 #[derive(Debug, Default)]

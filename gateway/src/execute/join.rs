@@ -37,7 +37,7 @@ struct Sent {
     steps: usize,
     /// With those of its first message.
     bytes: usize,
-    /// What their schemas may still weigh.
+    /// What their schemas may still weigh, beside those of its first message.
     schemas: Allowance,
 }
 

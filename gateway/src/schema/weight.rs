@@ -7,7 +7,7 @@ use std::collections::HashMap;
 const WEIGHT: u64 = 50_000;
 
 /// What the schemas of one request may weigh together: as many as a plan has nodes by default, each with a pattern or two.
-const TOGETHER: u64 = 5 * WEIGHT;
+const TOGETHER: u64 = 6 * WEIGHT;
 
 /// A pattern's weight, its text aside: what the largest that is taken holds of memory is what this many subschemas hold.
 const PATTERN: u64 = 500;
@@ -41,13 +41,23 @@ impl Allowance {
     }
 }
 
+/// Who wrote a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Author {
+    /// Anybody who may send a plan: its patterns weigh.
+    Anybody,
+    /// Who runs the mesh, or a tool server or model that mesh.toml names: its patterns are as any other text.
+    Operator,
+}
+
 /// Its weight, if a validator can be expected to come to an end with it soon.
 ///
 /// # Errors
 /// In words.
-pub(super) fn bounded(schema: &Value) -> Result<u64, String> {
+pub(super) fn bounded(schema: &Value, author: Author) -> Result<u64, String> {
     let mut walk = Walk {
         root: schema,
+        author,
         known: HashMap::new(),
     };
     let weight = walk.weigh(schema, 0)?;
@@ -59,18 +69,22 @@ pub(super) fn bounded(schema: &Value) -> Result<u64, String> {
     Ok(weight)
 }
 
-/// A pattern's weight. A class of letters takes a kilobyte a byte to be read at all.
-fn pattern(text: &str) -> u64 {
-    PATTERN.saturating_add(text.len().try_into().unwrap_or(u64::MAX))
-}
-
 struct Walk<'a> {
     root: &'a Value,
+    author: Author,
     /// By reference: its target's weight, or `None` while that is being weighed, which is a schema that contains itself.
     known: HashMap<&'a str, Option<u64>>,
 }
 
 impl<'a> Walk<'a> {
+    /// A pattern's weight. A class of letters takes a kilobyte a byte to be read at all.
+    fn pattern(&self, text: &str) -> u64 {
+        match self.author {
+            Author::Anybody => PATTERN.saturating_add(text.len().try_into().unwrap_or(u64::MAX)),
+            Author::Operator => 1,
+        }
+    }
+
     fn weigh(&mut self, value: &'a Value, depth: usize) -> Result<u64, String> {
         if depth > DEPTH {
             return Err(format!(
@@ -88,10 +102,10 @@ impl<'a> Walk<'a> {
                 for (key, inner) in object {
                     let more = match (key.as_str(), inner.as_str()) {
                         ("$ref" | "$dynamicRef" | "$recursiveRef", Some(reference)) => self.follow(reference, depth)?,
-                        ("pattern", Some(text)) => pattern(text),
+                        ("pattern", Some(text)) => self.pattern(text),
                         ("patternProperties", None) => {
                             let keys = inner.as_object().into_iter().flat_map(serde_json::Map::keys);
-                            let patterns = keys.map(|key| pattern(key)).fold(0, u64::saturating_add);
+                            let patterns = keys.map(|key| self.pattern(key)).fold(0, u64::saturating_add);
                             patterns.saturating_add(self.weigh(inner, depth + 1)?)
                         }
                         _ => self.weigh(inner, depth + 1)?,
@@ -146,9 +160,17 @@ mod tests {
 
     #[test]
     fn a_schema_that_multiplies_itself_or_is_a_long_way_down_is_refused_at_once() {
-        assert!(bounded(&chain(10, 2)).is_ok());
-        assert!(bounded(&chain(40, 2)).expect_err("a trillion").contains("subschemas"));
-        assert!(bounded(&chain(3000, 1)).expect_err("deep").contains("levels"));
+        assert!(bounded(&chain(10, 2), Author::Anybody).is_ok());
+        assert!(
+            bounded(&chain(40, 2), Author::Anybody)
+                .expect_err("a trillion")
+                .contains("subschemas")
+        );
+        assert!(
+            bounded(&chain(3000, 1), Author::Anybody)
+                .expect_err("deep")
+                .contains("levels")
+        );
     }
 
     #[test]
@@ -156,26 +178,26 @@ mod tests {
         let patterns = |n: usize| json!({"anyOf": vec![json!({"pattern": "^a$"}); n]});
         let keys = |n: usize| json!({"patternProperties": (0..n).map(|i| (format!("^{i}$"), json!(true))).collect::<serde_json::Map<_, _>>()});
         for (few, many) in [(patterns(90), patterns(110)), (keys(90), keys(110))] {
-            assert!(bounded(&few).is_ok());
-            assert!(bounded(&many).expect_err("many").contains("pattern"));
+            assert!(bounded(&few, Author::Anybody).is_ok());
+            assert!(bounded(&many, Author::Anybody).expect_err("many").contains("pattern"));
         }
-        assert!(bounded(&json!({"pattern": "a".repeat(50_000)})).is_err());
+        assert!(bounded(&json!({"pattern": "a".repeat(50_000)}), Author::Anybody).is_err());
     }
 
     #[test]
     fn what_people_write_passes_and_what_points_elsewhere_does_not() {
         let tree = json!({"$defs": {"node": {"properties": {"left": {"$ref": "#/$defs/node"}, "right": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"});
-        assert!(bounded(&tree).is_ok());
+        assert!(bounded(&tree, Author::Anybody).is_ok());
         assert!(
-            bounded(&json!({"properties": {"$ref": {"type": "string"}}})).is_ok(),
+            bounded(&json!({"properties": {"$ref": {"type": "string"}}}), Author::Anybody).is_ok(),
             "a property of that name"
         );
         assert!(
-            bounded(&json!({"$ref": "http://example.com/x"}))
+            bounded(&json!({"$ref": "http://example.com/x"}), Author::Anybody)
                 .expect_err("elsewhere")
                 .contains("only references")
         );
         let large = json!({"anyOf": (0..2000).map(|i| json!({"const": i})).collect::<Vec<_>>()});
-        assert!(bounded(&large).is_ok());
+        assert!(bounded(&large, Author::Anybody).is_ok());
     }
 }

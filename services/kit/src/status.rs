@@ -15,7 +15,7 @@ pub const DOMAIN: &str = "shoal";
 const MESSAGE_BYTES: usize = 1024;
 
 /// Violations that a status carries; the rest are counted in the message.
-const VIOLATIONS: usize = 16;
+pub const VIOLATIONS: usize = 16;
 
 /// What tonic says when the timer of a `grpc-timeout` strikes, on either side of the wire.
 const TIMEOUT_EXPIRED: &str = "Timeout expired";
