@@ -33,9 +33,6 @@ use std::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span};
 
-/// Texts of one call that wait or run at one time: as many as keep slots and runs full, and no more, for the queue is everybody's.
-const AT_ONCE: usize = 16;
-
 /// Serves one specialist.
 #[derive(Debug, Clone)]
 pub(crate) struct Inference {
@@ -203,11 +200,6 @@ impl Call {
         let mut running = FuturesUnordered::new();
         for (place, text) in texts.iter().enumerate() {
             let generation = loop {
-                if running.len() == AT_ONCE
-                    && let Some((at, answer)) = running.next().await
-                {
-                    done[at] = Some(answer?);
-                }
                 match self.begin(ask(text)).await {
                     Ok(generation) => break generation,
                     Err(busy @ Error::Busy { .. }) => match running.next().await {
