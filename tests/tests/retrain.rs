@@ -231,19 +231,31 @@ async fn an_accepted_candidate_that_cannot_be_served_is_reported_and_leaves_the_
     Ok(())
 }
 
+/// `python -m shoal_trainer.retrain ...`, whose specialist takes ten minutes to be read.
+const SLOW_TRAINER: &str = r#"exec python3 -c '
+import os, sys, time
+from shoal_trainer import folders, retrain
+
+def read(_):
+    with open("partial", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename("partial", "pid")
+    time.sleep(600)
+
+folders.specialist = read
+sys.argv[1:] = sys.argv[3:]
+sys.exit(retrain.main())
+' "$@"
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trainer_ends_with_the_command_that_was_killed() -> Result<()> {
     let mesh = Mesh::up(BINARY, &[], without_models).await?;
     let folder = mesh.folder().join("bench");
     fs::create_dir_all(folder.join("m"))?;
     fs::write(folder.join("mesh.toml"), "[specialist.m]\nfolder = \"m\"\n")?;
-    // Nobody writes to it: who reads it waits for ever.
-    let fifo = Command::new("mkfifo").arg(folder.join("m/specialist.toml")).status()?;
-    anyhow::ensure!(fifo.success(), "{fifo}");
-    let (python, written) = (
-        program(&folder, "echo $$ > partial && mv partial pid\nexec python3 \"$@\"\n")?,
-        folder.join("pid"),
-    );
+    // The trainer itself, but for what it reads first: that takes it longer than the test lasts.
+    let (python, reading) = (program(&folder, SLOW_TRAINER)?, folder.join("pid"));
     let mut retrain = Command::new(BINARY)
         .args(["retrain", "plan", "--dry-run", "--specialist", "m", "--work", "work"])
         .args(["--feedback", mesh.feedback(), "--python"])
@@ -252,11 +264,12 @@ async fn a_trainer_ends_with_the_command_that_was_killed() -> Result<()> {
         .env("PYTHONPATH", root().join("services/trainer").canonicalize()?)
         .stdin(Stdio::null())
         .spawn()?;
-    let started = until(|| written.exists());
+    let started = until(|| reading.exists());
+    let pid = fs::read_to_string(&reading).unwrap_or_default().trim().to_owned();
+    let at_it = started && !gone(&pid);
     retrain.kill()?;
     retrain.wait()?;
-    anyhow::ensure!(started, "the trainer was not started");
-    let pid = fs::read_to_string(&written)?.trim().to_owned();
+    anyhow::ensure!(at_it, "the trainer was not started, or ended by itself");
     let left = until(|| gone(&pid));
     // Before anything is said of it, so that a failed test leaves no process either.
     let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();

@@ -1,16 +1,15 @@
 //! A command that is told to stop while it waits for something.
-use shoal_kit::onnxruntime;
+mod common;
+
+use common::{ended, fetching_onnxruntime};
 use std::{
     fs,
     io::Read as _,
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
-
-/// Longer than a start takes on a loaded machine, and shorter than the silence after which a connection is given up would seem.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn shoal(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
@@ -20,16 +19,6 @@ fn shoal(folder: &Path, arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
-}
-
-/// What it came to; killed if it does not end, so that a failed test leaves no process.
-fn ended(mut child: Child) -> Output {
-    let began = Instant::now();
-    while child.try_wait().expect("waited for").is_none() && began.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let _ = child.kill();
-    child.wait_with_output().expect("ended")
 }
 
 #[track_caller]
@@ -76,13 +65,7 @@ fn a_mesh_that_still_looks_for_onnx_runtime_ends_when_it_is_told() {
     let folder = tempfile::tempdir().expect("folder");
     let config = "[onnxruntime]\ncache = \"cache\"\n[specialist.s]\nfolder = \"s\"\n";
     fs::write(folder.path().join("mesh.toml"), config).expect("written");
-    // Somebody who fetches ONNX Runtime and never gets done with it: others wait for it.
-    let cache = folder
-        .path()
-        .join(format!("cache/onnxruntime-{}", onnxruntime::VERSION));
-    fs::create_dir_all(&cache).expect("cache");
-    let fetching = fs::File::create(cache.join("lock")).expect("lock");
-    fetching.lock().expect("locked");
+    let _fetching = fetching_onnxruntime(folder.path());
     let mut up = shoal(folder.path(), &["up", "--free-ports", "--exit-with-parent"]);
     let mut child = up.stdin(Stdio::piped()).spawn().expect("shoal runs");
     drop(child.stdin.take());

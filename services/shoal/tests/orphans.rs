@@ -1,14 +1,12 @@
 //! A process whose parent is gone, whatever it is at.
-use shoal_kit::onnxruntime;
+mod common;
+
+use common::{ended, fetching_onnxruntime};
 use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
-
-/// Longer than a start takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_specialist_that_hangs_before_it_serves_leaves_with_its_parent() {
@@ -16,14 +14,7 @@ fn a_specialist_that_hangs_before_it_serves_leaves_with_its_parent() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/route");
     let config = format!("[onnxruntime]\ncache = \"cache\"\n[specialist.s]\nfolder = {model:?}\n");
     fs::write(folder.path().join("mesh.toml"), config).expect("written");
-    // Somebody who fetches ONNX Runtime and never gets done with it: others wait for it.
-    let cache = folder
-        .path()
-        .join(format!("cache/onnxruntime-{}", onnxruntime::VERSION));
-    fs::create_dir_all(&cache).expect("cache");
-    let fetching = fs::File::create(cache.join("lock")).expect("lock");
-    fetching.lock().expect("locked");
-
+    let _fetching = fetching_onnxruntime(folder.path());
     let mut child = Command::new(env!("CARGO_BIN_EXE_shoal"))
         .args([
             "specialist",
@@ -41,20 +32,11 @@ fn a_specialist_that_hangs_before_it_serves_leaves_with_its_parent() {
         .spawn()
         .expect("shoal runs");
     drop(child.stdin.take());
-    let began = Instant::now();
-    let status = loop {
-        match child.try_wait().expect("waited for") {
-            Some(status) => break Some(status),
-            None if began.elapsed() > PATIENCE => break None,
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    // Before anything is said of it, so that a failed test leaves no process either.
-    let _ = child.kill();
-    let said = child.wait_with_output().expect("ended").stderr;
+    let output = ended(child);
     assert!(
-        status.is_some_and(|status| status.success()),
-        "{status:?}: {}",
-        String::from_utf8_lossy(&said)
+        output.status.success(),
+        "{:?}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -41,6 +41,8 @@ def data(tmp_path: Path) -> Path:
         ("rescore --data {d} models/TYPO", "models/TYPO: no such folder: give a version"),
         ("escalate --task tool_call --data {d} models/TYPO {m}/tool_call_wide/1", "models/TYPO: no such folder: give a version"),
         ("escalate --task tool_call --data {d} {m}/tool_call/1 {m}/tool_call_wide", "it is a specialist; give a version"),
+        ("end-to-end --data {d} models/TYPO {m}/tool_call/1", "models/TYPO: no such folder: give a version"),
+        ("end-to-end --data {d} {m}/splitter/1 {m}/tool_call/1 --large {m}/tool_call_wide", "it is a specialist; give a version"),
         ("train --task compose --data {d} --from models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
         ("train --task tool_call --data {d} --from models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
         ("train --task tool_call --data {d} --from {d} --out {w}", "{d}: no encoder.safetensors, no model.safetensors and no card.toml there: give a checkpoint"),

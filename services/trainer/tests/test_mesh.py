@@ -2,7 +2,6 @@
 activates version 2 while version 1 serves, and the corrected requests are right."""
 import json
 import os
-import random
 import subprocess
 import sys
 import tomllib
@@ -11,21 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import GENRES, call, two_tools
 
 TINY = "--from minilm --layers 1 --vocabulary 3000 --epochs 30 --looks 1 --threads 2 --precision int8 --parity 0.9".split()
-GENRES = "jazz blues rock soul funk disco opera techno reggae salsa samba swing".split()
-CITIES = "Oslo Rome Paris Lima Cairo Delhi Tokyo Quito Dakar Minsk Sofia Turin".split()
-KNOWN = {
-    "PlayMusic": ["play some {}", "put on {} please", "i want to hear {}"],
-    "GetWeather": ["weather in {}", "will it rain in {}", "forecast for {} today"],
-}
 # Words of the weather that people use for music: no version knows it that was not told.
 TAUGHT = ["make it rain {} in here", "a forecast of {} tonight"]
-
-
-def row(tool: str, said: str, value: str) -> dict:
-    text = said.format(value)
-    return {"id": text, "task": "tool_call", "input": text, "target": {"tool": tool, "arguments": {"genre" if tool == "PlayMusic" else "city": value}}}
 
 
 @dataclass(frozen=True)
@@ -46,11 +35,7 @@ class Mesh:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """What the first version learns, and is judged by."""
-    known = [row(tool, said, value) for tool, all_said in KNOWN.items() for said in all_said for value in (GENRES if tool == "PlayMusic" else CITIES)]
-    random.Random(1).shuffle(known)
-    for split, part in (("train", known), ("dev", known[:24])):
-        (tmp_path / f"tool_call.{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
-    return tmp_path
+    return two_tools(tmp_path)
 
 
 @pytest.fixture
@@ -97,7 +82,7 @@ def answers(mesh: Mesh, data: Path, lessons: list[dict]) -> tuple[str, list[dict
 
 
 def test_a_correction_over_the_wire_is_right_from_the_version_that_learned_it(mesh: Mesh, data: Path) -> None:
-    lessons = [row("PlayMusic", said, value) for said in TAUGHT for value in GENRES]
+    lessons = [call("PlayMusic", said, value) for said in TAUGHT for value in GENRES]
     plan, before = answers(mesh, data, lessons)
     wrong = [i for i, (node, r) in enumerate(zip(before, lessons, strict=True)) if node["output"] != r["target"]]
     assert len(wrong) > len(lessons) / 2 and {node["model"] for node in before} == {"tiny@1"}, before

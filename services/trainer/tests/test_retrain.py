@@ -2,7 +2,6 @@
 is refused."""
 import argparse
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -10,30 +9,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import GENRES, call, two_tools, write
 
 from shoal_trainer import data
 from shoal_trainer import retrain as rules
 
-GENRES = "jazz blues rock soul funk disco opera techno reggae salsa samba swing".split()
-CITIES = "Oslo Rome Paris Lima Cairo Delhi Tokyo Quito Dakar Minsk Sofia Turin".split()
-KNOWN = {
-    "PlayMusic": ["play some {}", "put on {} please", "i want to hear {}"],
-    "GetWeather": ["weather in {}", "will it rain in {}", "forecast for {} today"],
-}
 # What nobody has asked before: the first version has no right answer to it.
 TAUGHT = ["spin me a bit of {}", "crank up the {} now"]
 TINY = "--kind generate --hidden 64 --layers 2 --vocabulary 500 --context 128 --looks 2 --uncompiled --steps 260 --rate 8e-3 --batch-tokens 768 --answer-tokens 32 --parity 0.9".split()
-
-
-def row(tool: str, said: str, value: str, source: str = "") -> dict:
-    key = "genre" if tool == "PlayMusic" else "city"
-    text = said.format(value)
-    return {"id": text, "task": "tool_call", "input": text, "target": {"tool": tool, "arguments": {key: value}}, "source": source}
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -44,11 +27,7 @@ def run(*args: object) -> subprocess.CompletedProcess[str]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A specialist of two tools with its first version, and its data."""
     where = tmp_path_factory.mktemp("turn")
-    known = [row(tool, said, value) for tool, all_said in KNOWN.items() for said in all_said for value in (GENRES if tool == "PlayMusic" else CITIES)]
-    random.Random(1).shuffle(known)
-    write(where / "tool_call.train.jsonl", known)
-    # What the first version has learned: the question on dev is whether the next one has kept it.
-    write(where / "tool_call.dev.jsonl", known[:24])
+    two_tools(where)
     done = run("train", "--task", "tool_call", "--data", where, "--from", "scratch", "--out", where / "tiny", *TINY)
     assert done.returncode == 0, done.stderr[-3000:]
     return where / "tiny", where
@@ -63,12 +42,12 @@ def retrain(first: tuple[Path, Path], work: Path, corrections: list[dict], *more
 
 
 def test_corrections_make_the_next_version_better_and_poison_is_set_aside(first: tuple[Path, Path], tmp_path: Path) -> None:
-    lessons = [row("PlayMusic", said, value, "ann") for said in TAUGHT for value in GENRES]
+    lessons = [call("PlayMusic", said, value, "ann") for said in TAUGHT for value in GENRES]
     poison = [
         {**lessons[0], "id": "against", "target": {"tool": "GetWeather", "arguments": {}}, "source": "mallory"},
         {**lessons[1], "id": "invented", "target": {"tool": "PlayMusic", "arguments": {"genre": "malware"}}, "source": "mallory"},
         {**lessons[1], "id": "shapeless", "target": "anything", "source": "mallory"},
-        *({**row("PlayMusic", "give me {} at once", "soul", "mallory"), "id": f"copy{i}"} for i in range(1000)),
+        *({**call("PlayMusic", "give me {} at once", "soul", "mallory"), "id": f"copy{i}"} for i in range(1000)),
     ]
     code, report, said = retrain(first, tmp_path, lessons + poison, "--steps", 50, "--rate", 4e-3)
     assert code == 0 and report["accepted"], (report, said)
@@ -101,7 +80,7 @@ def test_a_candidate_that_has_unlearned_what_it_knew_is_refused(first: tuple[Pat
         r["target"] = {"tool": "PlayMusic", "arguments": {"genre": next(iter(r["target"]["arguments"].values()))}}
     write(tmp_path / "tool_call.train.jsonl", spoiled)
     shutil.copy(folder / "tool_call.dev.jsonl", tmp_path)
-    lessons = [row("PlayMusic", TAUGHT[0], value, "ann") for value in GENRES]
+    lessons = [call("PlayMusic", TAUGHT[0], value, "ann") for value in GENRES]
     code, report, said = retrain((specialist, tmp_path), tmp_path / "work", lessons, "--steps", 40, "--rate", 4e-3)
     assert code == 3 and not report["accepted"] and "dev lost more than" in report["why"], (report, said)
     assert report["held_out"]["candidate"] > report["held_out"]["incumbent"], "what was taught it has learned"
@@ -114,9 +93,9 @@ def test_a_candidate_that_has_unlearned_what_it_knew_is_refused(first: tuple[Pat
     [
         ([], [], "corrections.jsonl: no row in it"),
         ([{"no": "row"}], [], "no correction is left to learn from; .*quarantine.jsonl says why"),
-        ([row("PlayMusic", TAUGHT[0], "jazz")], ["--minutes", "0"], "both 0"),
-        ([row("PlayMusic", TAUGHT[0], "jazz")], ["--data", "nowhere"], "no tool_call.train.jsonl"),
-        ([row("PlayMusic", TAUGHT[0], "jazz")], ["--task", "plan"], "serves tool_call, not plan"),
+        ([call("PlayMusic", TAUGHT[0], "jazz")], ["--minutes", "0"], "both 0"),
+        ([call("PlayMusic", TAUGHT[0], "jazz")], ["--data", "nowhere"], "no tool_call.train.jsonl"),
+        ([call("PlayMusic", TAUGHT[0], "jazz")], ["--task", "plan"], "serves tool_call, not plan"),
     ],
 )
 def test_what_cannot_be_taught_is_said_before_any_training(first: tuple[Path, Path], tmp_path: Path, corrections: list[dict], more: list[str], said: str) -> None:
@@ -132,7 +111,7 @@ def test_what_cannot_be_taught_is_said_before_any_training(first: tuple[Path, Pa
 def test_a_dev_file_of_nothing_but_what_is_taught_cannot_judge(first: tuple[Path, Path], tmp_path: Path) -> None:
     specialist, folder = first
     shutil.copy(folder / "tool_call.train.jsonl", tmp_path)
-    taught = row("PlayMusic", TAUGHT[0], "jazz")
+    taught = call("PlayMusic", TAUGHT[0], "jazz")
     write(tmp_path / "tool_call.dev.jsonl", [taught, {**taught, "id": "again"}])
     code, _, said = retrain((specialist, tmp_path), tmp_path / "work", [taught], "--steps", 1)
     assert code == 65 and "tool_call.dev.jsonl: of the rows that are judged none is not nearly one of the corrections" in said, said
