@@ -86,6 +86,16 @@ pub(crate) enum Command {
         /// The core that it may use
         cpu: usize,
     },
+    /// Ask a specialist one request after the other, and print the seconds of each; `colocated` starts it
+    #[command(hide = true)]
+    Ask {
+        /// Where the specialist is, http://host:port
+        grpc: String,
+        /// How many
+        requests: usize,
+        /// The cores that it may use
+        cpus: Vec<usize>,
+    },
     /// Make the table of loadtest/README.md from what those printed
     ///
     /// Without --write the table goes to standard output.

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     };
     let mut builder = match cli.command {
         // What is measured is the other side: a client of several threads wakes one of its own for every message, on the cores of the server.
-        Command::Specialist(_) => tokio::runtime::Builder::new_current_thread(),
+        Command::Specialist(_) | Command::Ask { .. } => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = match builder.enable_all().build() {
@@ -65,6 +65,10 @@ fn main() -> ExitCode {
         Command::Colocated(args) => runtime.block_on(Box::pin(colocated(args))),
         Command::Gpu(args) => runtime.block_on(Box::pin(gpu(args))),
         Command::Occupy { grpc, cpu } => match runtime.block_on(bench::busy::run(&grpc, cpu)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => say(INTERNAL, &error),
+        },
+        Command::Ask { grpc, requests, cpus } => match runtime.block_on(bench::busy::ask(&grpc, cpus, requests)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => say(INTERNAL, &error),
         },

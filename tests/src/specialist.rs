@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::{Child, Command},
+};
 use tonic::transport::Channel;
 
 /// Loading some megabytes on a machine whose two cores do something else besides.
@@ -23,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Specialist {
     child: Child,
     grpc: String,
+    http: String,
     _folder: TempDir,
 }
 
@@ -58,10 +63,12 @@ impl Specialist {
         loop {
             let said = fs::read(&announced).ok();
             let said = said.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-            if let Some(grpc) = said.as_ref().and_then(|said| said["grpc"].as_str()) {
+            let at = |door: &str| said.as_ref().and_then(|said| said[door].as_str().map(str::to_owned));
+            if let (Some(grpc), Some(http)) = (at("grpc"), at("http")) {
                 return Ok(Self {
                     child,
                     grpc: format!("http://{grpc}"),
+                    http,
                     _folder: folder,
                 });
             }
@@ -79,6 +86,19 @@ impl Specialist {
     /// When the address is no URI.
     pub fn client(&self) -> Result<SpecialistServiceClient<Channel>> {
         Ok(SpecialistServiceClient::new(channel::connect_lazy(&self.grpc)?))
+    }
+
+    /// What /metrics says.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn metrics(&self) -> Result<String> {
+        let mut door = TcpStream::connect(&self.http).await?;
+        let request = b"GET /metrics HTTP/1.1\r\nhost: specialist\r\nconnection: close\r\n\r\n";
+        door.write_all(request).await?;
+        let mut said = String::new();
+        door.read_to_string(&mut said).await?;
+        Ok(said)
     }
 
     /// Its process id.

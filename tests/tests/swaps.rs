@@ -17,13 +17,13 @@ const MODEL: &str = "compose";
 const WARM: u32 = 6;
 const SWAPS: u32 = 50;
 
-/// One swap, on a machine that does something else besides: a second until it is looked for, and the load.
+/// One swap, on a machine that does something else besides: a quarter of a second until it is looked for, and the load.
 const SWAP: Duration = Duration::from_secs(60);
 
 /// Between two requests of the load: light, some ten a second.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// From the switch until the version before is gone: it is looked for each second, once its last call has ended.
+/// From the switch until the version before is gone: it is looked for at each look, once its last call has ended.
 const GONE: Duration = Duration::from_secs(30);
 
 /// The share by which resident memory may be more.
@@ -55,6 +55,16 @@ fn activate(folder: &Path, version: u32) -> Result<()> {
     let part = folder.join("part");
     fs::write(&part, format!("{text}active_version = {version}\n"))?;
     Ok(fs::rename(part, file)?)
+}
+
+/// A process that serves the folder, and has answered.
+async fn start(folder: &Path, keep_previous: &str) -> Result<Specialist> {
+    let folder = folder.display().to_string();
+    let configuration =
+        format!("[specialist.{MODEL}]\nfolder = {folder:?}\nslots = 4\nkeep_previous = {keep_previous:?}\n");
+    let specialist = Specialist::start(BINARY, MODEL, &configuration).await?;
+    ask(&specialist).await?;
+    Ok(specialist)
 }
 
 /// One short answer; which version gave it.
@@ -93,7 +103,7 @@ async fn swap(specialist: &Specialist, folder: &Path, times: u32) -> Result<()> 
 const LOOKS: u32 = 10;
 
 /// Resident KiB once the last version but one is gone, and its thread with it. The process's other threads say nothing: tokio keeps those that
-/// have blocked for as long as something blocks now and then, and this process looks at its folder every second.
+/// have blocked for as long as something blocks now and then, and this process looks at its folder again and again.
 async fn settled(specialist: &Specialist) -> Result<u64> {
     let end = Instant::now() + GONE;
     while specialist.threads("engine")? != 1 {
@@ -116,12 +126,8 @@ async fn settled(specialist: &Specialist) -> Result<u64> {
 async fn fifty_swaps_under_load_fail_no_request_and_leave_no_memory_behind() -> Result<()> {
     let folder = tempfile::tempdir()?;
     two_versions(folder.path())?;
-    let configuration = format!(
-        "[specialist.{MODEL}]\nfolder = {:?}\nslots = 4\n",
-        folder.path().display().to_string()
-    );
-    let specialist = Specialist::start(BINARY, MODEL, &configuration).await?;
-    ask(&specialist).await?;
+    // What comes back is loaded each time.
+    let specialist = start(folder.path(), "0s").await?;
     let (stop, answers) = (AtomicBool::new(false), AtomicU32::new(0));
     let load = async {
         while !stop.load(Ordering::Relaxed) {
@@ -147,5 +153,52 @@ async fn fifty_swaps_under_load_fail_no_request_and_leave_no_memory_behind() -> 
     assert!(answers >= SWAPS, "{answers} answers are no load");
     let more = (after as f64 - before as f64) / before as f64;
     assert!(more < SHARE, "{before} KiB became {after}");
+    Ok(())
+}
+
+/// Whether a version came to serve in this way.
+async fn came(specialist: &Specialist, version: u32, how: &str) -> Result<bool> {
+    let metrics = specialist.metrics().await?;
+    let of = [format!("model=\"{MODEL}@{version}\""), format!("outcome=\"{how}\"")];
+    let mut versions = metrics
+        .lines()
+        .filter(|line| line.starts_with("shoal_specialist_versions"));
+    Ok(versions.any(|line| of.iter().all(|word| line.contains(word))))
+}
+
+/// A rollback, from the file to the first answer, which an agent in trouble waits for.
+const ROLLBACK: Duration = Duration::from_secs(1);
+
+/// How long the version before is kept here; and how long until it must be gone.
+const KEPT: &str = "2s";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_answers_within_a_second_and_what_it_would_go_back_to_is_given_up_in_time() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    two_versions(folder.path())?;
+    let specialist = start(folder.path(), KEPT).await?;
+    swap(&specialist, folder.path(), 1).await?;
+    let began = Instant::now();
+    activate(folder.path(), 1)?;
+    while ask(&specialist).await? != format!("{MODEL}@1") {
+        ensure!(began.elapsed() < ROLLBACK, "no answer of version 1 within {ROLLBACK:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ensure!(came(&specialist, 1, "resumed").await?, "it was loaded again");
+    eprintln!("{:?} from the file to the first answer", began.elapsed());
+    ensure!(specialist.threads("engine")? == 2, "version 2 may be wanted again");
+    settled(&specialist).await?;
+    // It is gone by now.
+    swap(&specialist, folder.path(), 1).await?;
+    ensure!(!came(&specialist, 2, "resumed").await?, "it was given up");
+    // And a version whose files were written again is not what it was.
+    let card = folder.path().join("1/card.toml");
+    fs::write(&card, fs::read(&card)?)?;
+    activate(folder.path(), 1)?;
+    let end = Instant::now() + SWAP;
+    while !came(&specialist, 1, "switched").await? {
+        ensure!(Instant::now() < end, "version 1 was not loaded again within {SWAP:?}");
+        tokio::time::sleep(PAUSE).await;
+    }
     Ok(())
 }

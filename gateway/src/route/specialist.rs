@@ -7,8 +7,11 @@ use shoal_kit::{
     status::{self, Reason},
     telemetry::names,
 };
-use shoal_proto::v1::{
-    self, generate_done::FinishReason, generate_response::Event, specialist_service_client::SpecialistServiceClient,
+use shoal_proto::{
+    time::duration,
+    v1::{
+        self, generate_done::FinishReason, generate_response::Event, specialist_service_client::SpecialistServiceClient,
+    },
 };
 use shoal_stack::{Call, Error};
 use std::{
@@ -95,6 +98,11 @@ fn timed<T>(message: T, until: Instant) -> Request<T> {
     request
 }
 
+/// What is left until it must start for the plan to end in time.
+fn slack(call: &Call<Arc<Question>>) -> Option<prost_types::Duration> {
+    Some(duration(call.start_by.saturating_duration_since(Instant::now())))
+}
+
 async fn generate(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<Question>>) -> Result<Said, Status> {
     let question = &call.request;
     let constraint = question.form.as_ref().map(|schema| v1::Constraint {
@@ -106,6 +114,7 @@ async fn generate(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
         sampling: question.sampling.clone(),
         constraint,
         priority: question.priority.into(),
+        slack: slack(call),
     };
     if let Some(sink) = &question.sink {
         sink.begin();
@@ -145,6 +154,8 @@ async fn classify(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
         // The second is for the margin.
         top_k: 2,
         task: call.request.task.clone(),
+        priority: call.request.priority.into(),
+        slack: slack(call),
     };
     let response = client.classify(timed(request, call.deadline)).await?.into_inner();
     let labels = response

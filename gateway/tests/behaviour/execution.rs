@@ -279,7 +279,8 @@ async fn a_reference_that_finds_nothing_and_one_that_grows_past_every_bound_fail
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn priority_sampling_and_a_schema_reach_the_specialist() {
+async fn priority_slack_sampling_and_a_schema_reach_the_specialist() {
+    const LIMIT: i64 = 60;
     let echo = Model::new("echo", "echo", |_, _| say("{\"a\":1}")).start();
     let world = Mesh::new()
         .specialist("echo", &echo.server.url())
@@ -298,12 +299,16 @@ async fn priority_sampling_and_a_schema_reach_the_specialist() {
     let mut plan = request(vec![node]);
     plan.limits = Some(v1::PlanLimits {
         priority: v1::Priority::Interactive.into(),
+        deadline: Some(shoal_proto::time::duration(ms(LIMIT as u64 * 1000))),
         ..v1::PlanLimits::default()
     });
     let ran = world.run(plan).await;
     assert_eq!((ran.state(), ran.output("a")), (State::Succeeded, json!({"a": 1})));
     let seen = &echo.notes.seen()[0];
     assert_eq!(seen.request.priority(), v1::Priority::Interactive);
+    // Nothing comes after it: it may wait for nearly all of the plan's time.
+    let slack = seen.request.slack.expect("the gateway knows it").seconds;
+    assert!((LIMIT / 2..=LIMIT).contains(&slack), "{slack} s of {LIMIT}");
     let sampling = seen.request.sampling.clone().expect("sampling");
     assert_eq!((sampling.max_tokens, sampling.seed), (Some(7), Some(3)));
     assert!(matches!(

@@ -288,6 +288,11 @@ async fn a_classifier_answers_with_its_label_and_is_doubted_like_any() {
             .await;
         let ran = world.run(request(vec![model("a", "route", "hi")])).await;
         assert_eq!(ran.output("a"), expected);
+        let asked = &labels.notes.seen()[0].request;
+        assert!(
+            asked.priority() == v1::Priority::Normal && asked.slack.is_some(),
+            "{asked:?}"
+        );
     }
 }
 

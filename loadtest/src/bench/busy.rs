@@ -1,6 +1,8 @@
-//! A load that keeps every row of a specialist in use, here or in a process of its own that stands behind all others.
+//! What is put on a specialist: a load that keeps every row in use, and requests one after the other. Here, or in a process of its own on the cores
+//! that the specialist has, so that a caller is on nobody else's.
 use super::workload::{ROWS, text};
 use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::json;
 use shoal_kit::{channel, config};
 use shoal_proto::v1::{self, generate_response::Event, specialist_service_client::SpecialistServiceClient};
 use std::{
@@ -11,7 +13,10 @@ use tokio::process::{Child, Command};
 use tonic::transport::Channel;
 
 /// Tokens of a busy specialist's answers at most.
-pub(super) const TOKENS: u32 = 64;
+const TOKENS: u32 = 64;
+
+/// The object that models/tool_call reads.
+const UTTERANCE: &str = "play some jazz and then book a table for two";
 
 /// One answer, on a machine where six are busy; and how long a load in a process of its own lasts at most.
 const CALL: Duration = Duration::from_secs(60);
@@ -45,11 +50,7 @@ pub(super) async fn batch_load(grpc: &str, end: Instant) -> Result<Vec<Answer>> 
 }
 
 /// Tokens of one answer.
-pub(super) async fn generate(
-    mut client: SpecialistServiceClient<Channel>,
-    text: String,
-    max_tokens: u32,
-) -> Result<u64> {
+async fn generate(mut client: SpecialistServiceClient<Channel>, text: String, max_tokens: u32) -> Result<u64> {
     let request = v1::GenerateRequest {
         prompt: Some(v1::Prompt {
             content: Some(v1::prompt::Content::Text(text)),
@@ -100,6 +101,47 @@ impl Occupied {
         ensure!(ended.is_none(), "the batch load has ended early: {ended:?}");
         Ok(())
     }
+}
+
+/// Seconds that each of so many requests took, one after the other, of a caller in a process of its own on the cores of the specialist: on another's
+/// core it would now and then wait for that one's load, and that would count as the specialist's.
+pub(super) async fn latencies(grpc: &str, cpus: &[usize], requests: usize) -> Result<Vec<f64>> {
+    let asked = Command::new(std::env::current_exe()?)
+        .args(["ask", grpc, &requests.to_string()])
+        .args(cpus.iter().map(ToString::to_string))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    ensure!(
+        asked.status.success(),
+        "a caller has no answer: {}",
+        String::from_utf8_lossy(&asked.stderr)
+    );
+    let all: Vec<f64> = serde_json::from_slice(&asked.stdout)?;
+    ensure!(all.len() == requests, "{} of {requests} requests were timed", all.len());
+    Ok(all)
+}
+
+/// `shoal-loadtest ask`: what [`latencies`] starts; seconds on standard output.
+///
+/// # Errors
+/// When an answer fails, or the cores are not to be had.
+pub(crate) async fn ask(grpc: &str, cpus: Vec<usize>, requests: usize) -> Result<()> {
+    let here = config::Specialist {
+        cpus,
+        ..config::Specialist::default()
+    };
+    shoal_specialist::confine(&here).map_err(|e| anyhow!(e))?;
+    let client = SpecialistServiceClient::new(channel::connect_lazy(grpc)?);
+    let mut all = Vec::with_capacity(requests);
+    for i in 0..requests {
+        let started = Instant::now();
+        generate(client.clone(), format!("{UTTERANCE} {i}"), TOKENS).await?;
+        all.push(started.elapsed().as_secs_f64());
+    }
+    println!("{}", json!(all));
+    Ok(())
 }
 
 /// `shoal-loadtest occupy`: what [`Occupied`] starts. A batch's caller is on this machine for the measurement alone: it stands behind all others

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow};
 use futures::future::try_join_all;
 use shoal_kit::{config, onnxruntime};
 use shoal_specialist::{
-    engine::{Done, Engine, Event, Request, Ticket, queue::Class},
+    engine::{Done, Engine, Event, Request, Ticket, queue::Urgency},
     folder::{Folder, Form},
     prompt::Prompt,
     sampling::{Sampling, calibration::Calibration},
@@ -206,8 +206,7 @@ impl Inside {
             grammar: None,
             required: Default::default(),
             calibration: Calibration::default(),
-            class: Class::Normal,
-            deadline: None,
+            urgency: Urgency::default(),
             tokenize: Duration::ZERO,
             span: Span::none(),
         };
@@ -231,8 +230,7 @@ fn ask(text: &str, max_tokens: usize, form: Option<Form>) -> Ask {
         prompt: Prompt::Text(text.to_owned()),
         sampling: Sampling::greedy(max_tokens),
         form,
-        class: Class::Normal,
-        deadline: None,
+        urgency: Urgency::default(),
         span: Span::none(),
     }
 }

@@ -40,23 +40,58 @@ pub(crate) fn run(results: &[PathBuf], page: Option<&Path>) -> Result<Option<Str
     Ok(None)
 }
 
-/// The table, and under it what each run was on. Of several runs that have a figure the last counts.
+/// The head of every table.
+const HEAD: &str =
+    "| figure | name | measured | 95 % interval | rounds | bar | stretch | |\n|---|---|---|---|---|---|---|---|\n";
+
+/// The table of the first model that each command was run on, with all figures; then one for each other model, with those that it has; and under
+/// each what its runs were on. Of several runs of one command on one model that have a figure the last counts.
 fn table(objects: &[Value]) -> String {
-    let mut out = String::from(
-        "| figure | name | measured | 95 % interval | rounds | bar | stretch | |\n|---|---|---|---|---|---|---|---|\n",
-    );
+    // "models/NAME" and "NAME@VERSION" are one model.
+    let model = |object: &Value| {
+        let model = object["settings"]["model"].as_str().unwrap_or_default();
+        let name = model.rsplit('/').next().unwrap_or_default();
+        name.split('@').next().unwrap_or_default().to_owned()
+    };
+    // What was typed behind the command says nothing of what it is.
+    let command = |object: &Value| {
+        let typed = object["settings"]["command"].as_str().unwrap_or_default();
+        typed.split(' ').nth(1).map(str::to_owned)
+    };
+    let first = |object: &Value| {
+        let first = objects.iter().find(|other| command(other) == command(object));
+        first.is_some_and(|first| model(first) == model(object))
+    };
+    let (main, others): (Vec<&Value>, Vec<&Value>) = objects.iter().partition(|object| first(object));
+    let mut out = String::from(HEAD);
     for figure in &FIGURES {
-        let found = objects
-            .iter()
-            .rev()
-            .map(|o| (o, &o["figures"][figure.name.key()]))
-            .find(|(_, f)| f.is_object());
-        out.push_str(&row(figure, found));
+        out.push_str(&row(figure, latest(&main, figure)));
     }
-    for object in objects {
-        out.push_str(&format!("\n{}\n", provenance(object)));
+    out.push_str(&provenances(&main));
+    let mut models: Vec<String> = others.iter().map(|object| model(object)).collect();
+    models.sort();
+    models.dedup();
+    for wanted in models {
+        let runs: Vec<&Value> = others.iter().copied().filter(|o| model(o) == wanted).collect();
+        let rows = FIGURES
+            .iter()
+            .filter_map(|figure| Some(row(figure, Some(latest(&runs, figure)?))));
+        out.push_str(&format!("\nThe same on {wanted}:\n\n{HEAD}"));
+        out.extend(rows);
+        out.push_str(&provenances(&runs));
     }
     out
+}
+
+/// The last run that has a figure, and the figure.
+fn latest<'a>(objects: &[&'a Value], figure: &Figure) -> Option<(&'a Value, &'a Value)> {
+    let of = |object: &&'a Value| (*object, &object["figures"][figure.name.key()]);
+    objects.iter().rev().map(of).find(|(_, found)| found.is_object())
+}
+
+fn provenances(objects: &[&Value]) -> String {
+    let lines = objects.iter().map(|object| format!("\n{}\n", provenance(object)));
+    lines.collect()
 }
 
 /// A figure and the object that it is of.
@@ -95,8 +130,14 @@ fn provenance(object: &Value) -> String {
     };
     let device = machine["device"].as_str();
     let device = device.map_or_else(String::new, |device| format!("{device}, with "));
+    let peer = &object["facts"]["mlserver"]["intra_op_threads"];
+    let classifier = object["facts"]["classifier"].as_str().map_or_else(String::new, |classifier| {
+        format!(
+            " What classifies is {classifier}, with as many in MLServer as are fastest there ({peer}); a graph under 1 MiB has one in a specialist."
+        )
+    });
     format!(
-        "`{}`: {} on {device}{}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.{void}",
+        "`{}`: {} on {device}{}, {} cores, {} MB, Linux {}, {} threads inside an operator on every side.{classifier}{void}",
         word(&settings["command"]),
         word(&settings["model"]),
         word(&machine["processor"]),
@@ -177,6 +218,28 @@ mod tests {
             json!({"single_vs_genai": {"value": 1.2, "low": 1.1, "high": 1.3, "rounds": 9, "coverage": 0.96}});
         let table = table(&[object(), later]);
         assert!(table.contains("| 1.20 | 1.10 to 1.30 | 9 | 0.97 | 1.10 | stretch |") && table.contains("| 7.0 % |"));
+    }
+
+    #[test]
+    fn another_model_has_a_table_of_its_own_with_what_was_measured_on_it() {
+        let mut shipped = object();
+        shipped["settings"] = json!({"command": "shoal-loadtest engine --model models/compose", "model": "models/compose", "intra_op_threads": 2});
+        shipped["figures"] =
+            json!({"single_vs_genai": {"value": 1.57, "low": 1.4, "high": 1.6, "rounds": 7, "coverage": 0.984}});
+        shipped["facts"] = json!({"classifier": "models/route", "mlserver": {"intra_op_threads": 2}});
+        let table = table(&[shipped.clone(), object()]);
+        assert!(
+            table.contains("The same on bench_decoder:"),
+            "the first named is the first: {table}"
+        );
+        let table = super::table(&[object(), shipped]);
+        let (first, second) = table.split_once("The same on compose:").expect("two tables");
+        assert!(first.contains("| 1.02 |") && first.contains("not measured") && !first.contains("1.57"));
+        assert!(
+            second.contains("| 1.57 | 1.40 to 1.60 |") && !second.contains("step_overhead"),
+            "{second}"
+        );
+        assert!(second.contains("What classifies is models/route, with as many in MLServer as are fastest there (2);"));
     }
 
     #[test]

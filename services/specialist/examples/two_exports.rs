@@ -7,7 +7,7 @@
 use anyhow::Context as _;
 use shoal_kit::{config, onnxruntime};
 use shoal_specialist::{
-    engine::queue::Class,
+    engine::queue::Urgency,
     folder::Form,
     prompt::Prompt,
     sampling::Sampling,
@@ -25,8 +25,7 @@ fn ask(row: usize) -> Ask {
         prompt: Prompt::Text(format!("row {row} {}", "and on ".repeat(row))),
         sampling: Sampling::greedy(TOKENS),
         form: Some(Form::Free),
-        class: Class::Normal,
-        deadline: None,
+        urgency: Urgency::default(),
         span: tracing::Span::none(),
     }
 }

@@ -164,8 +164,7 @@ impl Generator {
             prompt,
             sampling,
             form,
-            class,
-            deadline,
+            urgency,
             span,
             ..
         } = ask;
@@ -175,10 +174,13 @@ impl Generator {
         if let (Prompt::Json(map), Some(validator)) = (&prompt, &prepared.input) {
             prompt::hold(map, validator, "prompt.json")?;
         }
-        let ids = self.ids(&prompt, &task.name, deadline).instrument(span.clone()).await?;
+        let ids = self
+            .ids(&prompt, &task.name, urgency.deadline)
+            .instrument(span.clone())
+            .await?;
         // Before a grammar is compiled for it.
         self.engine.check(&ids)?;
-        let held = self.held(form, prepared, prompt, &task.name, deadline);
+        let held = self.held(form, prepared, prompt, &task.name, urgency.deadline);
         let (grammar, required) = held.instrument(span.clone()).await?;
         self.engine.submit(Request {
             prompt: ids,
@@ -186,8 +188,7 @@ impl Generator {
             grammar,
             required,
             calibration: prepared.calibration.clone(),
-            class,
-            deadline,
+            urgency,
             tokenize: started.elapsed(),
             span,
         })

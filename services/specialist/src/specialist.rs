@@ -1,7 +1,7 @@
 //! One loaded model: its folder, and what runs it.
 use crate::{
     encoder::{self, Encoder},
-    engine::{Engine, Ticket, queue::Class},
+    engine::{Engine, Ticket, queue::Urgency},
     error::Error,
     filler::{self, Filler},
     folder::{Folder, Form, Task, manifest::Kind},
@@ -16,7 +16,7 @@ use shoal_kit::config;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokenizers::Tokenizer;
 use tokio_util::sync::CancellationToken;
@@ -57,10 +57,8 @@ pub struct Ask {
     pub sampling: Sampling,
     /// What the output is held to; `None`: what the card says of the task.
     pub form: Option<Form>,
-    /// Queueing class.
-    pub class: Class,
-    /// When the answer is of no use any more.
-    pub deadline: Option<Instant>,
+    /// How soon the answer is wanted.
+    pub urgency: Urgency,
     /// The span that `prefill` and `decode` become children of.
     pub span: Span,
 }

@@ -1,18 +1,25 @@
 //! Which version serves, and how another takes its place without a stop.
 //!
 //! ```text
-//!   specialist.toml ──every second──► check, load, warm up, beside the one that serves
+//!   specialist.toml ──looked at──► the version before, if that is wanted and still kept; else check, load, warm up, beside the one that serves
 //!                                       │ good: switch                 │ not: `Refused`
 //!                                       ▼                              ▼
 //!                          new calls get the new one;      the old one goes on serving
-//!                          the old one goes with its
-//!                          last call
+//!                          the old one is kept for
+//!                          `keep_previous`, then goes
+//!                          with its last call
 //! ```
+//!
+//! Going back is what cannot wait: the version before is kept as it is, in memory that the switch itself had to have, so that it serves again at the
+//! next look. Its files must be those that it was loaded from: a version that was mended is loaded.
 //!
 //! A call opens its door once ([`crate::server::Doors`]) and keeps the version that it found to its end. So the last call to an old
 //! version is the last but one owner of it, and the keeper here, the last, ends its thread where blocking is no harm.
+mod previous;
+mod seen;
+
 use crate::{
-    engine::{Request, queue::Class},
+    engine::{Request, queue::Urgency},
     error::Error,
     folder::{Folder, manifest::Manifest},
     process, runtime,
@@ -20,14 +27,16 @@ use crate::{
     specialist::Specialist,
     telemetry,
 };
+use previous::{Files, Previous, Version};
+use seen::Seen;
 use shoal_kit::{config, task};
 use shoal_proto::{time::timestamp, v1};
 use std::{
     collections::BTreeSet,
     convert::Infallible,
     fmt::Display,
-    fs, io,
-    path::Path,
+    mem,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -35,10 +44,9 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, warn};
 
-/// Between two looks at specialist.toml. A load takes longer than a second, so that looking more often would switch no sooner;
-/// and reading a hundred bytes works the same on every file system, over a network and in a container's volume too, where
+/// Between two looks at specialist.toml: a rollback is to serve within a second, whatever else runs. Reading a hundred bytes works the same on every file system, over a network and in a container's volume too, where
 /// notifications do not.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The warm-up's bound. It is a few milliseconds' work: what has not done it by then serves nobody.
 const WARM_UP: Duration = Duration::from_secs(30);
@@ -86,42 +94,29 @@ impl Refused {
     }
 }
 
-/// specialist.toml as it was seen. Written again with the same words it counts as changed: that is how a mended version is tried
-/// again.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    modified: Option<SystemTime>,
-    content: Result<Vec<u8>, io::ErrorKind>,
-}
-
-impl Seen {
-    fn of(root: &Path) -> Self {
-        let path = root.join("specialist.toml");
-        Self {
-            modified: fs::metadata(&path).and_then(|m| m.modified()).ok(),
-            content: fs::read(&path).map_err(|e| e.kind()),
-        }
-    }
-}
-
 /// Keeps the version that specialist.toml names serving.
 #[derive(Debug)]
 pub(crate) struct Versions {
     serving: watch::Sender<Serving>,
+    now: Version,
     config: config::Specialist,
     seen: Option<Seen>,
+    previous: Previous,
     /// Versions that serve no new call and are not given up yet.
     leaving: Vec<Arc<Specialist>>,
 }
 
 impl Versions {
     pub(crate) fn new(specialist: Specialist, config: config::Specialist) -> Self {
-        let specialist = Arc::new(specialist);
+        let files = Files::of(&of_version(&specialist, specialist.folder().card.version));
+        let now = Version::new(specialist, files);
         Self {
             serving: watch::Sender::new(Serving {
-                specialist,
+                specialist: now.specialist.clone(),
                 refused: None,
             }),
+            now,
+            previous: Previous::new(config.keep_previous),
             config,
             seen: None,
             leaving: Vec::new(),
@@ -145,7 +140,7 @@ impl Versions {
     }
 
     async fn look(&mut self) {
-        let now = self.serving.borrow().specialist.clone();
+        let now = self.now.specialist.clone();
         let root = now.folder().root.clone();
         let seen = task::blocking("specialist.toml", move || Seen::of(&root)).await.ok();
         if seen == self.seen {
@@ -154,25 +149,23 @@ impl Versions {
         self.seen = seen;
         let started = Instant::now();
         let name = now.folder().card.name.as_str();
-        match Box::pin(self.next(&now)).await {
-            Ok(None) => drop(self.serving.send_replace(Serving {
-                specialist: now,
-                refused: None,
-            })),
-            Ok(Some(next)) => {
+        let refused = match Box::pin(self.next(&now)).await {
+            Ok(None) => None,
+            Ok(Some((next, how))) => {
+                let model = next.specialist.identity();
                 info!(
                     specialist = name,
-                    model = next.identity(),
+                    model,
                     before = now.identity(),
+                    how,
                     seconds = started.elapsed().as_secs_f64(),
                     "version switched"
                 );
-                telemetry::tried(next.identity(), "switched");
-                self.serving.send_replace(Serving {
-                    specialist: Arc::new(next),
-                    refused: None,
-                });
-                self.leaving.push(now);
+                telemetry::tried(model, how);
+                let before = mem::replace(&mut self.now, next);
+                let gone = self.previous.replaced(before, Instant::now());
+                self.leaving.extend(gone.map(|version| version.specialist));
+                None
             }
             Err(refused) => {
                 warn!(
@@ -183,16 +176,17 @@ impl Versions {
                     "version refused, the one that serves goes on"
                 );
                 telemetry::tried(format!("{name}@{}", refused.version), "refused");
-                self.serving.send_replace(Serving {
-                    specialist: now,
-                    refused: Some(Arc::new(refused)),
-                });
+                Some(Arc::new(refused))
             }
-        }
+        };
+        self.serving.send_replace(Serving {
+            specialist: self.now.specialist.clone(),
+            refused,
+        });
     }
 
-    /// The version that specialist.toml names, ready to serve; `None` if it serves already, or is not named any more.
-    async fn next(&self, now: &Specialist) -> Result<Option<Specialist>, Refused> {
+    /// The version that specialist.toml names, ready to serve, and how it came to be; `None` if it serves already, or is not named any more.
+    async fn next(&mut self, now: &Specialist) -> Result<Option<(Version, &'static str)>, Refused> {
         let (folder, root) = (now.folder(), now.folder().root.clone());
         let manifest = aside("specialist.toml", move || Folder::manifest(&root)).await;
         let manifest = manifest.map_err(|e| Refused::new(0, e))?;
@@ -201,6 +195,13 @@ impl Versions {
         alike(&folder.manifest, &manifest).map_err(|e| refused(&e))?;
         if version == folder.card.version {
             return Ok(None);
+        }
+        let of = of_version(now, version);
+        let files = task::blocking("model folder", move || Files::of(&of))
+            .await
+            .unwrap_or_default();
+        if let Some(kept) = self.previous.take(version, &files) {
+            return Ok(Some((kept, "resumed")));
         }
         let root = folder.root.clone();
         // What was held against this process's own, and not what the file says by now: that is the next look's.
@@ -231,11 +232,13 @@ impl Versions {
             end(next).await;
             return Ok(None);
         }
-        Ok(Some(next))
+        Ok(Some((Version::new(next, files), "switched")))
     }
 
     /// Ends the versions whose last call has ended.
     async fn give_up(&mut self) {
+        let expired = self.previous.expired(Instant::now());
+        self.leaving.extend(expired.map(|version| version.specialist));
         // Nobody gets an old version any more: when this is the last owner, it stays that.
         let (idle, busy) = self.leaving.drain(..).partition(|old| Arc::strong_count(old) == 1);
         self.leaving = busy;
@@ -246,6 +249,11 @@ impl Versions {
             info!(model, seconds = started.elapsed().as_secs_f64(), "version given up");
         }
     }
+}
+
+/// The folder of a version of the same specialist.
+fn of_version(now: &Specialist, version: u32) -> PathBuf {
+    now.folder().root.join(version.to_string())
 }
 
 /// Does what blocks on a thread for it.
@@ -306,8 +314,7 @@ async fn warm_up(next: &Specialist) -> Result<(), Error> {
         grammar: None,
         required: Default::default(),
         calibration: Calibration::default(),
-        class: Class::Normal,
-        deadline,
+        urgency: Urgency::until(deadline),
         tokenize: Duration::ZERO,
         span: Span::none(),
     })?;
@@ -349,21 +356,5 @@ mod tests {
         let told = |then| alike(&now, &then).expect_err("refused");
         assert!(told(manifest("b", &["x", "y"])).contains("`b`"));
         assert!(told(manifest("a", &["x"])).contains("the tasks x, this process serves x, y"));
-    }
-
-    #[test]
-    fn a_file_that_is_written_again_counts_as_changed_and_one_that_is_left_alone_does_not() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("specialist.toml");
-        let missing = Seen::of(folder.path());
-        assert_eq!(missing, Seen::of(folder.path()));
-        fs::write(&path, "active_version = 1").expect("written");
-        let first = Seen::of(folder.path());
-        assert_ne!(first, missing);
-        assert_eq!(first, Seen::of(folder.path()));
-        let file = fs::File::options().append(true).open(&path).expect("opened");
-        let later = SystemTime::now() + Duration::from_secs(2);
-        file.set_modified(later).expect("touched");
-        assert_ne!(first, Seen::of(folder.path()));
     }
 }

@@ -349,6 +349,8 @@ impl SpecialistService for Stub {
             prompt: Some(v1::Prompt {
                 content: Some(v1::prompt::Content::Text(request.get_ref().texts.join("|"))),
             }),
+            priority: request.get_ref().priority,
+            slack: request.get_ref().slack,
             ..v1::GenerateRequest::default()
         };
         let (act, mut running) = self.enter(&request, asked);

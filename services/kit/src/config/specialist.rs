@@ -66,6 +66,10 @@ pub struct Specialist {
     pub gpu_mem_limit_mb: u64,
     /// Calls that the gateway has open to it at once, over all endpoints; more wait. Default 64.
     pub max_in_flight: usize,
+    /// How long the version that served before stays loaded, so that going back to it takes no load but a quarter of a second. Both are in memory
+    /// until then, as they are during the switch; 0s gives its memory back at once. Default 1m.
+    #[serde(with = "humantime_serde")]
+    pub keep_previous: Duration,
     /// How long calls may take to end on shutdown. Default 5s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
@@ -89,6 +93,7 @@ impl Default for Specialist {
             queue_tokens: 65_536,
             gpu_mem_limit_mb: 0,
             max_in_flight: 64,
+            keep_previous: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }
     }

@@ -10,7 +10,7 @@ mod pool;
 mod tests;
 
 use crate::{
-    engine::{End, Shared},
+    engine::{End, Shared, queue::Urgency},
     error::Error,
     folder::{Folder, manifest::Kind},
     one_run::Limits,
@@ -165,9 +165,9 @@ impl Encoder {
     ///
     /// # Errors
     /// `Invalid` for too many texts or one that does not fit, `Busy` when too much waits, `Expired`.
-    pub async fn encode(&self, texts: &[String], deadline: Option<Instant>) -> Result<Encoded, Error> {
-        let encoding = self.encode_unbounded(texts, deadline);
-        match deadline {
+    pub async fn encode(&self, texts: &[String], urgency: Urgency) -> Result<Encoded, Error> {
+        let encoding = self.encode_unbounded(texts, urgency);
+        match urgency.deadline {
             None => encoding.await,
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), encoding).await {
                 Ok(encoded) => encoded,
@@ -176,7 +176,7 @@ impl Encoder {
         }
     }
 
-    async fn encode_unbounded(&self, texts: &[String], deadline: Option<Instant>) -> Result<Encoded, Error> {
+    async fn encode_unbounded(&self, texts: &[String], urgency: Urgency) -> Result<Encoded, Error> {
         let started = Instant::now();
         let rows = self.tokenize(texts).await?;
         let input_tokens: usize = rows.iter().map(Vec::len).sum();
@@ -187,7 +187,7 @@ impl Encoder {
                 message: "the encoder stopped".into(),
             });
         }
-        let call = Call::of(rows, deadline, reply);
+        let call = Call::of(rows, urgency, reply);
         let class = call.class();
         self.shared.offer(call, input_tokens, class)?;
         let broken = |_| Error::Broken {

@@ -6,7 +6,10 @@ use super::{
     pool::{self, Pooled, Wanted},
 };
 use crate::{
-    engine::{Shared, Waits, gone, queue::Class},
+    engine::{
+        Shared, Waits, gone,
+        queue::{Class, Urgency},
+    },
     error::Error,
     one_run::RUN_TOKENS,
     runtime::{OrtEncoder, Padded},
@@ -29,15 +32,17 @@ const PROVEN_TOKENS: usize = 1024;
 /// [`super::TEXTS`] texts.
 const BEGUN: usize = 8;
 
-/// The class of a call that runs at once, and of one that runs in parts: in a line of its own it holds up none of the others, and the queue's
-/// patience sees to it that it begins. Neither Classify nor Embed says how urgent it is.
-const AT_ONCE: Class = Class::Normal;
+/// The line of a call that runs in parts, whatever class it is of: there it holds up none that run at once, and the queue's patience sees to it
+/// that it begins.
 const IN_PARTS: Class = Class::Batch;
+
+/// The lines that are open while as many calls have begun as may: those in which none waits that runs in parts.
+const AT_ONCE: Class = Class::Normal;
 
 /// The texts of one call, and who waits for them.
 pub(super) struct Call {
     texts: Vec<Vec<u32>>,
-    deadline: Option<Instant>,
+    urgency: Urgency,
     admitted: Instant,
     reply: oneshot::Sender<Result<Ran, Error>>,
 }
@@ -50,14 +55,10 @@ pub(super) struct Ran {
 }
 
 impl Call {
-    pub(super) fn of(
-        texts: Vec<Vec<u32>>,
-        deadline: Option<Instant>,
-        reply: oneshot::Sender<Result<Ran, Error>>,
-    ) -> Self {
+    pub(super) fn of(texts: Vec<Vec<u32>>, urgency: Urgency, reply: oneshot::Sender<Result<Ran, Error>>) -> Self {
         Self {
             texts,
-            deadline,
+            urgency,
             admitted: Instant::now(),
             reply,
         }
@@ -78,7 +79,11 @@ impl Call {
 
     /// The line that it waits in.
     pub(super) fn class(&self) -> Class {
-        if self.is_one_run() { AT_ONCE } else { IN_PARTS }
+        if self.is_one_run() {
+            self.urgency.class
+        } else {
+            IN_PARTS
+        }
     }
 }
 
@@ -87,8 +92,8 @@ impl Waits for Call {
         self.reply.is_closed()
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    fn urgency(&self) -> Urgency {
+        self.urgency
     }
 
     fn fail(self, error: Error) {
@@ -180,11 +185,15 @@ where
             state.drop_dead(&self.instruments);
             let (mut together, mut rows, mut columns) = (Vec::new(), 0, 0);
             // While as many have begun as may, only what runs at once is asked for.
-            let lines = if self.begun.len() < BEGUN { IN_PARTS } else { AT_ONCE };
+            let mut lines = if self.begun.len() < BEGUN { IN_PARTS } else { AT_ONCE };
             let fits = |call: &Call, rows: usize, columns: usize| {
                 rows == 0 || (rows + call.texts.len()) * call.columns().max(columns) <= RUN_TOKENS
             };
             while let Some(next) = state.queue.take_of(lines.and_above(), |call| fits(call, rows, columns)) {
+                if rows == 0 {
+                    // A run is as long as all of its texts take, and nobody waits for what is less urgent.
+                    lines = next.class();
+                }
                 (rows, columns) = (rows + next.texts.len(), columns.max(next.columns()));
                 together.push(next);
             }
@@ -266,7 +275,7 @@ where
         let unheard = if heard {
             None
         } else {
-            gone(true, call.deadline, Instant::now())
+            gone(true, call.urgency.deadline, Instant::now())
         };
         self.instruments.ended(unheard.unwrap_or("stop"));
     }

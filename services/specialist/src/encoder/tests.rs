@@ -1,5 +1,6 @@
 //! The queue before an encoder, over a model that is held still.
 use super::*;
+use crate::engine::queue::Class;
 use std::{
     sync::{atomic::Ordering, mpsc as std_mpsc},
     task::Poll,
@@ -65,15 +66,16 @@ fn text(words: usize) -> Vec<String> {
 async fn a_queue_full_of_tokens_refuses_and_what_nobody_waits_for_is_not_run() {
     let (encoder, permits) = held(10);
     let (first, leaves, late) = (text(20), text(8), text(3));
-    let mut first = Box::pin(encoder.encode(&first, None));
+    let mut first = Box::pin(encoder.encode(&first, Urgency::default()));
     assert!(
         futures::poll!(first.as_mut()).is_pending(),
         "over the queue, and alone in it"
     );
     taken(&encoder).await;
-    let mut leaves = Box::pin(encoder.encode(&leaves, None));
+    let mut leaves = Box::pin(encoder.encode(&leaves, Urgency::default()));
     assert!(futures::poll!(leaves.as_mut()).is_pending());
-    let Poll::Ready(Err(Error::Busy { message, retry_after })) = futures::poll!(Box::pin(encoder.encode(&late, None)))
+    let Poll::Ready(Err(Error::Busy { message, retry_after })) =
+        futures::poll!(Box::pin(encoder.encode(&late, Urgency::default())))
     else {
         panic!("8 of 10 tokens wait");
     };
@@ -84,17 +86,24 @@ async fn a_queue_full_of_tokens_refuses_and_what_nobody_waits_for_is_not_run() {
     assert_eq!(first.await.expect("encoded").answers, [Answer::Vector(vec![20.0])]);
     taken(&encoder).await;
     permits.send(()).expect("the model is there");
-    assert_eq!(encoder.encode(&late, None).await.expect("encoded").input_tokens, 3);
+    assert_eq!(
+        encoder
+            .encode(&late, Urgency::default())
+            .await
+            .expect("encoded")
+            .input_tokens,
+        3
+    );
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_call_that_waits_for_the_batch_before() {
     let (encoder, permits) = held(100);
     let (first, late) = (text(2), text(3));
-    let mut first = Box::pin(encoder.encode(&first, None));
+    let mut first = Box::pin(encoder.encode(&first, Urgency::default()));
     assert!(futures::poll!(first.as_mut()).is_pending());
     let deadline = Instant::now() + Duration::from_millis(100);
-    let ended = encoder.encode(&late, Some(deadline)).await;
+    let ended = encoder.encode(&late, Urgency::until(Some(deadline))).await;
     assert_eq!(ended, Err(Error::Expired { generated: 0 }));
     permits.send(()).expect("the model waits");
     first.await.expect("encoded");
@@ -110,11 +119,11 @@ async fn a_deadline_ends_a_call_that_waits_for_the_batch_before() {
 async fn a_model_that_panics_stops_the_encoder_and_says_so() {
     let (encoder, permits) = held(100);
     permits.send(()).expect("the model waits");
-    let broken = encoder.encode(&text(40), None).await;
+    let broken = encoder.encode(&text(40), Urgency::default()).await;
     assert!(matches!(broken, Err(Error::Broken { .. })), "{broken:?}");
     encoder.stopped().cancelled().await;
     assert!(matches!(
-        encoder.encode(&text(1), None).await,
+        encoder.encode(&text(1), Urgency::default()).await,
         Err(Error::Broken { .. })
     ));
 }
@@ -130,7 +139,10 @@ async fn what_waits_runs_together_within_the_budget_and_one_that_breaks_costs_th
         text(300),
         text(5),
     ];
-    let mut calls: Vec<_> = texts.iter().map(|t| Box::pin(encoder.encode(t, None))).collect();
+    let mut calls: Vec<_> = texts
+        .iter()
+        .map(|t| Box::pin(encoder.encode(t, Urgency::default())))
+        .collect();
     assert!(futures::poll!(calls[0].as_mut()).is_pending());
     taken(&encoder).await;
     for call in &mut calls[1..] {
@@ -162,12 +174,12 @@ async fn a_call_of_many_long_texts_runs_in_parts_and_who_waits_beside_it_has_a_t
     // Runs of 512 tokens at most: two of the long ones each, the short ones together.
     let many: Vec<String> = [250, 3, 256, 255, 3, 254].map(|words| "a ".repeat(words)).into();
     let (short, other) = (text(7), text(9));
-    let mut large = Box::pin(encoder.encode(&many, None));
+    let mut large = Box::pin(encoder.encode(&many, Urgency::default()));
     assert!(futures::poll!(large.as_mut()).is_pending());
     taken(&encoder).await;
     let mut beside = [
-        Box::pin(encoder.encode(&short, None)),
-        Box::pin(encoder.encode(&other, None)),
+        Box::pin(encoder.encode(&short, Urgency::default())),
+        Box::pin(encoder.encode(&other, Urgency::default())),
     ];
     for call in &mut beside {
         assert!(futures::poll!(call.as_mut()).is_pending());
@@ -196,18 +208,25 @@ async fn a_call_of_many_long_texts_runs_in_parts_and_who_waits_beside_it_has_a_t
 async fn a_call_in_parts_ends_between_two_of_them_when_its_caller_has_gone_or_its_time_is_up() {
     let (encoder, permits, runs) = told(10_000);
     let many: Vec<String> = vec!["a ".repeat(500); 9];
-    let mut gone = Box::pin(encoder.encode(&many, None));
+    let mut gone = Box::pin(encoder.encode(&many, Urgency::default()));
     assert!(futures::poll!(gone.as_mut()).is_pending());
     taken(&encoder).await;
     drop(gone);
     permits.send(()).expect("the model waits");
     // Long enough for a busy machine to begin it.
     let late = encoder
-        .encode(&many, Some(Instant::now() + Duration::from_millis(500)))
+        .encode(&many, Urgency::until(Some(Instant::now() + Duration::from_millis(500))))
         .await;
     assert_eq!(late, Err(Error::Expired { generated: 0 }));
     (0..2).for_each(|_| permits.send(()).expect("the model is there"));
-    assert_eq!(encoder.encode(&text(2), None).await.expect("encoded").input_tokens, 2);
+    assert_eq!(
+        encoder
+            .encode(&text(2), Urgency::default())
+            .await
+            .expect("encoded")
+            .input_tokens,
+        2
+    );
     assert!(runs.try_iter().count() <= 3, "nothing more of either");
     assert_eq!(without_answer(&encoder), (1, 1));
 }
@@ -216,28 +235,35 @@ async fn a_call_in_parts_ends_between_two_of_them_when_its_caller_has_gone_or_it
 async fn what_nobody_waits_for_any_more_makes_room() {
     let (encoder, permits) = held(100);
     let (first, texts) = (text(1), text(1));
-    let mut first = Box::pin(encoder.encode(&first, None));
+    let mut first = Box::pin(encoder.encode(&first, Urgency::default()));
     assert!(futures::poll!(first.as_mut()).is_pending());
     taken(&encoder).await;
-    let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(encoder.encode(&texts, None))).collect();
+    let mut waiting: Vec<_> = (0..100)
+        .map(|_| Box::pin(encoder.encode(&texts, Urgency::default())))
+        .collect();
     for call in &mut waiting {
         assert!(futures::poll!(call.as_mut()).is_pending(), "as many as have 100 tokens");
     }
-    assert!(matches!(encoder.encode(&texts, None).await, Err(Error::Busy { .. })));
+    assert!(matches!(
+        encoder.encode(&texts, Urgency::default()).await,
+        Err(Error::Busy { .. })
+    ));
     drop(waiting);
     permits.send(()).expect("the model waits");
     first.await.expect("encoded");
     taken(&encoder).await;
     assert_eq!(encoder.counters().cancelled.load(Ordering::Relaxed), 100);
     permits.send(()).expect("the model is there");
-    encoder.encode(&texts, None).await.expect("there is room");
+    encoder.encode(&texts, Urgency::default()).await.expect("there is room");
 }
 
 #[tokio::test]
 async fn a_short_call_waits_for_no_more_than_a_part_though_as_many_as_may_have_begun_and_another_waits() {
     let (encoder, permits, runs) = told(100_000);
     let many: Vec<String> = vec!["a ".repeat(500); 12];
-    let mut large: Vec<_> = (0..=8).map(|_| Box::pin(encoder.encode(&many, None))).collect();
+    let mut large: Vec<_> = (0..=8)
+        .map(|_| Box::pin(encoder.encode(&many, Urgency::default())))
+        .collect();
     for call in &mut large {
         assert!(futures::poll!(call.as_mut()).is_pending());
     }
@@ -248,9 +274,44 @@ async fn a_short_call_waits_for_no_more_than_a_part_though_as_many_as_may_have_b
     }
     let short = text(7);
     let late = Instant::now() + Duration::from_secs(20);
-    let mut short = Box::pin(encoder.encode(&short, Some(late)));
+    let mut short = Box::pin(encoder.encode(&short, Urgency::until(Some(late))));
     assert!(futures::poll!(short.as_mut()).is_pending());
     (0..2).for_each(|_| permits.send(()).expect("the model waits"));
     assert_eq!(short.await.expect("encoded").answers, [Answer::Vector(vec![7.0])]);
     assert!(runs.try_iter().any(|run| run == (1, 7)));
+}
+
+#[tokio::test]
+async fn an_urgent_call_runs_first_and_without_those_that_are_not_and_of_a_class_the_one_with_the_least_slack() {
+    let (encoder, permits, runs) = told(10_000);
+    let urgency = |class, slack: Option<u64>| Urgency {
+        class,
+        start_by: slack.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        ..Urgency::default()
+    };
+    // Two of over 256 tokens do not fit one run.
+    let asked = [
+        (1, Urgency::default()),
+        (2, urgency(Class::Batch, Some(0))),
+        (260, urgency(Class::Normal, None)),
+        (270, urgency(Class::Normal, Some(9))),
+        (280, urgency(Class::Normal, Some(1))),
+        (3, urgency(Class::Interactive, Some(9))),
+    ];
+    let texts = asked.map(|(words, _)| text(words));
+    let mut calls = Vec::new();
+    for (texts, (_, urgency)) in texts.iter().zip(asked) {
+        let mut call = Box::pin(encoder.encode(texts, urgency));
+        assert!(futures::poll!(call.as_mut()).is_pending());
+        calls.push(call);
+        if calls.len() == 1 {
+            taken(&encoder).await;
+        }
+    }
+    asked.iter().for_each(|_| permits.send(()).expect("the model waits"));
+    for call in calls {
+        call.await.expect("encoded");
+    }
+    let ran: Vec<_> = runs.try_iter().collect();
+    assert_eq!(ran, [(1, 1), (1, 3), (1, 280), (1, 270), (1, 260), (1, 2)]);
 }

@@ -1,14 +1,11 @@
 //! One request: what its caller says and what it hears.
-use super::{queue::Class, sequence::Finish};
+use super::{queue::Urgency, sequence::Finish};
 use crate::{
     constrain::{Grammar, Required},
     error::Error,
     sampling::{Confidence, Sampling, calibration::Calibration},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tracing::Span;
 
@@ -25,10 +22,8 @@ pub struct Request {
     pub required: Required,
     /// Makes the confidence score.
     pub calibration: Calibration,
-    /// Queueing class.
-    pub class: Class,
-    /// When the answer is of no use any more.
-    pub deadline: Option<Instant>,
+    /// How soon the answer is wanted.
+    pub urgency: Urgency,
     /// Time that reading the request took (tokens, and a grammar of its own), for the timings.
     pub tokenize: Duration,
     /// The span that `prefill` and `decode` become children of.

@@ -1,7 +1,7 @@
 //! A live row: what it carries, what a step's logits come to, and its last word.
 use super::{
     Done, Event, Row, Timings,
-    queue::Class,
+    queue::Urgency,
     sequence::{Advance, Finish, Sequence},
 };
 use crate::telemetry::Instruments;
@@ -15,9 +15,8 @@ pub(super) struct Live {
     /// The token to read next, and the positions filled before it.
     pub(super) next: Row,
     pub(super) input_tokens: usize,
-    pub(super) class: Class,
+    pub(super) urgency: Urgency,
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) deadline: Option<Instant>,
     pub(super) timings: Timings,
     pub(super) decode_from: Instant,
     pub(super) steps: u64,

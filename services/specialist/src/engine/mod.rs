@@ -39,6 +39,7 @@ use crate::{
     telemetry::{Counters, Instruments},
     vocabulary::Vocabulary,
 };
+use queue::Urgency;
 use std::{fmt, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -64,8 +65,8 @@ impl Waits for Waiting {
         self.events.is_closed()
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.request.deadline
+    fn urgency(&self) -> Urgency {
+        self.request.urgency
     }
 
     fn fail(self, error: Error) {
@@ -188,7 +189,7 @@ impl Engine {
         let (length, context) = (request.prompt.len(), self.shape.context_tokens);
         // One delta a token, one for what was held back, one end: the owner thread never finds it full.
         let (events, receiver) = mpsc::channel(request.sampling.max_tokens.min(context) + 2);
-        let class = request.class;
+        let class = request.urgency.class;
         let waiting = Waiting {
             request,
             events,

@@ -94,7 +94,7 @@ impl<D: Decoder> Owner<D> {
         let now = Instant::now();
         for slot in (0..self.slots.rows().len()).rev() {
             let live = &self.slots.rows()[slot];
-            if let Some(outcome) = gone(live.events.is_closed(), live.deadline, now) {
+            if let Some(outcome) = gone(live.events.is_closed(), live.urgency.deadline, now) {
                 let _ = live.events.try_send(Event::Failed(Error::Expired {
                     generated: live.sequence.generated(),
                 }));

@@ -1,15 +1,16 @@
-//! What waits for a slot: bounded by prompt tokens; the more urgent class first, within a class the earliest deadline first, and
-//! what has none in the order of arrival. Nothing waits for ever: a class, and within it the oldest, is passed over a bounded
+//! What waits for a slot: bounded by prompt tokens; the more urgent class first, within a class whatever is due first, and
+//! what is not in the order of arrival. Nothing waits for ever: a class, and within it the oldest, is passed over a bounded
 //! number of times ([`PATIENCE`]).
 
 use std::{collections::VecDeque, time::Instant};
 
 /// How urgently a request is wanted, most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// A person waits.
     Interactive,
     /// An agent waits.
+    #[default]
     Normal,
     /// Nobody waits.
     Batch,
@@ -26,9 +27,37 @@ impl Class {
     }
 }
 
+/// How soon an answer is wanted, as its caller says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Urgency {
+    /// Queueing class.
+    pub class: Class,
+    /// When the answer is of no use any more: the request ends then.
+    pub deadline: Option<Instant>,
+    /// When it should have begun, for what comes after it to be in time: its slack. It orders what waits, and ends nothing.
+    pub start_by: Option<Instant>,
+}
+
+impl Urgency {
+    /// Of a caller who says nothing but how long an answer is of use.
+    #[must_use]
+    pub fn until(deadline: Option<Instant>) -> Self {
+        Self {
+            deadline,
+            ..Self::default()
+        }
+    }
+
+    /// When its turn is due. Without a slack, when it ends: whoever has until then is not late before.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.start_by.or(self.deadline)
+    }
+}
+
 /// A class that waits is served at the latest after this many of the more urgent ones in a row: urgent work stays within
 /// 1/16 of what strict priority would give it, and a batch never starves. The same holds within a class for its oldest
-/// request, over those with an earlier deadline. Counted in turns, not in time: a queue that does not move ages nobody.
+/// request, over those that are due earlier. Counted in turns, not in time: a queue that does not move ages nobody.
 pub const PATIENCE: u32 = 16;
 
 /// The queue is full.
@@ -73,7 +102,7 @@ struct Line<T> {
 struct Waiting<T> {
     item: T,
     tokens: usize,
-    deadline: Option<Instant>,
+    due: Option<Instant>,
 }
 
 impl<T> Line<T> {
@@ -83,7 +112,7 @@ impl<T> Line<T> {
         if self.oldest_passed_over >= patience {
             return Some(0).filter(|_| !self.waiting.is_empty());
         }
-        let due = |w: &Waiting<T>| (w.deadline.is_none(), w.deadline);
+        let due = |w: &Waiting<T>| (w.due.is_none(), w.due);
         (0..self.waiting.len()).min_by_key(|i| due(&self.waiting[*i]))
     }
 }
@@ -131,16 +160,16 @@ impl<T> Queue<T> {
         })
     }
 
-    /// Takes a request of `tokens` prompt tokens in.
+    /// Takes a request of `tokens` prompt tokens in, whose turn is `due` then.
     ///
     /// # Errors
     /// When it does not fit; nothing has changed then.
-    pub fn offer(&mut self, item: T, tokens: usize, class: Class, deadline: Option<Instant>) -> Result<(), Refused> {
+    pub fn offer(&mut self, item: T, tokens: usize, class: Class, due: Option<Instant>) -> Result<(), Refused> {
         self.fits(tokens)?;
         self.waiting_tokens += tokens;
         self.classes[class as usize]
             .waiting
-            .push_back(Waiting { item, tokens, deadline });
+            .push_back(Waiting { item, tokens, due });
         Ok(())
     }
 
@@ -293,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn within_a_class_the_earliest_deadline_is_next_and_the_oldest_waits_for_sixteen_at_most() {
+    fn within_a_class_what_is_due_first_is_next_and_the_oldest_waits_for_sixteen_at_most() {
         let start = Instant::now();
         let due = |seconds| Some(start + Duration::from_secs(seconds));
         let mut queue = Queue::new(1000, 1000);
@@ -309,6 +338,18 @@ mod tests {
         (1..100).for_each(|i| queue.offer("due", 1, Class::Normal, due(i)).expect("fits"));
         let order: Vec<&str> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!(order.iter().position(|i| *i == "oldest"), Some(PATIENCE as usize));
+    }
+
+    #[test]
+    fn a_slack_comes_before_a_deadline_and_either_before_neither() {
+        let now = Instant::now();
+        let (soon, late) = (Some(now + Duration::from_secs(1)), Some(now + Duration::from_secs(9)));
+        let slack = Urgency {
+            start_by: soon,
+            ..Urgency::until(late)
+        };
+        assert_eq!((slack.due(), Urgency::until(late).due()), (soon, late));
+        assert_eq!(Urgency::default().due(), None);
     }
 
     #[test]

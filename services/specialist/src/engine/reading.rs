@@ -42,7 +42,7 @@ impl Prompt {
 impl<D: Decoder> Owner<D> {
     /// Reads prompts as far as the round's budget goes. Who waits may come in between any two pieces.
     pub(super) fn read(&mut self) {
-        let classes = self.slots.rows().iter().map(|live| live.class);
+        let classes = self.slots.rows().iter().map(|live| live.urgency.class);
         let mut budget = self.schedule.budget(classes);
         // Who would only wait for the next round is not let in: in the queue it may still be joined by others.
         while budget.left() > 0 {
@@ -66,7 +66,7 @@ impl<D: Decoder> Owner<D> {
         }
         let Some(waiting) = taken.pop() else { return };
         let request = &waiting.request;
-        let (class, tokens) = (request.class, request.prompt.len());
+        let (class, tokens) = (request.urgency.class, request.prompt.len());
         let (slot, past) = self.place(&waiting.request.prompt);
         let span = self.prefill_span(&waiting.request, past, slot);
         let prompt = Prompt {
@@ -163,8 +163,7 @@ impl<D: Decoder> Owner<D> {
             grammar,
             required,
             calibration,
-            class,
-            deadline,
+            urgency,
             tokenize,
             span: parent,
         } = request;
@@ -202,9 +201,8 @@ impl<D: Decoder> Owner<D> {
                 length: prompt.len(),
             },
             input_tokens: prompt.len(),
-            class,
+            urgency,
             events,
-            deadline,
             timings,
             decode_from: prefilled,
             steps: 0,

@@ -1,6 +1,6 @@
 //! What a handle and its owner thread share: the queue, and the end. The slot engine's waiting requests, a tagger's waiting texts and
 //! an encoder's waiting calls are kept, refused, dropped and failed alike.
-use super::queue::{Class, Full, Queue, Refused};
+use super::queue::{Class, Full, Queue, Refused, Urgency};
 use crate::{
     error::Error,
     telemetry::{Counters, Instruments},
@@ -29,14 +29,14 @@ fn busy(refused: Refused) -> Error {
 pub(crate) trait Waits {
     /// Nobody hears what becomes of it any more.
     fn left(&self) -> bool;
-    /// When its answer is of no use any more.
-    fn deadline(&self) -> Option<Instant>;
+    /// How soon its answer is wanted.
+    fn urgency(&self) -> Urgency;
     /// Ends it without an answer.
     fn fail(self, error: Error);
 
     /// As [`gone`] says.
     fn gone(&self, now: Instant) -> Option<&'static str> {
-        gone(self.left(), self.deadline(), now)
+        gone(self.left(), self.urgency().deadline, now)
     }
 }
 
@@ -97,7 +97,7 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Queues.
+    /// Queues, in the line of a class.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -105,12 +105,12 @@ impl<T> Shared<T> {
     where
         T: Waits,
     {
-        let deadline = waiting.deadline();
+        let due = waiting.urgency().due();
         let mut state = self.lock();
         if state.closing {
             return Err(Error::Closing);
         }
-        let offered = state.queue.offer(waiting, tokens, class, deadline);
+        let offered = state.queue.offer(waiting, tokens, class, due);
         offered.map_err(busy)?;
         self.count(&state);
         drop(state);

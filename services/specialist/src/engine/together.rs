@@ -11,7 +11,7 @@ impl<D: Decoder> Owner<D> {
         let Some(first) = state.queue.take_of(open, |_| true) else {
             return Vec::new();
         };
-        let (class, length) = (first.request.class, first.request.prompt.len());
+        let (class, length) = (first.request.urgency.class, first.request.prompt.len());
         let joins = |other: &Waiting| {
             let prompt = &other.request.prompt;
             let suits = match self.shape.together {
@@ -20,14 +20,14 @@ impl<D: Decoder> Owner<D> {
                 Together::Padded => true,
             };
             suits
-                && other.request.class == class
+                && other.request.urgency.class == class
                 && self.schedule.is_short(prompt.len())
                 // What is kept of a beginning is worth more than company.
                 && !self.prefixes.has(prompt)
         };
         let room = joins(&first).then(|| {
             let crowd = 1 + state.queue.count(class, joins);
-            let classes = self.slots.rows().iter().map(|live| live.class);
+            let classes = self.slots.rows().iter().map(|live| live.urgency.class);
             self.schedule.room(budget, classes, class, crowd)
         });
         let mut crowd = vec![first];

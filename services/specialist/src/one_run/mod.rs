@@ -192,7 +192,7 @@ impl<R: Reads> OneRun<R> {
         let task = self.prepared(task)?;
         task.check(ask.form.as_ref(), R::NOUN)?;
         let asked = self.reads.asked(&task.name, ask.prompt)?;
-        let given = within(ask.deadline, self.read(asked))
+        let given = within(ask.urgency.deadline, self.read(asked))
             .instrument(ask.span.clone())
             .await?;
         if self.stopped.is_cancelled() {
@@ -207,14 +207,13 @@ impl<R: Reads> OneRun<R> {
             given,
             task: task.clone(),
             stop: ask.sampling.stop,
-            class: ask.class,
+            urgency: ask.urgency,
             events,
-            deadline: ask.deadline,
             tokenize: started.elapsed(),
             admitted: Instant::now(),
             span: ask.span,
         };
-        self.shared.offer(waiting, tokens, ask.class)?;
+        self.shared.offer(waiting, tokens, ask.urgency.class)?;
         Ok(Ticket::new(receiver))
     }
 

@@ -1,7 +1,10 @@
 //! The owner thread: takes what waits together through the model, and answers each text.
 use super::{Prepared, Runs};
 use crate::{
-    engine::{Done, Event, Finish, Shared, Timings, Waits, queue::Class},
+    engine::{
+        Done, Event, Finish, Shared, Timings, Waits,
+        queue::{Class, Urgency},
+    },
     error::Error,
     runtime::Padded,
     sampling::{
@@ -27,9 +30,8 @@ pub(super) struct Waiting<G> {
     pub(super) given: G,
     pub(super) task: Arc<Prepared>,
     pub(super) stop: Vec<String>,
-    pub(super) class: Class,
+    pub(super) urgency: Urgency,
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) deadline: Option<Instant>,
     pub(super) tokenize: Duration,
     pub(super) admitted: Instant,
     pub(super) span: Span,
@@ -40,8 +42,8 @@ impl<G> Waits for Waiting<G> {
         self.events.is_closed()
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    fn urgency(&self) -> Urgency {
+        self.urgency
     }
 
     fn fail(self, error: Error) {
@@ -91,7 +93,7 @@ impl<M: Runs> Owner<M> {
                 .take_of(class.and_above(), |w| fits(w, texts.len(), columns))
             {
                 if texts.is_empty() {
-                    class = next.class;
+                    class = next.urgency.class;
                 }
                 columns = columns.max(self.tokens(&next));
                 texts.push(next);

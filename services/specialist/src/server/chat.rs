@@ -8,7 +8,7 @@ use super::{
     request, sse,
 };
 use crate::{
-    engine::{Done, Finish, queue::Class},
+    engine::{Done, Finish, queue::Urgency},
     error::{Error, refuse},
     folder::Form,
     prompt::Prompt,
@@ -138,8 +138,7 @@ fn ask(body: Request, specialist: &Specialist, span: tracing::Span) -> Result<As
         prompt: Prompt::messages(messages)?,
         sampling: request::sampling(Some(body.sampling()), request::most(&folder.card))?,
         form,
-        class: Class::Normal,
-        deadline: None,
+        urgency: Urgency::default(),
         span,
     })
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     encoder::{Answer, Encoded, labels},
+    engine::queue::Urgency,
     error::{Error, refuse},
     folder::{Form, Held, Task, manifest::Kind},
     prompt::Prompt,
@@ -64,9 +65,8 @@ impl Call {
             task: wire.task,
             sampling: request::sampling(wire.sampling, request::most(card))?,
             form: request::form(wire.constraint)?,
-            class: request::class(wire.priority)?,
+            urgency: request::urgency(wire.priority, wire.slack.as_ref(), deadline)?,
             prompt: Prompt::from_wire(wire.prompt)?,
-            deadline,
             span: span.clone(),
         };
         self.door.asked(span, || spoken(&ask.prompt));
@@ -74,19 +74,23 @@ impl Call {
         Ok(Generation::new(ticket, deadline, span.clone(), self.door.clone()))
     }
 
-    async fn encode(
-        &self,
-        kind: Kind,
-        texts: &[String],
-        deadline: Option<Instant>,
-        span: &Span,
-    ) -> Result<Encoded, Error> {
+    async fn encode(&self, kind: Kind, texts: &[String], urgency: Urgency, span: &Span) -> Result<Encoded, Error> {
         self.door.asked(span, || serde_json::json!(texts).to_string());
         let encoder = self.door.specialist().encoder(kind)?;
-        let encoded = encoder.encode(texts, deadline).instrument(span.clone()).await?;
+        let encoded = encoder.encode(texts, urgency).instrument(span.clone()).await?;
         span.record(names::GEN_AI_INPUT_TOKENS, encoded.input_tokens);
         span.record(names::RPC_STATUS, "OK");
         Ok(encoded)
+    }
+
+    async fn embedded(
+        &self,
+        wire: &v1::EmbedRequest,
+        deadline: Option<Instant>,
+        span: &Span,
+    ) -> Result<Encoded, Error> {
+        let urgency = request::urgency(wire.priority, wire.slack.as_ref(), deadline)?;
+        self.encode(Kind::Embed, &wire.texts, urgency, span).await
     }
 
     async fn labels(
@@ -98,7 +102,8 @@ impl Call {
         let specialist = self.door.specialist();
         specialist.encoder(Kind::Classify)?;
         let task = specialist.task(&wire.task)?;
-        let encoded = self.encode(Kind::Classify, &wire.texts, deadline, span).await?;
+        let urgency = request::urgency(wire.priority, wire.slack.as_ref(), deadline)?;
+        let encoded = self.encode(Kind::Classify, &wire.texts, urgency, span).await?;
         let top_k = wire.top_k.max(1) as usize;
         let classify = specialist.folder().card.classify.as_ref();
         let label = |(name, score): (&str, f64)| v1::Label {
@@ -181,8 +186,8 @@ impl v1::specialist_service_server::SpecialistService for Service {
         call.identify(&span);
         let deadline = until(request.metadata()).map_err(told(&span))?;
         let wire = request.into_inner();
-        let encoded = call.encode(Kind::Embed, &wire.texts, deadline, &span).await;
-        let encoded = encoded.map_err(told(&span))?;
+        let embedded = call.embedded(&wire, deadline, &span).await;
+        let encoded = embedded.map_err(told(&span))?;
         let specialist = call.door.specialist();
         let (usage, timings) = (usage(encoded.input_tokens, 0, specialist), timings(&encoded));
         let results = encoded.answers.into_iter().map(|answer| match answer {

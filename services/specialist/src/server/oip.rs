@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     encoder::{Answer, TEXTS, labels},
-    engine::{Done, queue::Class},
+    engine::{Done, queue::Urgency},
     error::{Error, refuse},
     folder::manifest::Kind,
     prompt::Prompt,
@@ -108,7 +108,7 @@ impl Call {
 
     async fn embed(&self, texts: &[String], deadline: Option<Instant>) -> Result<(Output, Parameters), Error> {
         let encoder = self.door.specialist().encoder(Kind::Embed)?;
-        let encoded = encoder.encode(texts, deadline).await?;
+        let encoded = encoder.encode(texts, Urgency::until(deadline)).await?;
         let vector = |answer| match answer {
             Answer::Vector(vector) => vector,
             Answer::Labels(_) => Vec::new(),
@@ -127,7 +127,7 @@ impl Call {
         let specialist = self.door.specialist();
         let encoder = specialist.encoder(Kind::Classify)?;
         let task = specialist.task(task)?;
-        let encoded = encoder.encode(texts, deadline).await?;
+        let encoded = encoder.encode(texts, Urgency::until(deadline)).await?;
         let Some(classify) = &specialist.folder().card.classify else {
             return Err(Error::Broken {
                 message: "the card of a classifier has lost its labels".into(),
@@ -173,8 +173,7 @@ impl Call {
             prompt: Prompt::Text(text.to_owned()),
             sampling: sampling.clone(),
             form: None,
-            class: Class::Normal,
-            deadline,
+            urgency: Urgency::until(deadline),
             span: span.clone(),
         };
         let done = self.answers(&texts, ask).await?;
@@ -218,7 +217,7 @@ impl Call {
     }
 
     async fn begin(&self, ask: Ask) -> Result<Generation, Error> {
-        let (deadline, span) = (ask.deadline, ask.span.clone());
+        let (deadline, span) = (ask.urgency.deadline, ask.span.clone());
         let ticket = self.door.specialist().generate(ask).await?;
         // One text's answer is not the call's: what the span says of it is said by `generate`.
         let silent = Door::clone(&self.door).silent();

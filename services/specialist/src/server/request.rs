@@ -1,6 +1,6 @@
 //! What requests say, held to the contract's limits and filled with its defaults.
 use crate::{
-    engine::queue::Class,
+    engine::queue::{Class, Urgency},
     error::Error,
     folder::{
         Form,
@@ -8,7 +8,8 @@ use crate::{
     },
     sampling::Sampling,
 };
-use shoal_proto::v1;
+use shoal_proto::{time::std_duration, v1};
+use std::time::Instant;
 
 /// Stop strings of a request.
 const STOPS: usize = 8;
@@ -105,8 +106,31 @@ pub(super) fn form(wire: Option<v1::Constraint>) -> Result<Option<Form>, Error> 
     })
 }
 
+/// Reads `priority` and `slack`, of a call that must end at `deadline`.
+pub(super) fn urgency(
+    priority: i32,
+    slack: Option<&prost_types::Duration>,
+    deadline: Option<Instant>,
+) -> Result<Urgency, Error> {
+    let slack = slack.map(|wire| {
+        let negative = || {
+            Error::invalid(
+                "slack",
+                "it is no duration from zero on: a call that is late already has none",
+            )
+        };
+        std_duration(wire).ok_or_else(negative)
+    });
+    Ok(Urgency {
+        class: class(priority)?,
+        deadline,
+        // A slack past the end of time is none.
+        start_by: slack.transpose()?.and_then(|slack| Instant::now().checked_add(slack)),
+    })
+}
+
 /// Reads `priority`. A value that this version does not know is refused, never guessed.
-pub(super) fn class(wire: i32) -> Result<Class, Error> {
+fn class(wire: i32) -> Result<Class, Error> {
     match v1::Priority::try_from(wire) {
         Ok(v1::Priority::Unspecified | v1::Priority::Normal) => Ok(Class::Normal),
         Ok(v1::Priority::Interactive) => Ok(Class::Interactive),
@@ -146,6 +170,28 @@ mod tests {
                 ..Sampling::greedy(100)
             }
         );
+    }
+
+    #[test]
+    fn a_slack_is_a_time_to_begin_by_and_a_negative_one_is_refused() {
+        let slack = |seconds, nanos| prost_types::Duration { seconds, nanos };
+        let (now, deadline) = (Instant::now(), Some(Instant::now()));
+        let none = urgency(0, None, deadline).expect("none is said");
+        assert_eq!(
+            (none.class, none.deadline, none.start_by),
+            (Class::Normal, deadline, None)
+        );
+        let some = urgency(3, Some(&slack(2, 0)), None).expect("two seconds");
+        let ahead = some.start_by.expect("said").duration_since(now).as_secs_f64();
+        assert!(some.class == Class::Batch && (2.0..3.0).contains(&ahead), "{some:?}");
+        assert_eq!(
+            urgency(0, Some(&slack(i64::MAX, 0)), None).map(|u| u.start_by),
+            Ok(None)
+        );
+        for wrong in [slack(-1, 0), slack(0, -1), slack(0, 1_000_000_000)] {
+            let refused = urgency(0, Some(&wrong), None).expect_err("refused").to_string();
+            assert!(refused.starts_with("slack: "), "{refused}");
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The queue before a tagger and what runs together, over a model that is held still.
 use super::*;
 use crate::{
-    engine::{Done, Event, Ticket, queue::Class},
+    engine::{
+        Done, Event, Ticket,
+        queue::{Class, Urgency},
+    },
     folder::{Form, Held, manifest::Tag},
     sampling::{Sampling, calibration::Calibration},
     specialist::Ask,
@@ -98,8 +101,7 @@ impl Still {
             prompt: Prompt::Text(text.to_owned()),
             sampling: Sampling::greedy(1),
             form: None,
-            class: Class::Normal,
-            deadline: None,
+            urgency: Urgency::default(),
             span: tracing::Span::none(),
         };
         change(&mut ask);
@@ -138,7 +140,10 @@ async fn what_waits_runs_together_the_urgent_first_and_each_text_has_its_own_ans
     let first = still.asked("play").await;
     still.taken().await;
     let (many, few) = ("play jazz ".repeat(120), "jazz, miles".to_owned());
-    let batch = still.ask(&many, |a| a.class = Class::Batch).await.expect("admitted");
+    let batch = still
+        .ask(&many, |a| a.urgency.class = Class::Batch)
+        .await
+        .expect("admitted");
     let normal = still.asked(&few).await;
     let beside = still.asked("york").await;
     still.permit();
@@ -161,9 +166,14 @@ async fn an_urgent_text_does_not_wait_for_others_that_are_less_so() {
     still.taken().await;
     let mut batch = Vec::new();
     for _ in 0..20 {
-        batch.push(still.ask("jazz", |a| a.class = Class::Batch).await.expect("admitted"));
+        batch.push(
+            still
+                .ask("jazz", |a| a.urgency.class = Class::Batch)
+                .await
+                .expect("admitted"),
+        );
     }
-    let urgent = still.ask("york", |a| a.class = Class::Interactive).await;
+    let urgent = still.ask("york", |a| a.urgency.class = Class::Interactive).await;
     (0..3).for_each(|_| still.permit());
     assert_eq!(text(first).await, "play");
     assert_eq!(text(urgent.expect("admitted")).await, "york");
@@ -217,7 +227,9 @@ async fn a_text_whose_time_is_up_is_told_so_and_not_run() {
     let still = Still::new(100, 64);
     let first = still.asked("play").await;
     still.taken().await;
-    let late = still.ask("jazz", |a| a.deadline = Some(Instant::now() + WAIT)).await;
+    let late = still
+        .ask("jazz", |a| a.urgency.deadline = Some(Instant::now() + WAIT))
+        .await;
     tokio::time::sleep(WAIT * 2).await;
     still.permit();
     text(first).await;

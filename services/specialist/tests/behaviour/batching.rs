@@ -5,7 +5,10 @@ use crate::{
 };
 use proptest::{prelude::*, test_runner::Config};
 use shoal_specialist::{
-    engine::{Event, Ticket, queue::Class},
+    engine::{
+        Event, Ticket,
+        queue::{Class, Urgency},
+    },
     folder::Form,
     sampling::Sampling,
     specialist::{Ask, Specialist},
@@ -43,7 +46,10 @@ impl Caller {
             },
         };
         Ask {
-            class: self.class,
+            urgency: Urgency {
+                class: self.class,
+                ..Urgency::default()
+            },
             form: (self.task == "compose").then_some(Form::Free),
             ..ask(self.task, &self.text, sampling)
         }

@@ -2,7 +2,12 @@
 use crate::world::{answer, ask, load};
 use serde_json::{Value, json};
 use shoal_specialist::{
-    Error, constrain::FORM_BYTES, engine::Finish, folder::Form, sampling::Sampling, specialist::Ask,
+    Error,
+    constrain::FORM_BYTES,
+    engine::{Finish, queue::Urgency},
+    folder::Form,
+    sampling::Sampling,
+    specialist::Ask,
 };
 
 fn hot(seed: u64) -> Sampling {
@@ -208,7 +213,7 @@ async fn a_form_that_recurses_for_ever_or_explodes_is_answered_and_takes_nothing
 async fn a_deadline_holds_while_a_form_is_compiled() {
     let specialist = load("tiny_decoder", 1);
     let late = Ask {
-        deadline: Some(std::time::Instant::now()),
+        urgency: Urgency::until(Some(std::time::Instant::now())),
         ..held(Form::Lark("start: \"x\"".into()), 0)
     };
     assert!(matches!(

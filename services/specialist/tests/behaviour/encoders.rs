@@ -8,6 +8,7 @@ use shoal_proto::v1;
 use shoal_specialist::{
     Error,
     encoder::{Answer, TEXTS},
+    engine::queue::Urgency,
     folder::manifest::Kind,
 };
 use tonic::Code;
@@ -19,10 +20,14 @@ async fn a_text_has_the_same_labels_alone_and_in_a_batch_of_longer_ones() {
     let texts: Vec<String> = ["play jazz", "book a table for two please, tomorrow at noon", "x"]
         .map(String::from)
         .into();
-    let together = encoder.encode(&texts, None).await.expect("encodes").answers;
+    let together = encoder
+        .encode(&texts, Urgency::default())
+        .await
+        .expect("encodes")
+        .answers;
     for (text, beside) in texts.iter().zip(together) {
         let alone = encoder
-            .encode(std::slice::from_ref(text), None)
+            .encode(std::slice::from_ref(text), Urgency::default())
             .await
             .expect("encodes")
             .answers;
@@ -49,8 +54,8 @@ async fn vectors_have_the_cards_length_and_do_not_depend_on_the_batch() {
     ]
     .map(String::from)
     .into();
-    let together = encoder.encode(&texts, None).await.expect("encodes");
-    let alone = encoder.encode(&texts[..1], None).await.expect("encodes");
+    let together = encoder.encode(&texts, Urgency::default()).await.expect("encodes");
+    let alone = encoder.encode(&texts[..1], Urgency::default()).await.expect("encodes");
     let (Answer::Vector(beside), Answer::Vector(alone)) = (&together.answers[0], &alone.answers[0]) else {
         panic!("vectors")
     };
@@ -69,14 +74,14 @@ async fn too_many_texts_none_and_one_too_long_are_refused_by_field() {
         (vec!["x".to_owned(); 65], "texts"),
         (long.to_vec(), "texts[1]"),
     ] {
-        match encoder.encode(&texts, None).await {
+        match encoder.encode(&texts, Urgency::default()).await {
             Err(Error::Invalid { field, .. }) => assert_eq!(field, wanted),
             other => panic!("{other:?}"),
         }
     }
     let past = std::time::Instant::now();
     assert!(matches!(
-        encoder.encode(&["x".to_owned()], Some(past)).await,
+        encoder.encode(&["x".to_owned()], Urgency::until(Some(past))).await,
         Err(Error::Expired { .. })
     ));
 }
@@ -88,7 +93,7 @@ async fn an_encoder_classifies_over_the_wire_and_says_that_it_does_not_generate(
     let request = v1::ClassifyRequest {
         texts: vec!["play jazz".into(), "rain?".into()],
         top_k: 2,
-        task: String::new(),
+        ..Default::default()
     };
     let response = client.classify(request).await.expect("classifies").into_inner();
     assert_eq!(response.model, "tiny_classifier@1");
@@ -121,6 +126,7 @@ async fn an_encoder_classifies_over_the_wire_and_says_that_it_does_not_generate(
     let refused = client
         .embed(v1::EmbedRequest {
             texts: vec!["x".into()],
+            ..Default::default()
         })
         .await
         .expect_err("refused");
@@ -133,8 +139,8 @@ async fn many_texts_are_read_as_one_is() {
     let encoder = specialist.encoder(Kind::Embed).expect("embeds");
     // 64 texts of 320 bytes: over what is read on the request's own thread.
     let texts = vec![" reserve".repeat(40); TEXTS];
-    let whole = encoder.encode(&texts, None).await.expect("encodes");
-    let alone = encoder.encode(&texts[..1], None).await.expect("encodes");
+    let whole = encoder.encode(&texts, Urgency::default()).await.expect("encodes");
+    let alone = encoder.encode(&texts[..1], Urgency::default()).await.expect("encodes");
     assert_eq!(
         (whole.answers.len(), whole.input_tokens),
         (TEXTS, TEXTS * alone.input_tokens)
@@ -176,7 +182,7 @@ async fn a_card_makes_the_score_of_a_label_and_puts_an_unsure_one_behind() {
     let ask = |top_k| v1::ClassifyRequest {
         texts: vec!["play jazz".into()],
         top_k,
-        task: String::new(),
+        ..Default::default()
     };
     let labels = |response: v1::ClassifyResponse| response.results[0].labels.clone();
     let raw = labels(plain.client().classify(ask(4)).await.expect("classifies").into_inner());

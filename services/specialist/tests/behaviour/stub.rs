@@ -1,7 +1,7 @@
 //! A decoder whose next token is a hash of everything that its slot holds: a slot that is mixed up, shared or not moved gives
 //! other tokens at once. It can be held still before each step.
 use shoal_specialist::{
-    engine::{Decoder, Engine, Request, Row, Settings, Shape, Together, queue::Class},
+    engine::{Decoder, Engine, Request, Row, Settings, Shape, Together, queue::Urgency},
     sampling::Sampling,
     vocabulary::Vocabulary,
 };
@@ -172,8 +172,7 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize, deadline: Option<Instan
         grammar: None,
         required: Default::default(),
         calibration: Default::default(),
-        class: Class::Normal,
-        deadline,
+        urgency: Urgency::until(deadline),
         tokenize: Duration::ZERO,
         span: tracing::Span::none(),
     }

@@ -159,7 +159,12 @@ async fn describe_tells_the_kind_and_the_schema_and_other_calls_are_of_another_k
         })
         .await;
     assert_eq!(classified.expect_err("refused").code(), Code::FailedPrecondition);
-    let embedded = client.embed(v1::EmbedRequest { texts }).await;
+    let embedded = client
+        .embed(v1::EmbedRequest {
+            texts,
+            ..Default::default()
+        })
+        .await;
     assert_eq!(embedded.expect_err("refused").code(), Code::FailedPrecondition);
 }
 

@@ -33,7 +33,7 @@ const PROMPTS: [&str; 4] = [
 /// Tokens of an answer: some decode steps, so that a switch meets rows that decode.
 const TOKENS: usize = 24;
 
-/// From a new number in specialist.toml to the switch: a second until it is looked at, and the load, on a machine that does
+/// From a new number in specialist.toml to the switch: a quarter of a second until it is looked at, and the load, on a machine that does
 /// something else besides.
 const SWITCH: Duration = Duration::from_secs(60);
 
@@ -188,7 +188,14 @@ async fn load(
 async fn ten_switches_under_load_fail_no_call_hold_none_up_and_mix_no_versions() {
     let copy = two_decoders();
     let texts = texts(&copy).await;
-    let served = Served::folder(copy.root(), 8, |_| {}, &Default::default()).await;
+    // Each is loaded anew.
+    let served = Served::folder(
+        copy.root(),
+        8,
+        |c| c.keep_previous = Duration::ZERO,
+        &Default::default(),
+    )
+    .await;
     describe(&served).await;
     let (stop, models) = (AtomicBool::new(false), Default::default());
     let calm = async {
@@ -332,7 +339,10 @@ async fn encoders_switch_too() {
                 client.classify(request).await.expect("labelled").into_inner().model
             } else {
                 client
-                    .embed(v1::EmbedRequest { texts })
+                    .embed(v1::EmbedRequest {
+                        texts,
+                        ..Default::default()
+                    })
                     .await
                     .expect("embedded")
                     .into_inner()

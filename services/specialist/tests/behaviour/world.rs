@@ -2,7 +2,7 @@
 use shoal_kit::{config, onnxruntime, serve, task};
 use shoal_proto::v1::specialist_service_client::SpecialistServiceClient;
 use shoal_specialist::{
-    engine::{Done, queue::Class},
+    engine::{Done, queue::Urgency},
     folder::Folder,
     prompt::Prompt,
     sampling::Sampling,
@@ -69,8 +69,7 @@ pub(crate) fn ask(task: &str, text: &str, sampling: Sampling) -> Ask {
         prompt: Prompt::Text(text.to_owned()),
         sampling,
         form: None,
-        class: Class::Normal,
-        deadline: None,
+        urgency: Urgency::default(),
         span: tracing::Span::none(),
     }
 }
