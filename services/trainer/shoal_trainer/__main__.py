@@ -12,7 +12,7 @@
     python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
     python -m shoal_trainer end-to-end --data DIR models/splitter/1 models/tool_call/1 --large models/tool_call_wide/1
     python -m shoal_trainer rescore --data DIR models/tool_call/1
-    python -m shoal_trainer rules --task plan,episode --data DIR
+    python -m shoal_trainer rules --task plan,episode,compose --data DIR
     python -m shoal_trainer table models > models/README.md
 """
 from __future__ import annotations
@@ -110,7 +110,9 @@ def rescored(args: argparse.Namespace) -> None:
     """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
     for folder in args.folders:
         about = tomllib.loads((folder / "card.toml").read_text())
-        for name in about["scores"]:
+        # A card that nobody scored yet has none of its tasks.
+        names = list(about.get("scores") or folders.specialist(folder.parent)["tasks"])
+        for name in names:
             task = tasks.named(name)[0]
             task.kind = about["kind"]
             task.learn(data.read(data.find(args.data, name, "train"), task))
@@ -118,8 +120,9 @@ def rescored(args: argparse.Namespace) -> None:
             asked = dev[: args.dev_rows] if args.dev_rows else dev
             judge = functools.partial(evaluate.judge, folder, task, asked, about["limits"]["max_new_tokens"], about)
             judged = publish.calibrated(about, task, judge) if args.calibrate else judge()
-            about["scores"][name] = evaluate.metrics(task, judged)
-            print(json.dumps({"folder": str(folder), "task": name, **about["scores"][name]}))
+            scores = about.setdefault("scores", {})[name] = evaluate.metrics(task, judged)
+            print(json.dumps({"folder": str(folder), "task": name, **scores}))
+        about.setdefault("training", {})["judged_on"] = data.digests(args.data, names, "dev")
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 
@@ -145,14 +148,14 @@ def scored_whole(args: argparse.Namespace) -> None:
 
 
 def ruled(args: argparse.Namespace) -> None:
-    """What a planner without a model plans of dev, scored as a specialist's answers are."""
+    """What rules without a model answer of dev, scored as a specialist's answers are."""
     for task in tasks.named(args.task):
-        if task.name not in ("plan", "episode"):
-            raise SystemExit(f"there are rules for plan and episode, not for {task.name}")
+        if task.name not in rules.RULES:
+            raise SystemExit(f"there are rules for {', '.join(rules.RULES)}, not for {task.name}")
         train, dev = (data.read(data.find(args.data, task.name, split), task) for split in ("train", "dev"))
-        planned = rules.planned(task, train, dev)
+        answered = rules.answered(task, train, dev)
         for seen in (True, False):
-            if part := [p for p in planned if p[0].get("seen", True) is seen]:
+            if part := [a for a in answered if a[0].get("seen", True) is seen]:
                 print(json.dumps({"task": task.name, "seen": seen, "rows": len(part), **task.metrics(part)}))
 
 
@@ -250,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
     w.add_argument("--dev-rows", type=flags.count, default=0, help="judge only the first N dev rows; 0 is all")
     w.set_defaults(run=scored_whole)
     b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
-    b.add_argument("--task", default="plan,episode", help="plan, episode or both")
+    b.add_argument("--task", default=",".join(rules.RULES), help="one or several of plan, episode and compose")
     b.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     b.set_defaults(run=ruled)
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")

@@ -55,8 +55,10 @@ FAMILIES = {
 # fp32, and in fp16 a separate past and present; "cuda" in fp16 is one shared buffer without position_ids, "dml" the same with them.
 GENAI = [
     ("llama_fp32", "llama", "fp32", "cpu"), ("qwen2_fp32", "qwen2", "fp32", "cpu"), ("qwen3_fp32", "qwen3", "fp32", "cpu"), ("phi3_fp32", "phi3", "fp32", "cpu"),
-    ("llama_int8", "llama", "int8", "cpu"), ("qwen2_int4", "qwen2", "int4", "cpu"),
-    ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("llama_fp16_apart", "llama", "fp16", "cpu"),
+    ("llama_int8", "llama", "int8", "cpu"), ("qwen2_int8", "qwen2", "int8", "cpu"), ("qwen3_int8", "qwen3", "int8", "cpu"), ("phi3_int8", "phi3", "int8", "cpu"),
+    ("llama_int4", "llama", "int4", "cpu"), ("qwen2_int4", "qwen2", "int4", "cpu"), ("qwen3_int4", "qwen3", "int4", "cpu"), ("phi3_int4", "phi3", "int4", "cpu"),
+    ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("qwen3_fp16", "qwen3", "fp16", "cuda"), ("phi3_fp16_positions", "phi3", "fp16", "dml"),
+    ("llama_fp16_apart", "llama", "fp16", "cpu"),
 ]
 # Folder, family, whether position_ids are an input (releases of optimum before 1.14 wrote none), precision: fp16 by onnxconverter-common, since
 # optimum itself exports it with a GPU alone. Keys, values and logits are fp16 then too.
@@ -216,12 +218,17 @@ def dequantised(model: torch.nn.Module, path: Path) -> None:
             continue
         layer, part, name = re.match(r"/model/layers\.(\d+)/(\w+)/(\w+)/", node.name).groups()
         part = {"attn": "self_attn"}.get(part, part)
-        if name == "qkv_proj":
+        whole = f"model.layers.{layer}.{part}.{name}.weight"
+        if name == "qkv_proj" and whole not in state:
             sizes = [state[f"model.layers.{layer}.{part}.{n}_proj.weight"].shape[0] for n in "qkv"]
             for n, piece in zip("qkv", weights.split(sizes)):
                 state[f"model.layers.{layer}.{part}.{n}_proj.weight"].copy_(piece)
+        elif name in ("gate_proj", "up_proj") and whole not in state:
+            # Phi-3 keeps both in one, the gate first.
+            both = state[f"model.layers.{layer}.{part}.gate_up_proj.weight"]
+            both.view(2, -1, both.shape[1])[int(name == "up_proj")].copy_(weights)
         else:
-            state[f"model.layers.{layer}.{part}.{name}.weight"].copy_(weights)
+            state[whole].copy_(weights)
 
 
 def finish(root: Path, name: str, checkpoint: Path, wanted: dict) -> None:

@@ -198,12 +198,14 @@ def test_a_classifier_gets_thresholds_for_every_label_but_the_other(folder: Path
         done = run("lengthen", source, "--positions", "700", "--out", tmp_path / "none")
         assert done.returncode == 65 and told in done.stderr and "Traceback" not in done.stderr, done.stderr[-500:]
     before = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())
-    spoiled = {**before, "calibration": {}, "classify": {**before["classify"], "thresholds": {}}}
+    spoiled = {**before, "calibration": {}, "classify": {**before["classify"], "thresholds": {}}, "training": {**before["training"], "judged_on": {"old": "0"}}}
+    del spoiled["scores"]
     (tmp_path / "route" / "1" / "card.toml").write_text(tomli_w.dumps(spoiled))
     done = run("rescore", "--calibrate", "--data", folder, tmp_path / "route" / "1")
     assert done.returncode == 0, done.stderr[-2000:]
     after = tomllib.loads((tmp_path / "route" / "1" / "card.toml").read_text())
     assert after["calibration"] == before["calibration"] and after["classify"]["thresholds"] == before["classify"]["thresholds"], "as it was published"
+    assert after["scores"] == before["scores"] and after["training"]["judged_on"] == before["training"]["judged_on"]
 
 
 def test_a_run_goes_on_from_its_last_look_and_ends_as_it_was_best(tmp_path: Path) -> None:
