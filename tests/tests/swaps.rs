@@ -17,7 +17,7 @@ const MODEL: &str = "compose";
 const WARM: u32 = 6;
 const SWAPS: u32 = 50;
 
-/// One swap, on a machine that does something else besides: a quarter of a second until it is looked for, and the load.
+/// One swap, on a machine that does something else besides: half a second until it is looked for, and the load.
 const SWAP: Duration = Duration::from_secs(60);
 
 /// Between two requests of the load: light, some ten a second.

@@ -31,8 +31,8 @@ use std::{
 };
 use tonic::transport::Channel;
 
-/// First tokens a round and side: what gRPC adds is a hundredth of a prefill, so it takes many to see it.
-const FIRST_TOKENS: usize = 40;
+/// First tokens a round and side: what gRPC adds is a tenth of a prefill that varies by as much, so it takes many to see it.
+const FIRST_TOKENS: usize = 200;
 
 /// Rounds ahead: texts that nobody has asked yet.
 const OTHERS: usize = 1000;

@@ -44,9 +44,10 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, warn};
 
-/// Between two looks at specialist.toml: a rollback is to serve within a second, whatever else runs. Reading a hundred bytes works the same on every file system, over a network and in a container's volume too, where
+/// Between two looks at specialist.toml: a rollback is to serve within a second, whatever else runs, and a look costs a third of a millisecond,
+/// which six idle specialists pay for too. Reading a hundred bytes works the same on every file system, over a network and in a container's volume too, where
 /// notifications do not.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The warm-up's bound. It is a few milliseconds' work: what has not done it by then serves nobody.
 const WARM_UP: Duration = Duration::from_secs(30);
@@ -203,6 +204,10 @@ impl Versions {
         if let Some(kept) = self.previous.take(version, &files) {
             return Ok(Some((kept, "resumed")));
         }
+        // There is memory for two, not for three.
+        self.leaving
+            .extend(self.previous.let_go().map(|version| version.specialist));
+        self.give_up().await;
         let root = folder.root.clone();
         // What was held against this process's own, and not what the file says by now: that is the next look's.
         let opened = aside("model folder check", move || Folder::open_as(&root, manifest)).await;

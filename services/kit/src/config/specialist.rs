@@ -66,8 +66,8 @@ pub struct Specialist {
     pub gpu_mem_limit_mb: u64,
     /// Calls that the gateway has open to it at once, over all endpoints; more wait. Default 64.
     pub max_in_flight: usize,
-    /// How long the version that served before stays loaded, so that going back to it takes no load but a quarter of a second. Both are in memory
-    /// until then, as they are during the switch; 0s gives its memory back at once. Default 1m.
+    /// How long the version that served before stays loaded, so that going back to it takes no load but half a second. Both are in memory
+    /// until then, as they are during the switch, and never a third; 0s gives its memory back at once. Default 1m.
     #[serde(with = "humantime_serde")]
     pub keep_previous: Duration,
     /// How long calls may take to end on shutdown. Default 5s.

@@ -16,7 +16,7 @@ use tonic::{Code, Request};
 /// One Describe's bound: it is answered from memory, and a process that does not run refuses the connection at once.
 const ASK: Duration = Duration::from_secs(2);
 
-/// Between two of them. The process looks at its file every quarter of a second.
+/// Between two of them. The process looks at its file twice a second.
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// So often in a row nobody must be there before the process counts as ended: one may be a connection's bad moment, and a supervisor's

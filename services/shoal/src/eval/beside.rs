@@ -8,7 +8,9 @@ pub(super) fn beside(task: Task) -> &'static str {
         Task::Plan => "score: AGIF on MixSNIPS 0.742; splits: a joiner-and-verb regex about 0.92",
         Task::Route => "score/oos_recall: SVM 0.910/0.145, MLP 0.935/0.474, BERT 0.969/0.403",
         Task::Extract => "a quarter of the targets are empty",
-        Task::Compose => "a template look-up (`rules`): score 0.993, bleu 27.974, unseen_bleu 15.830; naming the values scores 1.0",
+        Task::Compose => {
+            "a template look-up (`rules`): score 0.993, bleu 27.974, unseen_bleu 15.830; naming the values scores 1.0"
+        }
         Task::Summarize => "",
         Task::Episode => "rules without a model (`rules`): score 0.010, nodes_f1 0.976, edges_f1 0.810",
     }

@@ -81,6 +81,11 @@ impl Previous {
         self.kept.take_if(|(kept, _)| good(kept)).map(|(kept, _)| kept)
     }
 
+    /// Gives back what was kept: another version needs its place.
+    pub(super) fn let_go(&mut self) -> Option<Version> {
+        self.kept.take().map(|(kept, _)| kept)
+    }
+
     /// Gives back what was kept, when its time is up.
     pub(super) fn expired(&mut self, now: Instant) -> Option<Version> {
         self.kept.take_if(|(_, until)| *until <= now).map(|(kept, _)| kept)
@@ -113,6 +118,8 @@ mod tests {
         let expired = previous.expired(now + KEEP).expect("its time is up");
         assert!(Arc::ptr_eq(&expired.specialist, &second.specialist));
         assert!(previous.take(1, &files).is_none(), "it is gone");
+        assert!(previous.replaced(first, now).is_none() && previous.let_go().is_some());
+        assert!(previous.let_go().is_none() && previous.take(1, &files).is_none());
         let mut none = Previous::new(Duration::ZERO);
         assert!(none.replaced(second, now).is_some(), "nothing is kept");
         assert!(none.take(1, &files).is_none());

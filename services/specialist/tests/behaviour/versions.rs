@@ -33,7 +33,7 @@ const PROMPTS: [&str; 4] = [
 /// Tokens of an answer: some decode steps, so that a switch meets rows that decode.
 const TOKENS: usize = 24;
 
-/// From a new number in specialist.toml to the switch: a quarter of a second until it is looked at, and the load, on a machine that does
+/// From a new number in specialist.toml to the switch: half a second until it is looked at, and the load, on a machine that does
 /// something else besides.
 const SWITCH: Duration = Duration::from_secs(60);
 
