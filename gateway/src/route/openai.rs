@@ -1,16 +1,22 @@
 //! A question on the wire to an OpenAI-compatible endpoint: `POST {base_url}/chat/completions`.
 use super::{
-    question::{Question, Said},
+    question::{Question, Said, Sink},
     resolve::host_and_port,
 };
 use crate::telemetry;
-use futures::{StreamExt as _, future::BoxFuture};
+use bytes::Bytes;
+use eventsource_stream::{EventStreamError, Eventsource as _};
+use futures::{Stream, StreamExt as _, future::BoxFuture};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use shoal_kit::{config, propagate, status::Reason, telemetry::names};
 use shoal_stack::{Call, Error};
 use std::{
     fmt,
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,6 +26,9 @@ use tracing::{Instrument as _, Span, field::Empty, info_span};
 
 mod body;
 mod refusal;
+mod streamed;
+
+use streamed::{Broken, DONE, Streamed};
 
 /// Bytes of an answer at most. A context of a hundred thousand tokens is half a megabyte.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -33,6 +42,8 @@ pub(crate) struct OpenAi {
     model: Arc<str>,
     key: Option<Key>,
     price: (f64, f64),
+    /// Whether answers come in pieces where somebody hears them.
+    stream: bool,
     client: reqwest::Client,
 }
 
@@ -62,11 +73,12 @@ impl OpenAi {
                 config.input_usd_per_million_tokens,
                 config.output_usd_per_million_tokens,
             ),
+            stream: config.stream,
             client,
         }
     }
 
-    async fn ask(self, question: Arc<Question>, left: Duration) -> Result<Said, Status> {
+    async fn ask(self, question: Arc<Question>, left: Duration, heard: Arc<AtomicBool>) -> Result<Said, Status> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         propagate::inject_headers(&mut headers);
@@ -78,10 +90,11 @@ impl OpenAi {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
+        let sink = question.sink.as_ref().filter(|_| self.stream);
         if let Some(sink) = &question.sink {
             sink.begin();
         }
-        let body = body::request(&question, &self.model).to_string();
+        let body = body::request(&question, &self.model, sink.is_some()).to_string();
         let sent = self
             .client
             .post(&*self.url)
@@ -92,20 +105,24 @@ impl OpenAi {
             .await;
         let response = sent.map_err(|e| refusal::transport(&e))?;
         let (code, retry_after) = (response.status(), refusal::retry_after(response.headers()));
-        let (mut bytes, mut pieces) = (Vec::new(), response.bytes_stream());
-        while let Some(piece) = pieces.next().await {
-            bytes.extend_from_slice(&piece.map_err(|e| refusal::transport(&e))?);
-            if bytes.len() > ANSWER_BYTES {
-                return Err(refusal::nonsense(&format!(
-                    "its answer is larger than {ANSWER_BYTES} bytes"
-                )));
+        let said = match sink.filter(|_| code.is_success() && in_pieces(response.headers())) {
+            Some(sink) => self.heard_in_pieces(response, &**sink, &heard).await?,
+            None => {
+                let (mut bytes, mut pieces) = (Vec::new(), pin!(bounded(response)));
+                while let Some(piece) = pieces.next().await {
+                    bytes.extend_from_slice(&piece?);
+                }
+                if !code.is_success() {
+                    return Err(refusal::status(
+                        code,
+                        retry_after,
+                        &refusal::message(&bytes, self.key()),
+                    ));
+                }
+                // One that was asked for pieces and answers whole is heard at its end.
+                body::response(&bytes, self.price).map_err(|why| refusal::nonsense(&why))?
             }
-        }
-        if !code.is_success() {
-            let key = self.key.as_ref().map(|Key(key)| &**key);
-            return Err(refusal::status(code, retry_after, &refusal::message(&bytes, key)));
-        }
-        let said = body::response(&bytes, self.price).map_err(|why| refusal::nonsense(&why))?;
+        };
         let span = Span::current();
         span.record(names::GEN_AI_RESPONSE_MODEL, said.model.as_str());
         if let Some(usage) = &said.usage {
@@ -114,6 +131,66 @@ impl OpenAi {
         }
         Ok(said)
     }
+
+    /// An answer as it comes.
+    async fn heard_in_pieces(
+        &self,
+        response: reqwest::Response,
+        sink: &dyn Sink,
+        heard: &AtomicBool,
+    ) -> Result<Said, Status> {
+        let mut events = pin!(bounded(response).eventsource());
+        let mut answer = Streamed::default();
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| match error {
+                EventStreamError::Transport(status) => status,
+                other => refusal::nonsense(&format!("its answer is no stream of events: {other}")),
+            })?;
+            heard.store(true, Ordering::Relaxed);
+            if event.data == DONE {
+                break;
+            }
+            match answer.take(&event.data) {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => sink.delta(&text),
+                Err(Broken::Nonsense(why)) => return Err(refusal::nonsense(&why)),
+                Err(Broken::Failed { again }) => {
+                    return Err(refusal::broke_off(
+                        again,
+                        &refusal::message(event.data.as_bytes(), self.key()),
+                    ));
+                }
+            }
+        }
+        answer
+            .said(self.price)
+            .ok_or_else(|| refusal::broke_off(true, "it ended before it said why"))
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.key.as_ref().map(|Key(key)| &**key)
+    }
+}
+
+/// Whether an answer is a stream of events.
+fn in_pieces(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"))
+}
+
+/// The bytes of a body, up to as many as an answer may have.
+fn bounded(response: reqwest::Response) -> impl Stream<Item = Result<Bytes, Status>> {
+    let mut taken = 0;
+    response.bytes_stream().map(move |piece| {
+        let piece = piece.map_err(|e| refusal::transport(&e))?;
+        taken += piece.len();
+        if taken > ANSWER_BYTES {
+            return Err(refusal::nonsense(&format!(
+                "its answer is larger than {ANSWER_BYTES} bytes"
+            )));
+        }
+        Ok(piece)
+    })
 }
 
 impl Service<Call<Arc<Question>>> for OpenAi {
@@ -144,7 +221,7 @@ impl Service<Call<Arc<Question>>> for OpenAi {
         let attempt = async move {
             let left = call.deadline.saturating_duration_since(tokio::time::Instant::now());
             endpoint
-                .ask(call.request, left)
+                .ask(call.request, left, call.heard)
                 .await
                 .map_err(|status| Error::call(&address, status))
         };

@@ -1,6 +1,6 @@
 //! The larger tier: an OpenAI-compatible endpoint.
 use crate::support::{
-    endpoint::{Endpoint, completion},
+    endpoint::{Endpoint, completion, in_pieces},
     model::{Model, unsure},
     ms,
     plan::{model, request, within},
@@ -201,4 +201,71 @@ async fn each_tier_has_room_of_its_own() {
     let last_small = ran.nodes().iter().rposition(|n| n.name == "s").expect("small");
     let last_large = ran.nodes().iter().rposition(|n| n.name == "l").expect("large");
     assert!(last_small < last_large, "the small ones did not wait for the large one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoints_answer_is_told_as_it_comes_and_has_its_usage_and_whoever_will_not_stream_is_not_asked_to() {
+    for (stream, told) in [(true, "a b c"), (false, "")] {
+        let endpoint = Endpoint::start(|body, _| {
+            let asked = body["stream"] == true && body["stream_options"]["include_usage"] == true;
+            let whole = || completion("a b c");
+            (
+                200,
+                if asked {
+                    in_pieces(&["a ", "b ", "c"], "")
+                } else {
+                    whole()
+                },
+            )
+        })
+        .await;
+        let world = Mesh::new()
+            .endpoint("large", &endpoint.base_url, |e| {
+                e.stream = stream;
+                e.output_usd_per_million_tokens = 20.0;
+            })
+            .task("t", &["large"])
+            .start()
+            .await;
+        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        assert_eq!((ran.state(), ran.output("a")), (State::Succeeded, json!("a b c")));
+        assert_eq!(ran.told("a"), told);
+        let node = ran.node("a");
+        let usage = node.usage.expect("usage");
+        assert_eq!(
+            (node.model.as_str(), usage.input_tokens, usage.output_tokens),
+            ("large-1", 100, 50)
+        );
+        assert!((usage.cost_usd - 0.001).abs() < 1e-9, "{usage:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoints_answer_that_breaks_off_is_asked_for_again_and_one_without_an_end_is_none() {
+    const BROKEN: &str = r#"{"error": {"message": "out of memory", "type": "server_error"}}"#;
+    const REFUSED: &str = r#"{"error": {"message": "no such thing", "type": "invalid_request_error"}}"#;
+    const CUT: &str = r#"{"choices": [{"delta": {"content": "b "}, "finish_reason": null}]}"#;
+    // What comes behind the first piece, at every attempt; what is said of that, and after how many attempts.
+    let cases: [(&[&str], &str, usize); 4] = [
+        (&[BROKEN, ""], "", 2),
+        (&[BROKEN, BROKEN], "out of memory", 2),
+        (&[CUT, CUT], "before it said why", 2),
+        (&[REFUSED], "no such thing", 1),
+    ];
+    for (ends, fault, attempts) in cases {
+        let endpoint = Endpoint::start(move |_, n| (200, in_pieces(&["a ", "b"], ends[n]))).await;
+        let world = Mesh::new()
+            .endpoint("large", &endpoint.base_url, |_| {})
+            .task("t", &["large"])
+            .start()
+            .await;
+        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        assert_eq!(endpoint.seen().len(), attempts, "{:?}", ran.finished());
+        if fault.is_empty() {
+            assert_eq!((ran.told("a").as_str(), ran.output("a")), ("a b", json!("a b")));
+        } else {
+            let said = ran.finished().fault.expect("a fault").message;
+            assert!(said.contains(fault), "{said}");
+        }
+    }
 }

@@ -254,6 +254,9 @@ pub struct Endpoint {
     pub machine_only: bool,
     /// Outside the mesh: private nodes pass it over. Default true.
     pub external: bool,
+    /// Its answers come in pieces (`stream`, with usage at the end) where somebody hears them as they come. Default true; false for one that knows
+    /// no `stream_options`.
+    pub stream: bool,
 }
 
 impl Default for Endpoint {
@@ -268,6 +271,7 @@ impl Default for Endpoint {
             output_usd_per_million_tokens: 0.0,
             machine_only: false,
             external: true,
+            stream: true,
         }
     }
 }

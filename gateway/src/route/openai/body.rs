@@ -5,7 +5,7 @@ use shoal_proto::v1;
 
 /// The request. What a specialist was trained to know is said in a system message; what its grammar holds it to goes along as a
 /// response format, where it is a JSON Schema.
-pub(super) fn request(question: &Question, model: &str) -> Value {
+pub(super) fn request(question: &Question, model: &str, stream: bool) -> Value {
     let mut messages = Vec::new();
     if let Some(instructions) = &question.instructions {
         messages.push(json!({"role": "system", "content": instructions}));
@@ -19,7 +19,10 @@ pub(super) fn request(question: &Question, model: &str) -> Value {
     let mut body = Map::new();
     body.insert("model".into(), model.into());
     body.insert("messages".into(), messages.into());
-    body.insert("stream".into(), false.into());
+    body.insert("stream".into(), stream.into());
+    if stream {
+        body.insert("stream_options".into(), json!({"include_usage": true}));
+    }
     let sampling = question.sampling.clone().unwrap_or_default();
     // What an agent does not ask for is not sampled: the same plan should give the same answer.
     body.insert("temperature".into(), number(sampling.temperature.unwrap_or(0.0)));
@@ -69,7 +72,7 @@ pub(super) fn response(bytes: &[u8], price: (f64, f64)) -> Result<Said, String> 
 }
 
 /// What it counted; not every endpoint does.
-fn usage(wire: &Value, price: (f64, f64)) -> Option<v1::Usage> {
+pub(super) fn usage(wire: &Value, price: (f64, f64)) -> Option<v1::Usage> {
     let (input_tokens, output_tokens) = (wire["prompt_tokens"].as_u64()?, wire["completion_tokens"].as_u64()?);
     Some(v1::Usage {
         input_tokens,
@@ -79,7 +82,7 @@ fn usage(wire: &Value, price: (f64, f64)) -> Option<v1::Usage> {
 }
 
 /// A specialist's own door says how sure it is; others do not.
-fn confidence(extra: &Value) -> Option<v1::Confidence> {
+pub(super) fn confidence(extra: &Value) -> Option<v1::Confidence> {
     let part = |name: &str| extra[name].as_f64();
     Some(v1::Confidence {
         score: part("score")?,
@@ -90,7 +93,7 @@ fn confidence(extra: &Value) -> Option<v1::Confidence> {
     })
 }
 
-fn timings(extra: &Value) -> Option<v1::Timings> {
+pub(super) fn timings(extra: &Value) -> Option<v1::Timings> {
     let part = |name: &str| {
         let seconds = extra[name].as_f64()?;
         std::time::Duration::try_from_secs_f64(seconds)
@@ -132,7 +135,7 @@ mod tests {
     #[test]
     fn a_question_becomes_messages_limits_and_a_response_format() {
         assert_eq!(
-            request(&question(), "large"),
+            request(&question(), "large", false),
             json!({
                 "model": "large", "stream": false, "temperature": 0.1, "max_tokens": 7, "stop": ["\n"],
                 "messages": [{"role": "system", "content": "Do it."}, {"role": "user", "content": "play jazz"}],

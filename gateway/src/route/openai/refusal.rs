@@ -34,6 +34,23 @@ pub(super) fn transport(error: &reqwest::Error) -> Status {
     .into()
 }
 
+/// It began to answer, and did not end.
+pub(super) fn broke_off(again: bool, said: &str) -> Status {
+    let message = format!("its answer broke off: {said}");
+    if again {
+        Reason::Unavailable {
+            message,
+            retry_after: RETRY,
+        }
+    } else {
+        Reason::Precondition {
+            reason: "ENDPOINT_REFUSED",
+            message,
+        }
+    }
+    .into()
+}
+
 /// It answered with something that is no answer. Asking again will not mend it.
 pub(super) fn nonsense(what: &str) -> Status {
     Reason::Precondition {

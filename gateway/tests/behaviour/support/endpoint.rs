@@ -1,14 +1,20 @@
 //! An OpenAI-compatible endpoint on loopback.
+use super::ms;
 use axum::{
     Router,
+    body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
 };
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use shoal_kit::task;
-use std::sync::{Arc, Mutex};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 type Answering = Box<dyn Fn(&Value, usize) -> (u16, String) + Send + Sync>;
 
@@ -63,5 +69,36 @@ async fn complete(State((seen, answer)): State<Shared>, headers: HeaderMap, body
     let (status, text) = task::blocking("endpoint", move || answer(&body, number))
         .await
         .expect("an answer");
-    (StatusCode::from_u16(status).expect("status"), text).into_response()
+    let status = StatusCode::from_u16(status).expect("status");
+    if !text.starts_with("data: ") {
+        return (status, text).into_response();
+    }
+    // An event at a time, each after a moment.
+    let events: Vec<String> = text.split_inclusive("\n\n").map(str::to_owned).collect();
+    let pieces = futures::stream::iter(events).then(async |event| {
+        tokio::time::sleep(ms(20)).await;
+        Ok::<_, Infallible>(event)
+    });
+    let kind = [("content-type", "text/event-stream")];
+    (status, kind, Body::from_stream(pieces)).into_response()
+}
+
+/// The same completion in pieces, as `stream` asks for it; `end` is what comes after the last piece.
+pub(crate) fn in_pieces(pieces: &[&str], end: &str) -> String {
+    let chunk = |choices: Value, usage: Value| json!({"model": "large-1", "choices": choices, "usage": usage});
+    let of = |text: &&str| {
+        chunk(
+            json!([{"delta": {"content": text}, "finish_reason": null}]),
+            Value::Null,
+        )
+    };
+    let mut chunks: Vec<String> = pieces.iter().map(|text| of(text).to_string()).collect();
+    if end.is_empty() {
+        chunks.push(chunk(json!([{"delta": {}, "finish_reason": "stop"}]), Value::Null).to_string());
+        chunks.push(chunk(json!([]), json!({"prompt_tokens": 100, "completion_tokens": 50})).to_string());
+        chunks.push("[DONE]".into());
+    } else {
+        chunks.push(end.into());
+    }
+    chunks.iter().map(|data| format!("data: {data}\n\n")).collect()
 }
