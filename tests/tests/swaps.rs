@@ -184,6 +184,11 @@ async fn a_rollback_answers_within_a_second_and_what_it_would_go_back_to_is_give
         ensure!(began.elapsed() < ROLLBACK, "no answer of version 1 within {ROLLBACK:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    ensure!(
+        began.elapsed() < ROLLBACK,
+        "{:?} until version 1 answered",
+        began.elapsed()
+    );
     ensure!(came(&specialist, 1, "resumed").await?, "it was loaded again");
     eprintln!("{:?} from the file to the first answer", began.elapsed());
     ensure!(specialist.threads("engine")? == 2, "version 2 may be wanted again");

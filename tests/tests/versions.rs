@@ -182,7 +182,7 @@ async fn a_version_that_takes_its_process_down_is_taken_back_and_the_supervisor_
     // No start of it succeeds either: until the file names the old one, the specialist is away.
     folder.spoil(2, true)?;
     let mesh = mesh(&folder).await?;
-    // The process looks at the file once a second: now and then it has refused the version before it is killed, and serves the old one still.
+    // The process looks at the file twice a second: now and then it has refused the version before it is killed, and serves the old one still.
     for _ in 0..5 {
         let before = mesh.pid(NAME).await?;
         let done = killed_while_it_switches(&mesh, &folder, before).await?;

@@ -39,7 +39,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long running specialists may take to serve what was activated: they look once a second, and load a model.
+/// How long running specialists may take to serve what was activated: they look twice a second, and load a model.
 const FOLLOW: Duration = Duration::from_secs(60);
 
 /// What `shoal retrain` takes.

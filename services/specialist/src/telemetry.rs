@@ -32,7 +32,7 @@ pub const KV_BYTES: &str = "shoal.specialist.kv.bytes";
 pub const STEP_SECONDS: &str = "shoal.specialist.step.duration";
 /// Counter: requests ended, by `outcome`: "stop", "length", "expired", "cancelled", "failed".
 pub const REQUESTS: &str = "shoal.specialist.requests";
-/// Counter: other versions tried, by `outcome`: "switched", "refused"; `model` is the one tried.
+/// Counter: other versions tried, by `outcome`: "switched" (loaded), "resumed" (it was still kept), "refused"; `model` is the one tried.
 pub const VERSIONS: &str = "shoal.specialist.versions";
 
 /// What the engine did so far. Read by `/metrics` and by tests; relaxed, for none of it orders anything else.

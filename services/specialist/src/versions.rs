@@ -204,10 +204,6 @@ impl Versions {
         if let Some(kept) = self.previous.take(version, &files) {
             return Ok(Some((kept, "resumed")));
         }
-        // There is memory for two, not for three.
-        self.leaving
-            .extend(self.previous.let_go().map(|version| version.specialist));
-        self.give_up().await;
         let root = folder.root.clone();
         // What was held against this process's own, and not what the file says by now: that is the next look's.
         let opened = aside("model folder check", move || Folder::open_as(&root, manifest)).await;
@@ -218,6 +214,10 @@ impl Versions {
                 format!("it is of kind \"{other}\", the one that serves of \"{kind}\": restart the process for that");
             return Err(refused(&what));
         }
+        // There is memory for two, and for no third but what calls still run on.
+        let gone = self.previous.let_go();
+        self.leaving.extend(gone.map(|version| version.specialist));
+        self.give_up().await;
         let loaded = process::load(opened, &self.config, now.library()).await;
         let next = loaded.map_err(|e| refused(&e))?;
         if let Err(error) = warm_up(&next).await {

@@ -122,7 +122,9 @@ def rescored(args: argparse.Namespace) -> None:
             judged = publish.calibrated(about, task, judge) if args.calibrate else judge()
             scores = about.setdefault("scores", {})[name] = evaluate.metrics(task, judged)
             print(json.dumps({"folder": str(folder), "task": name, **scores}))
-        about.setdefault("training", {})["judged_on"] = data.digests(args.data, names, "dev")
+        if args.calibrate and not args.dev_rows:
+            # Of all that was judged, confidence and thresholds too.
+            about.setdefault("training", {})["judged_on"] = data.digests(args.data, names, "dev")
         (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 

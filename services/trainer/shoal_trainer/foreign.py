@@ -57,7 +57,7 @@ GENAI = [
     ("llama_fp32", "llama", "fp32", "cpu"), ("qwen2_fp32", "qwen2", "fp32", "cpu"), ("qwen3_fp32", "qwen3", "fp32", "cpu"), ("phi3_fp32", "phi3", "fp32", "cpu"),
     ("llama_int8", "llama", "int8", "cpu"), ("qwen2_int8", "qwen2", "int8", "cpu"), ("qwen3_int8", "qwen3", "int8", "cpu"), ("phi3_int8", "phi3", "int8", "cpu"),
     ("llama_int4", "llama", "int4", "cpu"), ("qwen2_int4", "qwen2", "int4", "cpu"), ("qwen3_int4", "qwen3", "int4", "cpu"), ("phi3_int4", "phi3", "int4", "cpu"),
-    ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("qwen3_fp16", "qwen3", "fp16", "cuda"), ("phi3_fp16_positions", "phi3", "fp16", "dml"),
+    ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("phi3_fp16_positions", "phi3", "fp16", "dml"),
     ("llama_fp16_apart", "llama", "fp16", "cpu"),
 ]
 # Folder, family, whether position_ids are an input (releases of optimum before 1.14 wrote none), precision: fp16 by onnxconverter-common, since

@@ -152,19 +152,11 @@ async fn describe_tells_the_kind_and_the_schema_and_other_calls_are_of_another_k
         .collect();
     assert_eq!(tasks, [("call", true, "", 0.5), ("steps", false, "", 0.0)]);
     let texts = vec!["x".to_owned()];
-    let classified = client
-        .classify(v1::ClassifyRequest {
-            texts: texts.clone(),
-            ..Default::default()
-        })
-        .await;
+    let (mut classify, mut embed) = (v1::ClassifyRequest::default(), v1::EmbedRequest::default());
+    (classify.texts, embed.texts) = (texts.clone(), texts);
+    let classified = client.classify(classify).await;
     assert_eq!(classified.expect_err("refused").code(), Code::FailedPrecondition);
-    let embedded = client
-        .embed(v1::EmbedRequest {
-            texts,
-            ..Default::default()
-        })
-        .await;
+    let embedded = client.embed(embed).await;
     assert_eq!(embedded.expect_err("refused").code(), Code::FailedPrecondition);
 }
 
