@@ -169,8 +169,8 @@ async fn came(specialist: &Specialist, version: u32, how: &str) -> Result<bool> 
 /// A rollback, from the file to the first answer, which an agent in trouble waits for.
 const ROLLBACK: Duration = Duration::from_secs(1);
 
-/// How long the version before is kept here; and how long until it must be gone.
-const KEPT: &str = "2s";
+/// How long the version before is kept here: longer than a busy machine takes from the rollback to what is looked at after it.
+const KEPT: &str = "5s";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_answers_within_a_second_and_what_it_would_go_back_to_is_given_up_in_time() -> Result<()> {

@@ -278,8 +278,11 @@ impl Stand<'_> {
         .await?;
         if read == 0 {
             // Rows that were done before a prompt was read were beside nothing, and no figure is better than one of that.
-            let why = format!("no prompt of {long} tokens was read while {DECODING} rows decoded {NEW} tokens");
-            self.report.fact("inter_token_p99_beside_prompts", json!(why));
+            let round = self.round as f64;
+            self.detail(
+                "left out of inter_token_p99_beside_prompts, for no prompt was read beside it: round",
+                round,
+            );
             return Ok(());
         }
         self.figure(

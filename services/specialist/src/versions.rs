@@ -21,13 +21,13 @@ mod seen;
 use crate::{
     engine::{Request, queue::Urgency},
     error::Error,
-    folder::{Folder, manifest::Manifest},
+    folder::{Files, Folder, manifest::Manifest},
     process, runtime,
     sampling::{Sampling, calibration::Calibration},
     specialist::Specialist,
     telemetry,
 };
-use previous::{Files, Previous, Version};
+use previous::Previous;
 use seen::Seen;
 use shoal_kit::{config, task};
 use shoal_proto::{time::timestamp, v1};
@@ -36,7 +36,6 @@ use std::{
     convert::Infallible,
     fmt::Display,
     mem,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -44,7 +43,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, warn};
 
-/// Between two looks at specialist.toml: a rollback is to serve within a second, whatever else runs, and a look costs a third of a millisecond,
+/// Between two looks at specialist.toml: a rollback is to serve within a second unless another version loads meanwhile, and a look costs a third of a millisecond,
 /// which six idle specialists pay for too. Reading a hundred bytes works the same on every file system, over a network and in a container's volume too, where
 /// notifications do not.
 const LOOK: Duration = Duration::from_millis(500);
@@ -99,7 +98,7 @@ impl Refused {
 #[derive(Debug)]
 pub(crate) struct Versions {
     serving: watch::Sender<Serving>,
-    now: Version,
+    now: Arc<Specialist>,
     config: config::Specialist,
     seen: Option<Seen>,
     previous: Previous,
@@ -109,11 +108,10 @@ pub(crate) struct Versions {
 
 impl Versions {
     pub(crate) fn new(specialist: Specialist, config: config::Specialist) -> Self {
-        let files = Files::of(&of_version(&specialist, specialist.folder().card.version));
-        let now = Version::new(specialist, files);
+        let now = Arc::new(specialist);
         Self {
             serving: watch::Sender::new(Serving {
-                specialist: now.specialist.clone(),
+                specialist: now.clone(),
                 refused: None,
             }),
             now,
@@ -141,7 +139,7 @@ impl Versions {
     }
 
     async fn look(&mut self) {
-        let now = self.now.specialist.clone();
+        let now = self.now.clone();
         let root = now.folder().root.clone();
         let seen = task::blocking("specialist.toml", move || Seen::of(&root)).await.ok();
         if seen == self.seen {
@@ -153,7 +151,7 @@ impl Versions {
         let refused = match Box::pin(self.next(&now)).await {
             Ok(None) => None,
             Ok(Some((next, how))) => {
-                let model = next.specialist.identity();
+                let model = next.identity();
                 info!(
                     specialist = name,
                     model,
@@ -165,7 +163,7 @@ impl Versions {
                 telemetry::tried(model, how);
                 let before = mem::replace(&mut self.now, next);
                 let gone = self.previous.replaced(before, Instant::now());
-                self.leaving.extend(gone.map(|version| version.specialist));
+                self.leaving.extend(gone);
                 None
             }
             Err(refused) => {
@@ -181,13 +179,13 @@ impl Versions {
             }
         };
         self.serving.send_replace(Serving {
-            specialist: self.now.specialist.clone(),
+            specialist: self.now.clone(),
             refused,
         });
     }
 
     /// The version that specialist.toml names, ready to serve, and how it came to be; `None` if it serves already, or is not named any more.
-    async fn next(&mut self, now: &Specialist) -> Result<Option<(Version, &'static str)>, Refused> {
+    async fn next(&mut self, now: &Specialist) -> Result<Option<(Arc<Specialist>, &'static str)>, Refused> {
         let (folder, root) = (now.folder(), now.folder().root.clone());
         let manifest = aside("specialist.toml", move || Folder::manifest(&root)).await;
         let manifest = manifest.map_err(|e| Refused::new(0, e))?;
@@ -197,7 +195,7 @@ impl Versions {
         if version == folder.card.version {
             return Ok(None);
         }
-        let of = of_version(now, version);
+        let of = folder.root.join(version.to_string());
         let files = task::blocking("model folder", move || Files::of(&of))
             .await
             .unwrap_or_default();
@@ -216,7 +214,7 @@ impl Versions {
         }
         // There is memory for two, and for no third but what calls still run on.
         let gone = self.previous.let_go();
-        self.leaving.extend(gone.map(|version| version.specialist));
+        self.leaving.extend(gone);
         self.give_up().await;
         let loaded = process::load(opened, &self.config, now.library()).await;
         let next = loaded.map_err(|e| refused(&e))?;
@@ -237,13 +235,13 @@ impl Versions {
             end(next).await;
             return Ok(None);
         }
-        Ok(Some((Version::new(next, files), "switched")))
+        Ok(Some((Arc::new(next), "switched")))
     }
 
     /// Ends the versions whose last call has ended.
     async fn give_up(&mut self) {
         let expired = self.previous.expired(Instant::now());
-        self.leaving.extend(expired.map(|version| version.specialist));
+        self.leaving.extend(expired);
         // Nobody gets an old version any more: when this is the last owner, it stays that.
         let (idle, busy) = self.leaving.drain(..).partition(|old| Arc::strong_count(old) == 1);
         self.leaving = busy;
@@ -254,11 +252,6 @@ impl Versions {
             info!(model, seconds = started.elapsed().as_secs_f64(), "version given up");
         }
     }
-}
-
-/// The folder of a version of the same specialist.
-fn of_version(now: &Specialist, version: u32) -> PathBuf {
-    now.folder().root.join(version.to_string())
 }
 
 /// Does what blocks on a thread for it.

@@ -64,12 +64,15 @@ def fit(statistics: list[dict[str, float]], right: list[bool]) -> Map:
     return Map(best, [(float(x), round(float(p), 4)) for x, p in zip(at, levels)])
 
 
-def _isotonic(xs: np.ndarray, ys: np.ndarray) -> tuple[list[float], np.ndarray]:
+def _isotonic(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of right answers over quantiles, made to rise."""
     order = np.argsort(xs, kind="stable")
     parts = [order[part] for part in np.array_split(np.arange(len(xs)), min(SHARES, max(2, len(xs) // 10))) if len(part)]
     centres, shares, sizes = ([f(part) for part in parts] for f in (lambda p: xs[p].mean(), lambda p: ys[p].mean(), len))
-    return centres, isotonic_regression(shares, weights=sizes).x
+    # A statistic that many rows share is one point, whatever came of those that lie last.
+    at, which = np.unique(centres, return_inverse=True)
+    weights = np.bincount(which, sizes)
+    return at, isotonic_regression(np.bincount(which, np.multiply(shares, sizes)) / weights, weights=weights).x
 
 
 def error(scores: list[float], right: list[bool]) -> float:

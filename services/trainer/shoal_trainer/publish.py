@@ -70,11 +70,11 @@ def calibrated(about: dict[str, Any], task: Task, judge: Callable[[], list[evalu
     seen, others = ([j for j in judged if j.row.get("seen", True) is known] for known in (True, False))
     known = [j.statistics for j in seen], [j.trusted for j in seen]
     held = calibrate.held_out(*known)
-    made = about["calibration"][task.name] = calibrate.table(*known, held)
+    made = about.setdefault("calibration", {})[task.name] = calibrate.table(*known, held)
     beside = calibrate.told(made, *known, held)
     if others:
         beside |= calibrate.elsewhere(made, [j.statistics for j in others], [j.trusted for j in others])
-    about["training"].setdefault("confidence", {})[task.name] = beside
+    about.setdefault("training", {}).setdefault("confidence", {})[task.name] = beside
     if about["kind"] == "classify":
         about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
         judged = judge()

@@ -49,6 +49,18 @@ def test_a_map_of_few_rows_is_nearer_to_the_truth_than_one_that_follows_them(mon
     assert mean < 0.8 * off()
 
 
+def test_rows_that_share_a_statistic_are_promised_what_came_of_all_of_them() -> None:
+    off = []
+    for seed in range(20):
+        rng = random.Random(seed)
+        sums = [0.0 if rng.random() < 0.6 else -rng.random() for _ in range(400)]
+        right = [rng.random() < (0.8 if s == 0.0 else 0.5) for s in sums]
+        tied = [r for s, r in zip(sums, right) if s == 0.0]
+        made = calibrate.fit([{name: s for name in calibrate.STATISTICS} for s in sums], right)
+        off.append(made.knots[-1][1] - sum(tied) / len(tied))
+    assert made.knots[-1][0] == 0.0 and sum(off) / len(off) < 0.01
+
+
 def test_what_is_kept_over_the_threshold_is_right_in_97_percent() -> None:
     statistics, right = answers(2000, 2)
     made = table(statistics, right)

@@ -32,13 +32,6 @@ const PROVEN_TOKENS: usize = 1024;
 /// [`super::TEXTS`] texts.
 const BEGUN: usize = 8;
 
-/// The line of a call that runs in parts, whatever class it is of: there it holds up none that run at once, and the queue's patience sees to it
-/// that it begins.
-const IN_PARTS: Class = Class::Batch;
-
-/// The lines that are open while as many calls have begun as may: those in which none waits that runs in parts.
-const AT_ONCE: Class = Class::Normal;
-
 /// The texts of one call, and who waits for them.
 pub(super) struct Call {
     texts: Vec<Vec<u32>>,
@@ -82,7 +75,7 @@ impl Call {
         if self.is_one_run() {
             self.urgency.class
         } else {
-            IN_PARTS
+            Class::InParts
         }
     }
 }
@@ -185,7 +178,11 @@ where
             state.drop_dead(&self.instruments);
             let (mut together, mut rows, mut columns) = (Vec::new(), 0, 0);
             // While as many have begun as may, only what runs at once is asked for.
-            let mut lines = if self.begun.len() < BEGUN { IN_PARTS } else { AT_ONCE };
+            let mut lines = if self.begun.len() < BEGUN {
+                Class::InParts
+            } else {
+                Class::Batch
+            };
             let fits = |call: &Call, rows: usize, columns: usize| {
                 rows == 0 || (rows + call.texts.len()) * call.columns().max(columns) <= RUN_TOKENS
             };

@@ -14,10 +14,12 @@ pub enum Class {
     Normal,
     /// Nobody waits.
     Batch,
+    /// No caller's: of whatever class it is, an encoder takes it in parts, and it must hold up none that is not. Behind the others, in a line of its own.
+    InParts,
 }
 
 impl Class {
-    /// Every class, most urgent first.
+    /// Every class that a caller may ask for, most urgent first.
     pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Batch];
 
     /// How many classes are at least as urgent, for [`Queue::take_of`].
@@ -26,6 +28,9 @@ impl Class {
         self as usize + 1
     }
 }
+
+/// A line for each class.
+const LINES: usize = Class::InParts.and_above();
 
 /// How soon an answer is wanted, as its caller says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,7 +86,7 @@ pub enum Full {
 /// Waiting requests. Plain data: no lock, no clock.
 #[derive(Debug)]
 pub struct Queue<T> {
-    classes: [Line<T>; 3],
+    classes: [Line<T>; LINES],
     waiting_tokens: usize,
     queue_tokens: usize,
     requests: usize,
@@ -122,7 +127,7 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn new(queue_tokens: usize, requests: usize) -> Self {
         Self {
-            classes: Class::ALL.map(|_| Line {
+            classes: [(); LINES].map(|()| Line {
                 waiting: VecDeque::new(),
                 passed_over: 0,
                 oldest_passed_over: 0,
@@ -175,7 +180,7 @@ impl<T> Queue<T> {
 
     /// The next request.
     pub fn take(&mut self) -> Option<T> {
-        self.take_of(Class::ALL.len(), |_| true)
+        self.take_of(LINES, |_| true)
     }
 
     /// The next request of the `classes` most urgent classes, if it is wanted; else it stays the next.

@@ -8,11 +8,12 @@
 //!
 //! Reading order: [`manifest`] (the two TOML files), `check` (what they may say), `inspect` (one file), `onnx` (external
 //! data, inputs and outputs), [`exported`] (a decoder's shape) as `genai` and `optimum` read it and `interface` finds it in the graph, here
-//! (all together), `versions` (what else the folder holds).
+//! (all together), `files` (whether it is still what was read), `versions` (what else the folder holds).
 
 mod check;
 mod error;
 pub mod exported;
+mod files;
 mod genai;
 mod inspect;
 mod interface;
@@ -22,6 +23,7 @@ mod optimum;
 mod versions;
 
 pub use error::Error;
+pub(crate) use files::Files;
 pub use versions::Version;
 
 use crate::{filler::slots, sampling::calibration::Calibration};
@@ -97,6 +99,8 @@ pub struct Folder {
     pub exported: Option<Exported>,
     /// The ONNX file.
     pub model: PathBuf,
+    /// What the version's files were before they were read.
+    pub(crate) files: Files,
     texts: BTreeMap<String, String>,
 }
 
@@ -144,6 +148,7 @@ impl Folder {
 
     fn check(path: &Path, manifest: Manifest) -> Result<Self, Error> {
         let version = inspect::directory(path, &manifest.active_version.to_string())?;
+        let files = Files::of(&version);
         let card: Card = manifest::read(&version, "card.toml")?;
         card.check(&manifest, &version.join("card.toml"))?;
 
@@ -203,6 +208,7 @@ impl Folder {
             tasks,
             exported,
             model,
+            files,
             texts,
         })
     }
