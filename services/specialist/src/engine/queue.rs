@@ -30,7 +30,7 @@ impl Class {
 }
 
 /// A line for each class.
-const LINES: usize = Class::InParts.and_above();
+const LINES: usize = Class::InParts as usize + 1;
 
 /// How soon an answer is wanted, as its caller says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
