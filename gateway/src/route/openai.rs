@@ -4,7 +4,7 @@ use super::{
     resolve::host_and_port,
 };
 use crate::telemetry;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -15,7 +15,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -28,10 +28,17 @@ mod body;
 mod refusal;
 mod streamed;
 
-use streamed::{Broken, DONE, Streamed};
+use streamed::{Broken, Streamed};
 
 /// Bytes of an answer at most. A context of a hundred thousand tokens is half a megabyte.
 const ANSWER_BYTES: usize = 8 << 20;
+
+/// Bytes between two events at most: one carries a token or some, in a few hundred. They are read again whenever more of them come, so that a
+/// hostile one of many megabytes would hold up whoever reads.
+const EVENT_BYTES: usize = 1 << 20;
+
+/// How long the end of a body may come behind the end of its answer, for the connection to be used again.
+const LAST_BYTES: Duration = Duration::from_millis(10);
 
 /// An endpoint. It shows neither its key nor what it was asked.
 #[derive(Clone)]
@@ -78,7 +85,7 @@ impl OpenAi {
         }
     }
 
-    async fn ask(self, question: Arc<Question>, left: Duration, heard: Arc<AtomicBool>) -> Result<Said, Status> {
+    async fn ask(self, question: Arc<Question>, heard: Arc<AtomicBool>) -> Result<Said, Status> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         propagate::inject_headers(&mut headers);
@@ -95,22 +102,20 @@ impl OpenAi {
             sink.begin();
         }
         let body = body::request(&question, &self.model, sink.is_some()).to_string();
-        let sent = self
-            .client
-            .post(&*self.url)
-            .headers(headers)
-            .timeout(left)
-            .body(body)
-            .send()
-            .await;
+        // Without a time of its own: who calls has one, ends with it, and says so.
+        let sent = self.client.post(&*self.url).headers(headers).body(body).send().await;
         let response = sent.map_err(|e| refusal::transport(&e))?;
         let (code, retry_after) = (response.status(), refusal::retry_after(response.headers()));
         let said = match sink.filter(|_| code.is_success() && in_pieces(response.headers())) {
             Some(sink) => self.heard_in_pieces(response, &**sink, &heard).await?,
             None => {
-                let (mut bytes, mut pieces) = (Vec::new(), pin!(bounded(response)));
+                let (mut bytes, mut pieces) = (Vec::new(), pin!(pieces(response)));
                 while let Some(piece) = pieces.next().await {
                     bytes.extend_from_slice(&piece?);
+                    if bytes.len() > ANSWER_BYTES {
+                        let told = format!("its answer is larger than {ANSWER_BYTES} bytes");
+                        return Err(refusal::nonsense(&told));
+                    }
                 }
                 if !code.is_success() {
                     return Err(refusal::status(
@@ -139,32 +144,38 @@ impl OpenAi {
         sink: &dyn Sink,
         heard: &AtomicBool,
     ) -> Result<Said, Status> {
-        let mut events = pin!(bounded(response).eventsource());
+        let waiting = AtomicUsize::new(0);
+        let mut events = pin!(readable(pieces(response), &waiting).eventsource());
         let mut answer = Streamed::default();
+        let broken = |why: Broken, told: &str| match why {
+            Broken::Nonsense(why) => refusal::nonsense(&why),
+            Broken::Failed(code) => refusal::broke_off(code, &refusal::message(told.as_bytes(), self.key())),
+            Broken::Cut => refusal::broke_off(None, "it ended before it said why"),
+        };
         while let Some(event) = events.next().await {
-            let event = event.map_err(|error| match error {
-                EventStreamError::Transport(status) => status,
-                other => refusal::nonsense(&format!("its answer is no stream of events: {other}")),
-            })?;
+            let event = match event {
+                Ok(event) => event,
+                // What broke is not the answer.
+                Err(_) if answer.is_whole() => break,
+                Err(EventStreamError::Transport(status)) => return Err(status),
+                Err(other) => {
+                    let told = format!("its answer is no stream of events: {other}");
+                    return Err(refusal::nonsense(&told));
+                }
+            };
+            waiting.store(0, Ordering::Relaxed);
             heard.store(true, Ordering::Relaxed);
-            if event.data == DONE {
+            let text = answer.take(&event.data).map_err(|why| broken(why, &event.data))?;
+            if !text.is_empty() {
+                sink.delta(&text);
+            }
+            if answer.is_done() {
+                // A body that is dropped before its end takes the connection along.
+                let _ = tokio::time::timeout(LAST_BYTES, events.next()).await;
                 break;
             }
-            match answer.take(&event.data) {
-                Ok(text) if text.is_empty() => {}
-                Ok(text) => sink.delta(&text),
-                Err(Broken::Nonsense(why)) => return Err(refusal::nonsense(&why)),
-                Err(Broken::Failed { again }) => {
-                    return Err(refusal::broke_off(
-                        again,
-                        &refusal::message(event.data.as_bytes(), self.key()),
-                    ));
-                }
-            }
         }
-        answer
-            .said(self.price)
-            .ok_or_else(|| refusal::broke_off(true, "it ended before it said why"))
+        answer.said(self.price).map_err(|why| broken(why, ""))
     }
 
     fn key(&self) -> Option<&str> {
@@ -174,20 +185,39 @@ impl OpenAi {
 
 /// Whether an answer is a stream of events.
 fn in_pieces(headers: &HeaderMap) -> bool {
+    const KIND: &str = "text/event-stream";
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"))
+    let begins = kind.and_then(|kind| kind.trim_start().get(..KIND.len()));
+    begins.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }
 
-/// The bytes of a body, up to as many as an answer may have.
-fn bounded(response: reqwest::Response) -> impl Stream<Item = Result<Bytes, Status>> {
-    let mut taken = 0;
-    response.bytes_stream().map(move |piece| {
-        let piece = piece.map_err(|e| refusal::transport(&e))?;
-        taken += piece.len();
-        if taken > ANSWER_BYTES {
-            return Err(refusal::nonsense(&format!(
-                "its answer is larger than {ANSWER_BYTES} bytes"
-            )));
+/// The bytes of a body.
+fn pieces(response: reqwest::Response) -> impl Stream<Item = Result<Bytes, Status>> {
+    let read = response.bytes_stream();
+    read.map(|piece| piece.map_err(|e| refusal::transport(&e)))
+}
+
+/// What the reader of events can bear of a body: `waiting` counts the bytes since the last event, and there is no mark of the byte order, which is
+/// legal at the beginning and on which the reader panics (eventsource-stream 0.2.3).
+fn readable(
+    pieces: impl Stream<Item = Result<Bytes, Status>>,
+    waiting: &AtomicUsize,
+) -> impl Stream<Item = Result<Bytes, Status>> {
+    const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+    let mut at = 0;
+    pieces.map(move |piece| {
+        let mut piece = piece?;
+        while let (Some(mark), Some(byte)) = (MARK.get(at), piece.first()) {
+            if byte != mark {
+                at = MARK.len();
+                break;
+            }
+            piece.advance(1);
+            at += 1;
+        }
+        if waiting.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > EVENT_BYTES {
+            let told = format!("an event of its answer is larger than {EVENT_BYTES} bytes");
+            return Err(refusal::nonsense(&told));
         }
         Ok(piece)
     })
@@ -219,9 +249,8 @@ impl Service<Call<Arc<Question>>> for OpenAi {
         );
         let (endpoint, address) = (self.clone(), self.address.clone());
         let attempt = async move {
-            let left = call.deadline.saturating_duration_since(tokio::time::Instant::now());
             endpoint
-                .ask(call.request, left, call.heard)
+                .ask(call.request, call.heard)
                 .await
                 .map_err(|status| Error::call(&address, status))
         };

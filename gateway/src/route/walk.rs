@@ -27,7 +27,7 @@ pub(crate) trait Listener: Send + Sync {
     fn asked(&self, target: &str);
     /// A target was left for the next, which is asked now.
     fn left(&self, from: &str, to: &str, decision: &v1::Decision);
-    /// Who hears the answer as it is decoded; `last` says that nobody else can take over.
+    /// Who hears the answer as it is decoded; `last` says that nobody else can take over, and that who is asked again says the same.
     fn sink(&self, last: bool) -> Option<Arc<dyn Sink>>;
 }
 

@@ -1,9 +1,9 @@
 //! The larger tier: an OpenAI-compatible endpoint.
 use crate::support::{
-    endpoint::{Endpoint, completion, in_pieces},
+    endpoint::{BREAKS, Endpoint, completion, in_pieces},
     model::{Model, unsure},
     ms,
-    plan::{model, request, within},
+    plan::{goal, model, request, within},
     world::Mesh,
 };
 use serde_json::{Value, json};
@@ -268,4 +268,76 @@ async fn an_endpoints_answer_that_breaks_off_is_asked_for_again_and_one_without_
             assert!(said.contains(fault), "{said}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_servers_add_to_a_stream_or_leave_out_of_it_costs_no_answer() {
+    let whole = in_pieces(&["a ", "b"], "");
+    let (said, counted) = whole
+        .match_indices("\n\n")
+        .nth(2)
+        .map(|(at, _)| whole.split_at(at + 2))
+        .expect("four events");
+    let mark = |text: &str| format!("\u{feff}{text}");
+    for text in [
+        mark(&whole),
+        format!(": a comment\n\n{whole}"),
+        // It says why it ended, and then the connection breaks; and it says that it is done, and not why.
+        format!("{said}{BREAKS}"),
+        in_pieces(&["a ", "b"], "[DONE]"),
+        format!("{whole}{counted}"),
+    ] {
+        let told = text.clone();
+        let endpoint = Endpoint::start(move |_, _| (200, told.clone())).await;
+        let world = Mesh::new()
+            .endpoint("large", &endpoint.base_url, |_| {})
+            .task("t", &["large"])
+            .start()
+            .await;
+        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        assert_eq!(ran.state(), State::Succeeded, "{text}: {:?}", ran.finished());
+        assert_eq!((ran.output("a"), endpoint.seen().len()), (json!("a b"), 1), "{text}");
+    }
+    let first = whole.split_inclusive("\n\n").next().expect("an event");
+    for (text, why) in [
+        (format!("{first}{BREAKS}"), "broke"),
+        (format!("data: {}\n\n", "x".repeat(2 << 20)), "larger than"),
+        (in_pieces(&[], ""), "no choices[0].delta.content"),
+    ] {
+        let endpoint = Endpoint::start(move |_, _| (200, text.clone())).await;
+        let world = Mesh::new()
+            .endpoint("large", &endpoint.base_url, |_| {})
+            .task("t", &["large"])
+            .start()
+            .await;
+        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        let fault = ran.finished().fault.expect("a fault");
+        assert!(fault.message.contains(why), "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_an_endpoint_joins_once_it_is_whole_for_asked_again_it_may_be_worded_otherwise() {
+    let endpoint = Endpoint::start(|body, n| match (body["stream"] == true, n) {
+        (true, 0) => (
+            200,
+            in_pieces(&["1. do: a\n", "2. do: b\n"], r#"{"error": "out of memory"}"#),
+        ),
+        (false, 0) => (500, "out of memory".into()),
+        _ => (200, completion("1. do: c\n")),
+    })
+    .await;
+    let worker = Model::new("worker", "do", |_, _| crate::support::model::say("done")).start();
+    let world = Mesh::new()
+        .endpoint("large", &endpoint.base_url, |_| {})
+        .specialist("worker", &worker.server.url())
+        .task("plan", &["large"])
+        .task("do", &["worker"])
+        .start()
+        .await;
+    let ran = world.run(goal("two things")).await;
+    assert_eq!(ran.state(), State::Succeeded, "{:?}", ran.finished());
+    let nodes = ran.nodes();
+    let asked: Vec<&str> = nodes.iter().map(|n| n.input_json.as_str()).collect();
+    assert_eq!((asked, endpoint.seen().len()), (vec!["\"c\""], 2));
 }

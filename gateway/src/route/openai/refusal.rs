@@ -34,21 +34,17 @@ pub(super) fn transport(error: &reqwest::Error) -> Status {
     .into()
 }
 
-/// It began to answer, and did not end.
-pub(super) fn broke_off(again: bool, said: &str) -> Status {
+/// It began to answer, and did not end: with the code that it would have answered with at once, if it said so.
+pub(super) fn broke_off(code: Option<StatusCode>, said: &str) -> Status {
     let message = format!("its answer broke off: {said}");
-    if again {
-        Reason::Unavailable {
+    match code {
+        Some(code) => status(code, None, &message),
+        None => Reason::Unavailable {
             message,
             retry_after: RETRY,
         }
-    } else {
-        Reason::Precondition {
-            reason: "ENDPOINT_REFUSED",
-            message,
-        }
+        .into(),
     }
-    .into()
 }
 
 /// It answered with something that is no answer. Asking again will not mend it.

@@ -137,7 +137,11 @@ impl<'a> Walk<'a> {
             form,
             priority: self.ask.priority,
             instructions,
-            sink: self.ask.listener.sink(last),
+            // An endpoint that is asked again may word it otherwise.
+            sink: self
+                .ask
+                .listener
+                .sink(last && matches!(target.tier, Tier::Specialist { .. })),
         }
     }
 

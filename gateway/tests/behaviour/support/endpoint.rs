@@ -11,10 +11,7 @@ use axum::{
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use shoal_kit::task;
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 type Answering = Box<dyn Fn(&Value, usize) -> (u16, String) + Send + Sync>;
 
@@ -70,18 +67,24 @@ async fn complete(State((seen, answer)): State<Shared>, headers: HeaderMap, body
         .await
         .expect("an answer");
     let status = StatusCode::from_u16(status).expect("status");
-    if !text.starts_with("data: ") {
+    if !text.contains("data: ") {
         return (status, text).into_response();
     }
     // An event at a time, each after a moment.
     let events: Vec<String> = text.split_inclusive("\n\n").map(str::to_owned).collect();
     let pieces = futures::stream::iter(events).then(async |event| {
         tokio::time::sleep(ms(20)).await;
-        Ok::<_, Infallible>(event)
+        if event == BREAKS {
+            return Err(std::io::Error::other("broken"));
+        }
+        Ok(event)
     });
     let kind = [("content-type", "text/event-stream")];
     (status, kind, Body::from_stream(pieces)).into_response()
 }
+
+/// In place of an event: the connection breaks.
+pub(crate) const BREAKS: &str = ": breaks\n\n";
 
 /// The same completion in pieces, as `stream` asks for it; `end` is what comes after the last piece.
 pub(crate) fn in_pieces(pieces: &[&str], end: &str) -> String {

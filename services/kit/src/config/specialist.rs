@@ -67,7 +67,8 @@ pub struct Specialist {
     /// Calls that the gateway has open to it at once, over all endpoints; more wait. Default 64.
     pub max_in_flight: usize,
     /// How long the version that served before stays loaded, so that going back to it takes no load but half a second. Both are in memory
-    /// until then, as they are during the switch, and no third but one that calls still run on; 0s gives its memory back at once. Default 1m.
+    /// until then, as they are during the switch, and no third but one that calls still run on: a third version whose files are good takes its place
+    /// before it loads. 0s gives its memory back at once. Default 1m.
     #[serde(with = "humantime_serde")]
     pub keep_previous: Duration,
     /// How long calls may take to end on shutdown. Default 5s.

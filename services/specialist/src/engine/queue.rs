@@ -214,9 +214,13 @@ impl<T> Queue<T> {
     pub fn remove(&mut self, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
         for line in &mut self.classes {
-            for _ in 0..line.waiting.len() {
+            for at in 0..line.waiting.len() {
                 let Some(waiting) = line.waiting.pop_front() else { break };
                 if gone(&waiting.item) {
+                    if at == 0 {
+                        // Who is the oldest now was passed over by nobody yet.
+                        line.oldest_passed_over = 0;
+                    }
                     self.waiting_tokens -= waiting.tokens;
                     removed.push(waiting.item);
                 } else {

@@ -90,6 +90,23 @@ fn within_a_class_what_is_due_first_is_next_and_the_oldest_waits_for_sixteen_at_
 }
 
 #[test]
+fn the_turn_of_an_oldest_that_left_is_nobody_elses() {
+    let start = Instant::now();
+    let due = |seconds| Some(start + Duration::from_secs(seconds));
+    let mut queue = Queue::new(1000, 1000);
+    queue.offer("oldest", 1, Class::Normal, None).expect("fits");
+    queue.offer("next", 1, Class::Normal, None).expect("fits");
+    (0..20).for_each(|i| queue.offer("due", 1, Class::Normal, due(i)).expect("fits"));
+    assert!((0..PATIENCE).all(|_| queue.take() == Some("due")));
+    assert_eq!(queue.remove(|item| *item == "oldest").len(), 1);
+    assert_eq!(
+        queue.take(),
+        Some("due"),
+        "nobody had passed over this one as the oldest"
+    );
+}
+
+#[test]
 fn a_slack_comes_before_a_deadline_and_either_before_neither() {
     let now = Instant::now();
     let (soon, late) = (Some(now + Duration::from_secs(1)), Some(now + Duration::from_secs(9)));

@@ -62,16 +62,27 @@ fn random_schedules(seed: u64, schedules: u64) {
     );
 }
 
+/// A million of them: a quarter each, for as many threads to run.
+const QUARTER: u64 = 250_000;
+
 #[test]
-fn twenty_thousand_random_schedules_starve_nobody_and_keep_every_slot_and_budget() {
-    random_schedules(1, 20_000);
+fn the_first_quarter_of_a_million_random_schedules_starves_nobody_and_keeps_every_slot_and_budget() {
+    random_schedules(1, QUARTER);
 }
 
-/// `cargo test -p shoal-specialist --lib --locked -- --ignored a_million`
 #[test]
-#[ignore = "a million schedules take minutes in a debug build"]
-fn a_million_random_schedules_starve_nobody_and_keep_every_slot_and_budget() {
-    random_schedules(2, 1_000_000);
+fn the_second_quarter_of_a_million_random_schedules_starves_nobody_and_keeps_every_slot_and_budget() {
+    random_schedules(2, QUARTER);
+}
+
+#[test]
+fn the_third_quarter_of_a_million_random_schedules_starves_nobody_and_keeps_every_slot_and_budget() {
+    random_schedules(3, QUARTER);
+}
+
+#[test]
+fn the_last_quarter_of_a_million_random_schedules_starves_nobody_and_keeps_every_slot_and_budget() {
+    random_schedules(4, QUARTER);
 }
 
 /// Rounds until the only job has ended, with everybody else more urgent, or due before it.
