@@ -1,5 +1,9 @@
 //! One token from one row of logits.
-use super::{Sampling, draw::draw};
+use super::{
+    Sampling,
+    draw::draw,
+    logits::{is_allowed, likeliest, sureness},
+};
 
 /// A chosen token and what the model thought of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,8 +64,8 @@ impl Sampler {
     /// The choice alone, which need not be what is said then.
     pub fn pick(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<u32> {
         let is_allowed = |i: usize| is_allowed(i, allowed);
-        let token = if self.temperature <= 0.0 && allowed.is_none() && self.penalty == 1.0 {
-            likeliest(logits)?
+        let token = if self.temperature <= 0.0 && self.penalty == 1.0 {
+            likeliest(logits, allowed)?
         } else if self.temperature <= 0.0 {
             let candidates = (0..logits.len())
                 .filter(|i| is_allowed(*i))
@@ -127,92 +131,11 @@ impl Sampler {
     }
 }
 
-fn is_allowed(token: usize, allowed: Option<&[u32]>) -> bool {
-    allowed.is_none_or(|mask| mask.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1))
-}
-
 /// Whether a token could be chosen: it is allowed, and the model gave it a number.
 #[must_use]
 pub fn is_open(token: u32, logits: &[f32], allowed: Option<&[u32]>) -> bool {
     let token = token as usize;
     is_allowed(token, allowed) && logits.get(token).is_some_and(|l| l.is_finite())
-}
-
-/// The first of the largest finite logits. Two passes without a branch in them: the whole vocabulary is read for every token of every row.
-fn likeliest(logits: &[f32]) -> Option<usize> {
-    let best = largest(logits, |l| if l.is_finite() { l } else { f32::NEG_INFINITY });
-    best.is_finite().then(|| logits.iter().position(|l| *l == best))?
-}
-
-/// Numbers that are gone through side by side: what depends on the number before it, a largest one or a sum, the compiler takes one at a time.
-const LANES: usize = 16;
-
-/// Terms of a lane that are added in single precision before the sum goes on in double: few enough that they lose under a millionth.
-const TERMS: usize = 32;
-
-/// The largest of what `of` makes of the numbers; those that are none are passed over.
-fn largest(numbers: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (whole, rest) = numbers.as_chunks::<LANES>();
-    let mut best = [f32::NEG_INFINITY; LANES];
-    for chunk in whole {
-        for (best, number) in best.iter_mut().zip(chunk) {
-            *best = larger(*best, of(*number));
-        }
-    }
-    let rest = rest.iter().map(|number| of(*number));
-    best.into_iter().chain(rest).fold(f32::NEG_INFINITY, larger)
-}
-
-/// Sum of `exp(logit - best)`; `best` is the largest.
-fn exp_sum(logits: &[f32], best: f32) -> f64 {
-    let part = |terms: &[f32]| {
-        let (whole, rest) = terms.as_chunks::<LANES>();
-        let mut sums = [0.0; LANES];
-        for chunk in whole {
-            for (sum, logit) in sums.iter_mut().zip(chunk) {
-                *sum += exp(logit - best);
-            }
-        }
-        let rest = rest.iter().map(|logit| exp(logit - best));
-        sums.into_iter().chain(rest).map(f64::from).sum::<f64>()
-    };
-    logits.chunks(LANES * TERMS).map(part).sum()
-}
-
-/// `e` to the power of `x`, at most 0, to seven digits: what the standard library's does one number at a time, the compiler makes of this
-/// four at a time or more. Cody and Waite's reduction to half an octave around 0, and Taylor's series there.
-fn exp(x: f32) -> f32 {
-    /// Adding and subtracting it rounds to a whole number, which stands in the last bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
-    /// What is less likely than this is so little that single precision has no normal number for it.
-    const LEAST: f32 = -87.0;
-    /// ln 2 in two parts, of which the first has zeroes enough to be multiplied exactly.
-    const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-    // Not `max`, which would make a number of what is none: a model that gives NaN is broken, and must be told so.
-    let x = if x < LEAST { LEAST } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let octaves = shifted - ROUND;
-    let r = x - octaves * LN_2.0 - octaves * LN_2.1;
-    let series = 1.0 + r * (1.0 + r * (1.0 / 2.0 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0)))));
-    series * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
-}
-
-/// Log probability of `token`, and its distance to the best other one.
-fn sureness(logits: &[f32], token: usize) -> Option<(f64, f64)> {
-    let chosen = *logits.get(token)?;
-    let as_is = |logit: f32| logit;
-    let best_other = largest(&logits[..token], as_is).max(largest(&logits[token + 1..], as_is));
-    let best = chosen.max(best_other);
-    let sum = exp_sum(logits, best);
-    let logprob = f64::from(chosen - best) - sum.ln();
-    // A vocabulary of one has no other token; its margin is as large as a margin can be told.
-    let margin = if best_other.is_finite() {
-        f64::from(chosen) - f64::from(best_other)
-    } else {
-        f64::MAX
-    };
-    logprob.is_finite().then_some((logprob, margin))
 }
 
 /// Number `counter` of the stream `seed`, in [0, 1): SplitMix64's output function (Steele, Lea, Flood, OOPSLA 2014).
@@ -239,33 +162,6 @@ mod tests {
             top_p,
             seed,
             ..Sampling::greedy(8)
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_quick_exponential_is_the_slow_one_to_six_digits(x in -86.0f32..=0.0) {
-            let (quick, slow) = (f64::from(exp(x)), f64::from(x).exp());
-            prop_assert!((quick / slow - 1.0).abs() < 1e-6, "{quick} {slow}");
-        }
-
-        #[test]
-        fn the_quick_sum_and_the_quick_choice_are_the_slow_ones(logits in prop::collection::vec(-30.0f32..30.0, 1..300), odd in 0usize..400) {
-            let mut logits = logits;
-            if let Some(l) = logits.get_mut(odd) {
-                *l = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][odd % 3];
-            }
-            let mut first: Option<usize> = None;
-            for (i, l) in logits.iter().enumerate().filter(|(_, l)| l.is_finite()) {
-                if first.is_none_or(|f| logits[f] < *l) {
-                    first = Some(i);
-                }
-            }
-            prop_assert_eq!(likeliest(&logits), first);
-            let finite: Vec<f32> = logits.into_iter().filter(|l| l.is_finite()).collect();
-            let best = finite.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-            let slow: f64 = finite.iter().map(|l| f64::from(l - best).exp()).sum();
-            prop_assert!(finite.is_empty() || (exp_sum(&finite, best) / slow - 1.0).abs() < 2e-6);
         }
     }
 

@@ -9,6 +9,7 @@ mod choose;
 mod confidence;
 pub mod detokenise;
 mod draw;
+mod logits;
 pub mod stop;
 
 pub use choose::{Choice, Sampler, is_open};
