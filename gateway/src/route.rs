@@ -10,6 +10,7 @@ pub(crate) mod card;
 pub(crate) mod cards;
 pub(crate) mod judge;
 pub(crate) mod keep;
+mod lost;
 pub(crate) mod openai;
 pub(crate) mod pass;
 pub(crate) mod question;

@@ -25,6 +25,15 @@ struct Charge {
     cost_usd: f64,
 }
 
+impl Charge {
+    fn of(usage: &v1::Usage) -> Self {
+        Self {
+            tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            cost_usd: usage.cost_usd,
+        }
+    }
+}
+
 /// What a call is expected to need.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Need {
@@ -113,21 +122,26 @@ impl Reservation<'_> {
     /// The call has ended, and this is what it used: what the target counted, or else an estimate by the bytes of prompt and answer.
     /// A target that does not count is held to its plan's bounds like any other.
     pub(crate) fn settle(mut self, counted: Option<v1::Usage>, (prompt, answer): (usize, usize)) -> v1::Usage {
-        let usage = counted.unwrap_or_else(|| {
-            let (input_tokens, output_tokens) = (tokens(prompt), tokens(answer));
-            v1::Usage {
-                input_tokens,
-                output_tokens,
-                cost_usd: (input_tokens as f64 * self.price.0 + output_tokens as f64 * self.price.1) / 1e6,
-            }
-        });
-        let used = Charge {
-            tokens: usage.input_tokens.saturating_add(usage.output_tokens),
-            cost_usd: usage.cost_usd,
-        };
-        self.budget.charge(self.charge, used);
+        let usage = counted.unwrap_or_else(|| self.priced(tokens(prompt), tokens(answer)));
+        self.budget.charge(self.charge, Charge::of(&usage));
         self.charge = Charge::default();
         usage
+    }
+
+    /// Charges the attempts of the call that came to no answer, with so many bytes of text together: by an estimate, since nobody has
+    /// counted them to the end. None if there were none.
+    pub(crate) fn lose(&self, prompt: usize, (attempts, answers): (usize, usize)) -> Option<v1::Usage> {
+        let usage = (attempts > 0).then(|| self.priced(tokens(prompt) * attempts as u64, tokens(answers)))?;
+        self.budget.charge(Charge::default(), Charge::of(&usage));
+        Some(usage)
+    }
+
+    fn priced(&self, input_tokens: u64, output_tokens: u64) -> v1::Usage {
+        v1::Usage {
+            input_tokens,
+            output_tokens,
+            cost_usd: (input_tokens as f64 * self.price.0 + output_tokens as f64 * self.price.1) / 1e6,
+        }
     }
 }
 
@@ -178,6 +192,18 @@ mod tests {
         assert_eq!((used.input_tokens, used.output_tokens), (10, 21));
         assert!((used.cost_usd - 62e-6).abs() < 1e-12, "{used:?}");
         assert_eq!(budget.reserve(need(500, 2.0)).expect("again").max_new_tokens, Some(59));
+    }
+
+    #[test]
+    fn attempts_that_came_to_nothing_are_charged_beside_the_answer() {
+        let budget = Budget::new(Some(200), None);
+        let call = budget.reserve(need(50, 2.0)).expect("fits");
+        assert_eq!(call.lose(36, (0, 0)), None);
+        let lost = call.lose(36, (2, 116)).expect("two were lost");
+        assert_eq!((lost.input_tokens, lost.output_tokens), (20, 30));
+        assert!((lost.cost_usd - 100e-6).abs() < 1e-12, "{lost:?}");
+        drop(call);
+        assert_eq!(budget.reserve(need(500, 2.0)).expect("again").max_new_tokens, Some(140));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A question on the wire to an OpenAI-compatible endpoint: `POST {base_url}/chat/completions`.
 use super::{
+    lost::Attempt,
     question::{Question, Said, Sink},
     resolve::host_and_port,
 };
@@ -107,7 +108,12 @@ impl OpenAi {
         let response = sent.map_err(|e| refusal::transport(&e))?;
         let (code, retry_after) = (response.status(), refusal::retry_after(response.headers()));
         let said = match sink.filter(|_| code.is_success() && in_pieces(response.headers())) {
-            Some(sink) => self.heard_in_pieces(response, &**sink, &heard).await?,
+            Some(sink) => {
+                let mut attempt = question.lost.attempt();
+                let said = self.heard_in_pieces(response, &**sink, &heard, &mut attempt).await?;
+                attempt.whole();
+                said
+            }
             None => {
                 let (mut bytes, mut pieces) = (Vec::new(), pin!(pieces(response)));
                 while let Some(piece) = pieces.next().await {
@@ -143,6 +149,7 @@ impl OpenAi {
         response: reqwest::Response,
         sink: &dyn Sink,
         heard: &AtomicBool,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Said, Status> {
         let waiting = AtomicUsize::new(0);
         let mut events = pin!(readable(pieces(response), &waiting).eventsource());
@@ -166,6 +173,7 @@ impl OpenAi {
             waiting.store(0, Ordering::Relaxed);
             heard.store(true, Ordering::Relaxed);
             let text = answer.take(&event.data).map_err(|why| broken(why, &event.data))?;
+            attempt.says(text.len());
             if !text.is_empty() {
                 sink.delta(&text);
             }

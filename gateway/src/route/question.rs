@@ -1,4 +1,5 @@
 //! What a model is asked, and what it says.
+use super::lost::Lost;
 use crate::schema::Schema;
 use serde_json::{Map, Value};
 use shoal_proto::v1;
@@ -105,6 +106,7 @@ pub(crate) struct Question {
     /// What a model that was not trained on the task is told of it.
     pub(crate) instructions: Option<String>,
     pub(crate) sink: Option<Arc<dyn Sink>>,
+    pub(crate) lost: Arc<Lost>,
 }
 
 /// What attempts at a question tell on the way: their text, where somebody listens.

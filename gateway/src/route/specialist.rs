@@ -119,16 +119,19 @@ async fn generate(mut client: SpecialistServiceClient<Channel>, call: &Call<Arc<
     if let Some(sink) = &question.sink {
         sink.begin();
     }
+    let mut attempt = question.lost.attempt();
     let mut stream = client.generate(timed(request, call.deadline)).await?.into_inner();
     while let Some(response) = stream.message().await? {
         call.heard.store(true, Ordering::Relaxed);
         match response.event {
             Some(Event::Delta(text)) => {
+                attempt.says(text.len());
                 if let Some(sink) = &question.sink {
                     sink.delta(&text);
                 }
             }
             Some(Event::Done(done)) => {
+                attempt.whole();
                 let finish = match done.finish_reason() {
                     FinishReason::Length => Finish::Length,
                     FinishReason::Stop | FinishReason::Unspecified => Finish::Stop,

@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
             }
         };
         let question = self.question(target, card.as_deref(), reservation.max_new_tokens, !others);
-        let (means, prompt) = (question.means, question.bytes());
+        let (means, prompt, lost) = (question.means, question.bytes(), question.lost.clone());
         match &self.left {
             None => self.ask.listener.asked(&target.name),
             Some(decision) => self.ask.listener.left(&decision.target, &target.name, decision),
@@ -146,6 +146,10 @@ impl<'a> Walk<'a> {
             .with(|way| target.name.to_string().clone_into(&mut way.target));
         let began = Instant::now();
         let answer = self.answer(target, question, others).await;
+        if let Some(usage) = reservation.lose(prompt, lost.so_far()) {
+            self.ask.trail.spend(&usage);
+            self.instruments.used(&target.name, &usage);
+        }
         match answer {
             Ok(Answered {
                 address,

@@ -263,6 +263,10 @@ async fn an_endpoints_answer_that_breaks_off_is_asked_for_again_and_one_without_
         assert_eq!(endpoint.seen().len(), attempts, "{:?}", ran.finished());
         if fault.is_empty() {
             assert_eq!((ran.told("a").as_str(), ran.output("a")), ("a b", json!("a b")));
+            // What broke off said two tokens of four bytes and is paid for, with its prompt.
+            let usage = ran.node("a").usage.expect("usage");
+            assert_eq!(usage.output_tokens, 50 + 1, "{usage:?}");
+            assert!(usage.input_tokens > 100, "{usage:?}");
         } else {
             let said = ran.finished().fault.expect("a fault").message;
             assert!(said.contains(fault), "{said}");

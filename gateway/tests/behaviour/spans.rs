@@ -185,9 +185,10 @@ async fn one_trace_holds_the_plan_its_planner_nodes_attempts_and_tools_and_says_
         (first.field("shoal.target"), first.field("gen_ai.response.model")),
         ("large", "large-1")
     );
+    // Of the attempt that broke off an estimate, its prompt's fifteen bytes; then ten, and a hundred.
     assert_eq!(
         (first.field("gen_ai.usage.input_tokens"), first.field("shoal.task")),
-        ("110", "t")
+        ("114", "t")
     );
     assert_eq!(
         (

@@ -129,6 +129,7 @@ mod tests {
             priority: v1::Priority::Normal,
             instructions: Some("Do it.".into()),
             sink: None,
+            lost: Arc::default(),
         }
     }
 

@@ -136,6 +136,7 @@ impl<'a> Walk<'a> {
             sampling,
             form,
             priority: self.ask.priority,
+            lost: Arc::default(),
             instructions,
             // An endpoint that is asked again may word it otherwise.
             sink: self
