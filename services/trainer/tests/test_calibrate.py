@@ -2,6 +2,7 @@
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,29 @@ def test_what_is_kept_over_the_threshold_is_right_in_97_percent() -> None:
     statistics, right = answers(2000, 2)
     made = table(statistics, right)
     assert made["accuracy_kept"] >= 0.97 and made["coverage"] >= 0.2
+
+
+def test_a_model_that_is_seldom_wrong_is_doubted_where_it_is_and_trusted_everywhere_else() -> None:
+    rng = random.Random(1)
+    # Wrong in one of twenty-five, nearly all of them among the twentieth that it is least sure of.
+    sums = [-20 * rng.random() ** 12 for _ in range(3000)]
+    right = [rng.random() < (0.2 if s < -11 else 0.995) for s in sums]
+    known = [{name: s for name in calibrate.STATISTICS} for s in sums]
+    held = calibrate.held_out(known, right)
+    assert held.error < 0.012 and held.error < held.floor + 0.006
+
+
+def test_a_threshold_of_97_percent_that_most_folds_have_no_use_of_is_luck_and_the_knee_is_taken() -> None:
+    statistics, right = answers(2000, 2)
+    held = calibrate.held_out(statistics, right)
+    assert not held.knee
+    made, lucky = (calibrate.table(statistics, right, replace(held, knee=knee)) for knee in (False, True))
+    assert made["accuracy_kept"] >= 0.97 > lucky["accuracy_kept"] and lucky["coverage"] > made["coverage"]
+    told = calibrate.told(lucky, statistics, right, replace(held, knee=True))
+    assert told["at_97"] == {"threshold": made["confidence_threshold"], "coverage": made["coverage"]}, "both are told"
+    # The surest tenth is right, and of all others a half.
+    known = [{name: float(i) for name in calibrate.STATISTICS} for i in range(400)]
+    assert calibrate.held_out(known, [i >= 360 or i % 2 == 0 for i in range(400)]).knee
 
 
 def test_where_97_percent_would_keep_too_little_the_knee_is_taken() -> None:
