@@ -49,6 +49,49 @@ async fn a_typo_in_the_configuration_is_refused_with_its_line() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_variable_that_cannot_be_meant_so_is_refused_by_its_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (name, value, words) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317", "http://host:port"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://c:4317", "TLS"),
+        ("SHOAL_GATEWAY_LISTEN", "127.0.0.1:1", "SHOAL_GATEWAY__LISTEN"),
+    ] {
+        for args in [vec!["config", "check"], vec!["feedback"], vec!["status"]] {
+            let done = command::run(BINARY, folder.path(), &args, &[(name, value)]).await?;
+            assert_eq!(done.code, Some(64), "{name} {args:?}: {done:?}");
+            assert!(
+                done.err.contains(&format!("${name}")) && done.err.contains(words) && !done.err.contains("panicked"),
+                "{args:?}: {}",
+                done.err
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_no_configuration_is_no_mesh_is_started() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for args in [
+        vec!["up"],
+        vec!["run", "play jazz", "--local"],
+        vec!["activate", "tool_call"],
+    ] {
+        let done = command::run(BINARY, folder.path(), &args, &[]).await?;
+        assert_eq!(done.code, Some(64), "{args:?}: {done:?}");
+        assert!(
+            done.err.contains("mesh.toml") && done.err.contains("--config"),
+            "{args:?}: {}",
+            done.err
+        );
+    }
+    assert_eq!(std::fs::read_dir(folder.path())?.count(), 0, "nothing was made");
+    let done = command::run(BINARY, folder.path(), &["config", "check"], &[]).await?;
+    assert!(done.code == Some(0) && done.err.contains("no mesh.toml"), "{done:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_refused_and_names_the_key() -> Result<()> {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?;

@@ -1,5 +1,6 @@
 //! One file, `mesh.toml`. Later layers win: built-in defaults, the file, the environment (`SHOAL_GATEWAY__LISTEN` sets
 //! `[gateway] listen`). Unknown keys are refused with their line; relative paths are relative to the file's folder.
+use crate::environment;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -209,6 +210,15 @@ pub struct Telemetry {
     pub otlp_endpoint: Option<String>,
     /// Log filter, as tracing's EnvFilter reads it. Default "info".
     pub log: String,
+}
+
+impl Telemetry {
+    /// Where spans go: what the standard's variables name, or else the file.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<String> {
+        let named = load::OTLP.into_iter().find_map(environment::var);
+        named.or_else(|| self.otlp_endpoint.clone())
+    }
 }
 
 impl Default for Telemetry {

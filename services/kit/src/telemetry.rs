@@ -2,7 +2,7 @@
 //!
 //! The span layer is always there, so that trace ids exist and reach logs, events and outcomes; spans leave the process
 //! only when an OTLP endpoint is named (in `mesh.toml`, or by the standard `OTEL_EXPORTER_OTLP_*`).
-use crate::{config, environment, log::Line};
+use crate::{config, log::Line};
 use anyhow::Context as _;
 use opentelemetry::{KeyValue, global, metrics::Meter, trace::TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig as _;
@@ -168,13 +168,8 @@ fn tracer(
     config: &config::Telemetry,
     resource: Resource,
 ) -> anyhow::Result<(SdkTracerProvider, Option<tokio::runtime::Runtime>)> {
-    let standard = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    let endpoint = standard
-        .into_iter()
-        .find_map(environment::var)
-        .or_else(|| config.otlp_endpoint.clone());
     let builder = SdkTracerProvider::builder().with_resource(resource);
-    let Some(endpoint) = endpoint else {
+    let Some(endpoint) = config.endpoint() else {
         return Ok((builder.build(), None));
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

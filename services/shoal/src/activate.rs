@@ -1,7 +1,7 @@
 //! `shoal activate`: which version of a specialist serves, and the switch to another.
 use crate::{
     exit::{Failure, Result},
-    output, plan_file,
+    output, plan_file, supervise,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ fn wait(text: &str) -> Result<Duration, String> {
 
 /// The command.
 pub(crate) async fn command(args: ActivateArgs) -> Result<()> {
-    let config = MeshConfig::load(args.config.as_deref())?.config;
+    let config = supervise::some(MeshConfig::load(args.config.as_deref())?)?;
     let name = args.name.as_str();
     let specialist = config.specialist.get(name).ok_or_else(|| {
         let known: Vec<&str> = config.specialist.keys().map(String::as_str).collect();

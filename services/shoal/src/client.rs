@@ -57,11 +57,13 @@ impl Session {
     /// # Errors
     /// A configuration error, or a mesh that did not start.
     pub async fn open(args: &ConnectArgs, command: &str) -> Result<Self> {
-        let mut config = MeshConfig::load(args.config.as_deref())?.config;
+        let loaded = MeshConfig::load(args.config.as_deref())?;
+        let mut config = loaded.config.clone();
         let _telemetry = quiet_telemetry(command, &config)?;
         let stop = shutdown::signal(false);
         let mut local = None;
         let url = if args.local {
+            config = supervise::some(loaded)?;
             config.gateway.spool = local::spool(&config.gateway.spool);
             let options = Options {
                 free_ports: true,

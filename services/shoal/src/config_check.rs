@@ -6,7 +6,7 @@ use crate::{
 };
 use clap::Args;
 use serde_json::{Value, json};
-use shoal_kit::config::{Loaded, MeshConfig, Origin};
+use shoal_kit::config::{FILE, Loaded, MeshConfig, Origin};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// What `shoal config check` takes.
@@ -38,6 +38,9 @@ pub(crate) fn check(args: &ConfigArgs) -> Result<()> {
         output::table(&["key", "value", "from"], &cells)
             .iter()
             .for_each(output::line);
+    }
+    if loaded.path.is_none() {
+        eprintln!("shoal: no {FILE} in this folder: these are defaults, and what variables say");
     }
     for doubt in doubts(&loaded.config) {
         eprintln!("shoal: {doubt}");

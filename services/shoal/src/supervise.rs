@@ -18,7 +18,7 @@ pub use backoff::Backoff;
 pub use layout::{Addresses, Kind, Process, processes};
 pub(crate) use ready::check;
 pub use up::UpArgs;
-pub(crate) use up::{show, up};
+pub(crate) use up::{show, some, up};
 
 use crate::{
     client,

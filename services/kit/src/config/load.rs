@@ -9,13 +9,16 @@ use std::{
 use toml::{Table, Value};
 
 mod fits;
-use fits::fits;
+use fits::{fits, plain};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "mesh.toml";
 
 /// `SHOAL_GATEWAY__LISTEN` is `[gateway] listen`; a single underscore is part of a name.
 const PREFIX: &str = "SHOAL_";
+
+/// The standard's variables for where spans go, which win over the file; the more special one first.
+pub(super) const OTLP: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,9 +110,18 @@ impl MeshConfig {
             })?,
             None => String::new(),
         };
-        let variables: Vec<_> = environment::with_prefix(PREFIX)
-            .filter(|(name, _)| name.contains("__"))
-            .collect();
+        for name in OTLP {
+            let Some(endpoint) = environment::var(name) else {
+                continue;
+            };
+            plain(&endpoint).map_err(|said| Error::Variable {
+                name: name.to_owned(),
+                message: format!("`{endpoint}` {said}"),
+            })?;
+        }
+        let (variables, others): (Vec<_>, Vec<_>) =
+            environment::with_prefix(PREFIX).partition(|(name, _)| name.contains("__"));
+        others.iter().try_for_each(|(name, _)| one_underscore(name))?;
         Self::layer(path, &text, &variables)
     }
 
@@ -132,7 +144,7 @@ impl MeshConfig {
         // All are laid before any is checked: one alone may be half of a table.
         let mut config = laid(&table, variables).map_err(|error| at_fault(&table, variables, &error))?;
         for (name, _) in variables {
-            origins.insert(keys(name).join("."), Origin::Environment(name.clone()));
+            origins.insert(keys(name, &table).join("."), Origin::Environment(name.clone()));
         }
         if let Some(folder) = path
             .as_deref()
@@ -160,16 +172,22 @@ impl Loaded {
 
 /// The key's own origin, or its nearest table's.
 fn origin_of(origins: &BTreeMap<String, Origin>, key: &str) -> Origin {
-    let mut key = key;
+    let mut at = key;
     loop {
-        if let Some(origin) = origins.get(key) {
+        if let Some(origin) = origins.get(at) {
             return origin.clone();
         }
-        match key.rsplit_once('.') {
-            Some((parent, _)) => key = parent,
-            None => return Origin::Default,
+        match at.rsplit_once('.') {
+            Some((parent, _)) => at = parent,
+            None => break,
         }
     }
+    // A table that a variable alone has made has no line: what is missing in it is missing because of that variable.
+    let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
+    let within = |(other, _): &(&String, &Origin)| other.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
+    let made = origins.iter().find(within).map(|(_, origin)| origin.clone());
+    made.filter(|origin| matches!(origin, Origin::Environment(_)))
+        .unwrap_or(Origin::Default)
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -208,9 +226,39 @@ fn note_lines(table: &Table, text: &str, path: &Path, origins: &mut BTreeMap<Str
     }
 }
 
-/// `gateway`, `listen` of `SHOAL_GATEWAY__LISTEN`.
-fn keys(variable: &str) -> Vec<String> {
-    variable[PREFIX.len()..].split("__").map(str::to_lowercase).collect()
+/// `gateway`, `listen` of `SHOAL_GATEWAY__LISTEN`. A name that the file has is meant however it is written there: variables are in capitals.
+fn keys(variable: &str, file: &Table) -> Vec<String> {
+    let mut at = Some(file);
+    let parts = variable[PREFIX.len()..].split("__");
+    let key = |part: &str| {
+        let known = at.and_then(|table| table.keys().find(|key| key.eq_ignore_ascii_case(part)));
+        let key = known.cloned().unwrap_or_else(|| part.to_lowercase());
+        at = at.and_then(|table| table.get(&key)).and_then(Value::as_table);
+        key
+    };
+    parts.map(key).collect()
+}
+
+/// Refuses a variable that would be a key's with one more underscore: it would have no effect, and nobody would say so. Others with our prefix are
+/// somebody else's (a cluster names its services in variables like `SHOAL_GATEWAY_SERVICE_HOST`).
+fn one_underscore(variable: &str) -> Result<(), Error> {
+    let known = Table::try_from(MeshConfig::default()).unwrap_or_default();
+    let told = variable[PREFIX.len()..].to_lowercase();
+    let Some((section, key)) = told.split_once('_') else {
+        return Ok(());
+    };
+    let is_key = known
+        .get(section)
+        .and_then(Value::as_table)
+        .is_some_and(|table| table.contains_key(key));
+    if !is_key {
+        return Ok(());
+    }
+    let (section, key) = (section.to_uppercase(), key.to_uppercase());
+    Err(Error::Variable {
+        name: variable.to_owned(),
+        message: format!("has no effect: a table and its key are parted by two underscores, {PREFIX}{section}__{key}"),
+    })
 }
 
 /// The file's values under those of the variables.
@@ -220,7 +268,7 @@ fn laid<'a>(
 ) -> Result<MeshConfig, toml::de::Error> {
     let mut table = file.clone();
     for (name, value) in variables {
-        set(&mut table, &keys(name), value);
+        set(&mut table, &keys(name, file), value);
     }
     Value::Table(table).try_into()
 }

@@ -1,8 +1,15 @@
 //! `shoal up`: all of it, until Ctrl-C.
 use super::{Mesh, Options, layout};
-use crate::{client, exit::Result, output, status};
+use crate::{
+    client,
+    exit::{Failure, Result},
+    output, status,
+};
 use clap::Args;
-use shoal_kit::{config::MeshConfig, environment, shutdown, telemetry};
+use shoal_kit::{
+    config::{FILE, Loaded, MeshConfig},
+    shutdown, telemetry,
+};
 use std::path::PathBuf;
 
 /// What `shoal up` takes.
@@ -27,7 +34,7 @@ pub struct UpArgs {
 
 /// Starts the mesh, shows what runs where, and stays until told to stop.
 pub(crate) async fn up(args: UpArgs) -> Result<()> {
-    let config = MeshConfig::load(args.config.as_deref())?.config;
+    let config = some(MeshConfig::load(args.config.as_deref())?)?;
     let _telemetry = telemetry::init("up", &config.telemetry)?;
     let stop = shutdown::signal(args.exit_with_parent);
     let options = Options {
@@ -41,6 +48,22 @@ pub(crate) async fn up(args: UpArgs) -> Result<()> {
     output::line("stopping");
     mesh.stop().await;
     Ok(())
+}
+
+/// The configuration, if there is anything in it to run: in a folder without a file there is not, and a gateway that can ask nobody would say so only to
+/// its callers.
+///
+/// # Errors
+/// Where to look for the file.
+pub(crate) fn some(loaded: Loaded) -> Result<MeshConfig> {
+    let Loaded { config, path, .. } = loaded;
+    if path.is_none() && config.specialist.is_empty() && config.endpoint.is_empty() && config.tools.is_empty() {
+        let said = format!(
+            "no {FILE} in this folder, and nothing else says what to run: start it where {FILE} is, or give --config"
+        );
+        return Err(Failure::usage(said));
+    }
+    Ok(config)
 }
 
 /// A table of what runs where, and where to look.
@@ -62,12 +85,7 @@ pub(crate) async fn show(mesh: &Mesh) {
             client::reachable(addresses.http)
         ));
     }
-    let standard = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    let endpoint = standard
-        .into_iter()
-        .find_map(environment::var)
-        .or_else(|| mesh.config.telemetry.otlp_endpoint.clone());
-    output::line(match endpoint {
+    output::line(match mesh.config.telemetry.endpoint() {
         Some(endpoint) => format!("traces     go to {endpoint} (OTLP over gRPC)"),
         None => {
             "traces     stay here; set [telemetry] otlp_endpoint or OTEL_EXPORTER_OTLP_ENDPOINT to send them".into()

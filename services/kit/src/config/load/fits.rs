@@ -1,6 +1,7 @@
 //! Whether the values of a configuration fit together. Pure.
-use crate::config::{Gateway, MeshConfig, Specialist};
+use crate::config::{Endpoint, Gateway, MeshConfig, Specialist};
 use std::collections::BTreeSet;
+use tracing_subscriber::EnvFilter;
 
 /// Cores of a machine at most: as many as Linux's fixed-size set of cores has room for (CPU_SETSIZE).
 const CPUS: usize = 1024;
@@ -8,20 +9,12 @@ const CPUS: usize = 1024;
 /// What types cannot say: the key that does not fit, and why.
 pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
     let Gateway {
-        max_nodes,
-        max_plans,
-        max_input_bytes,
         default_deadline,
         max_deadline,
         ..
     } = &config.gateway;
-    let positive = [
-        ("max_nodes", *max_nodes),
-        ("max_plans", *max_plans),
-        ("max_input_bytes", *max_input_bytes),
-    ];
-    if let Some((key, _)) = positive.into_iter().find(|(_, n)| *n == 0) {
-        return Err((format!("gateway.{key}"), "must be at least 1".into()));
+    if let Some(key) = nothing(config) {
+        return Err((key, "must be above zero".into()));
     }
     if default_deadline > max_deadline || default_deadline.is_zero() {
         return Err((
@@ -129,11 +122,37 @@ pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
             ("gateway.feedback".into(), said)
         })?;
     }
+    if let Err(why) = EnvFilter::builder().parse(&config.telemetry.log) {
+        let said = format!("is no log filter: {why}; give a level, or `shoal_gateway=debug,info`");
+        return Err(("telemetry.log".into(), said));
+    }
     // The exporter would end every process that starts, and name a feature of its own.
     if let Some(endpoint) = &config.telemetry.otlp_endpoint {
         plain(endpoint).map_err(|said| ("telemetry.otlp_endpoint".into(), format!("`{endpoint}` {said}")))?;
     }
     Ok(())
+}
+
+/// The first key that is zero and must not be: nothing would be let in, or nothing would have the time to answer.
+fn nothing(config: &MeshConfig) -> Option<String> {
+    let gateway = &config.gateway;
+    let keys = [
+        ("gateway.max_nodes", gateway.max_nodes == 0),
+        ("gateway.max_depth", gateway.max_depth == 0),
+        ("gateway.max_fan_out", gateway.max_fan_out == 0),
+        ("gateway.max_plans", gateway.max_plans == 0),
+        ("gateway.max_input_bytes", gateway.max_input_bytes == 0),
+        ("gateway.spool_max_bytes", gateway.spool_max_bytes == 0),
+        ("gateway.tool_timeout", gateway.tool_timeout.is_zero()),
+        ("feedback.queue", config.feedback.queue == 0),
+    ];
+    let of_endpoint = |(name, endpoint): (&String, &Endpoint)| {
+        let zero = endpoint.timeout.is_zero();
+        zero.then(|| format!("endpoint.{name}.timeout"))
+    };
+    let zero = keys.into_iter().find(|(_, zero)| *zero);
+    zero.map(|(key, _)| key.to_owned())
+        .or_else(|| config.endpoint.iter().find_map(of_endpoint))
 }
 
 /// What a specialist may take of the machine: the field that does not fit, and why.
@@ -167,7 +186,7 @@ fn scheme(text: &str) -> Option<String> {
 
 /// Whether this is a door that gRPC reaches: no TLS is linked for it, and at https:// plaintext would be spoken all the same, to a
 /// server that does not answer it or, worse, does. What to say if not.
-fn plain(text: &str) -> Result<(), &'static str> {
+pub(super) fn plain(text: &str) -> Result<(), &'static str> {
     match scheme(text).as_deref() {
         Some("http") => Ok(()),
         Some("https") => Err(

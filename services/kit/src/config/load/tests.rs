@@ -40,6 +40,14 @@ fn a_chain_that_names_no_target_is_refused_with_what_there_is() {
 fn values_out_of_range_are_refused_by_key() {
     for (text, key) in [
         ("[gateway]\nmax_nodes = 0\n", "gateway.max_nodes"),
+        ("[gateway]\nmax_depth = 0\n", "gateway.max_depth"),
+        ("[gateway]\ntool_timeout = \"0s\"\n", "gateway.tool_timeout"),
+        ("[feedback]\nqueue = 0\n", "feedback.queue"),
+        (
+            "[endpoint.big]\nbase_url = \"http://h/v1\"\nmodel = \"m\"\ntimeout = \"0s\"\n",
+            "endpoint.big.timeout",
+        ),
+        ("[telemetry]\nlog = \"shoal=[[\"\n", "telemetry.log"),
         ("[gateway]\ndefault_deadline = \"1h\"\n", "gateway.default_deadline"),
         ("[specialist.a]\nfolder = \"m\"\nslots = 0\n", "specialist.a.slots"),
         ("[specialist.a]\n", "specialist.a.folder"),
@@ -129,6 +137,42 @@ fn a_variable_that_names_no_key_or_has_a_wrong_type_is_refused_by_name() {
     for (name, value) in [("SHOAL_GATEWAY__LISSEN", "x"), ("SHOAL_GATEWAY__MAX_NODES", "many")] {
         let said = layer("", &[(name, value)]).expect_err("refused").to_string();
         assert!(said.starts_with(&format!("${name}: ")), "{said}");
+    }
+}
+
+#[test]
+fn a_variable_means_a_name_however_it_is_written_in_the_file() {
+    let text = "[specialist.Mine]\nfolder = \"m\"\n";
+    let name = "SHOAL_SPECIALIST__MINE__SLOTS";
+    let loaded = layer(text, &[(name, "4")]).expect("valid");
+    assert_eq!(loaded.config.specialist.len(), 1);
+    assert_eq!(loaded.config.specialist["Mine"].slots, 4);
+    assert_eq!(loaded.origin("specialist.Mine.slots"), Origin::Environment(name.into()));
+    // A name that it has not makes a table of its own, and what that lacks is that variable's fault.
+    let name = "SHOAL_SPECIALIST__OTHER__SLOTS";
+    let said = layer(text, &[(name, "4")]).expect_err("no folder").to_string();
+    assert!(said.starts_with(&format!("${name}: specialist.other.folder")), "{said}");
+}
+
+#[test]
+fn a_variable_that_lacks_an_underscore_is_refused_and_one_of_somebody_elses_is_not() {
+    for (name, right) in [
+        ("SHOAL_GATEWAY_LISTEN", "SHOAL_GATEWAY__LISTEN"),
+        ("SHOAL_FEEDBACK_HTTP_LISTEN", "SHOAL_FEEDBACK__HTTP_LISTEN"),
+    ] {
+        let said = one_underscore(name).expect_err("refused").to_string();
+        assert!(
+            said.starts_with(&format!("${name}: ")) && said.ends_with(right),
+            "{said}"
+        );
+    }
+    for other in [
+        "SHOAL_BIN",
+        "SHOAL_GATEWAY_SERVICE_HOST",
+        "SHOAL_GATEWAY_PORT_7400_TCP",
+        "SHOAL_",
+    ] {
+        assert!(one_underscore(other).is_ok(), "{other}");
     }
 }
 
