@@ -282,3 +282,26 @@ fn every_message_field_and_rpc_of_the_contract_is_documented() -> Result<()> {
     }
     Ok(())
 }
+
+/// `shoal_plans_total` is `shoal_plans`, and `shoal_specialist_step_duration_seconds` is `shoal.specialist.step.duration`: the exporter adds units.
+#[test]
+fn every_metric_that_the_readme_names_is_recorded() -> Result<()> {
+    let text = fs::read_to_string(root().join("README.md"))?;
+    let quoted = text.split('`').skip(1).step_by(2);
+    let told: BTreeSet<&str> = quoted
+        .filter(|word| word.starts_with("shoal_") && !word.contains(' '))
+        .collect();
+    let recorded: BTreeSet<String> = sources()?
+        .values()
+        .flat_map(|source| source.split('"').skip(1).step_by(2))
+        .filter(|word| word.starts_with("shoal_") || word.starts_with("shoal."))
+        .map(|word| word.replace('.', "_"))
+        .collect();
+    assert!(told.len() > 10, "{told:?}");
+    for name in told {
+        let bare = ["_total", "_seconds"].iter().find_map(|unit| name.strip_suffix(unit));
+        let known = recorded.contains(name) || bare.is_some_and(|bare| recorded.contains(bare));
+        assert!(known, "{name} is in README.md, and no process records it");
+    }
+    Ok(())
+}

@@ -138,7 +138,7 @@ trip.plan:
     /// running mesh serves it. If it is no better, it exits 3; if another version was activated while it trained, 1. In both cases nothing was
     /// changed, and the candidate is in the work folder.
     #[command(after_help = "Examples:
-  shoal retrain tool_call --data ../shared/data
+  shoal retrain tool_call --data data/corpus
   shoal retrain tool_call --dry-run                 how many corrections there are, and what is wrong with the others
   shoal retrain plan --data DIR --minutes 10 --json | tail -1
 

@@ -1,9 +1,9 @@
 """The trainer's commands.
 
-    python -m shoal_trainer train --task tool_call --data DIR --from scratch --out models/tool_call
-    python -m shoal_trainer train --task plan,episode --data DIR --from CHECKPOINT --out models/planner
-    python -m shoal_trainer recipe --data DIR --out models --jobs 8
-    python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out models/tool_call
+    python -m shoal_trainer train --task tool_call --data DIR --from minilm --epochs 12 --out OUT/tool_call
+    python -m shoal_trainer train --task episode --data DIR --from models/planner/1 --epochs 1 --version 2 --out OUT/planner
+    python -m shoal_trainer recipe --data DIR --out OUT --jobs 8
+    python -m shoal_trainer export --task tool_call --data DIR --from CHECKPOINT --out OUT/tool_call
     python -m shoal_trainer average A.work B.work C.work --out AVERAGE
     python -m shoal_trainer narrow models/route/1 --out ROUTE.work
     python -m shoal_trainer lengthen models/summarize/1 --positions 1024 --out SUMMARIZE.work
@@ -180,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--out", type=Path, required=True, help="the specialist's folder; a version is written below it")
         p.add_argument("--name", help="the specialist's name; default: the folder's")
         p.add_argument("--version", type=flags.several, default=1)
+        p.add_argument("--overwrite", action="store_true", help="write over a version that is there; without it that is refused")
         p.add_argument("--precision", default="fp32", choices=PRECISIONS)
         p.add_argument("--parity", type=float, default=parity.SAME, help="least share of equal answers; under it the export is refused")
         p.add_argument("--description")

@@ -67,6 +67,24 @@ def writable(folder: Path) -> Path:
     return folder
 
 
+def kind_of(source: Path, task: str) -> str | None:
+    """What a version answers this task as: trained on, it stays that."""
+    if not (source / "card.toml").is_file() or task not in specialist(source.parent)["tasks"]:
+        return None
+    return str(version(source)["kind"])
+
+
+def vacant(folder: Path, version: int) -> None:
+    """Whether a version can be written there: one that is there may serve."""
+    if (folder / str(version) / "card.toml").is_file():
+        raise DataError(f"{folder}: has a version {version} already: give --version {last(folder) + 1}, another --out, or --overwrite")
+
+
+def last(folder: Path) -> int:
+    """The highest version of a specialist's folder; 0 where there is none."""
+    return max((int(p.parent.name) for p in folder.glob("*/card.toml") if p.parent.name.isdigit()), default=0)
+
+
 def _no(folder: Path, names: str) -> str:
     return f"{folder}: no {names} there" if folder.is_dir() else f"{folder}: no such folder"
 

@@ -65,7 +65,7 @@ class Step:
             made = ["average", *(str(out / f"{name}.work") for name in self.average), *weights, "--out", str(work)]
         then = [["narrow", str(work), "--out", str(narrow)]] if self.narrow else []
         if self.export is not None:
-            then.append(["export", *shlex.split(self.export), "--from", str(narrow if self.narrow else work), "--data", str(data), "--out", str(out / self.name)])
+            then.append(["export", *shlex.split(self.export), "--from", str(narrow if self.narrow else work), "--data", str(data), "--out", str(out / self.name), "--overwrite"])
         return [made, *then]
 
 

@@ -221,13 +221,15 @@ def exportable(args: argparse.Namespace, dev: dict[str, list[data.Row]]) -> None
     for name, part in dev.items():
         data.judgeable(part[: args.dev_rows] if args.dev_rows else part, data.find(args.data, name, "dev"))
     folders.writable(args.out)
+    if not args.overwrite:
+        folders.vacant(args.out, args.version)
 
 
 def read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[data.Row]], dict[str, list[data.Row]], dict[str, Path]]:
     """Tasks that have learned from their training rows, those rows, the dev rows, and the training files."""
     wanted = tasks.named(args.task)
     for task in wanted:
-        task.kind = args.kind or task.kind
+        task.kind = args.kind or folders.kind_of(Path(args.source), task.name) or task.kind
     files = {t.name: data.find(args.data, t.name, "train") for t in wanted}
     rows = {t.name: data.read(files[t.name], t) for t in wanted}
     dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in wanted}
