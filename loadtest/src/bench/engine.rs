@@ -32,6 +32,12 @@ const ARRIVING: usize = 256;
 /// First tokens a round: one run of a prefill is too short to be told from the machine's noise.
 const FIRST_TOKENS: usize = 5;
 
+/// Seconds that one sequence is decoded for at least, of so many batches as that takes: the texts of a small model end in a fiftieth of it, and what a round
+/// said was the machine's noise.
+const ENOUGH: f64 = 0.25;
+/// Batches at most.
+const BATCHES: usize = 16;
+
 /// What a round works with.
 struct Stand<'a> {
     bench: &'a Bench,
@@ -41,6 +47,8 @@ struct Stand<'a> {
     report: Report,
     /// 0 warms up.
     round: usize,
+    /// How many a measurement takes, one after the other.
+    batches: usize,
 }
 
 /// Measures; gives the object.
@@ -73,6 +81,8 @@ pub(crate) async fn run(bench: &Bench) -> Result<serde_json::Value> {
         None
     };
     let model = ours.identity();
+    let batches = batches(&ours).await?;
+    report.fact("batches of a measurement", json!(batches));
     let mut stand = Stand {
         bench,
         ours,
@@ -80,6 +90,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<serde_json::Value> {
         bare,
         report,
         round: 0,
+        batches,
     };
     let bar = bench.progress();
     for round in 0..=bench.rounds {
@@ -93,7 +104,33 @@ pub(crate) async fn run(bench: &Bench) -> Result<serde_json::Value> {
         .to_json(bench.machine.clone(), bench.settings(&model, ROWS)))
 }
 
+/// How many batches of one sequence take [`ENOUGH`]; the first that is decoded warms up.
+async fn batches(ours: &Inside) -> Result<usize> {
+    let prompts = ours.alphabet()?.prompts(0, "batches", BATCHES, PROMPT);
+    let each: Vec<Vec<Vec<u32>>> = prompts.into_iter().map(|prompt| vec![prompt]).collect();
+    ours.decode(&each[0], &[NEW]).await?;
+    let all = ours.decode_all(&each, &[NEW]).await?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "from 1 to 16"
+    )]
+    Ok((ENOUGH * BATCHES as f64 / all.seconds)
+        .ceil()
+        .clamp(1.0, BATCHES as f64) as usize)
+}
+
 impl Stand<'_> {
+    /// Other prompts for each batch of the round.
+    fn prompts(&self, purpose: &str, rows: usize, tokens: usize) -> Result<Vec<Vec<Vec<u32>>>> {
+        let all = self
+            .ours
+            .alphabet()?
+            .prompts(self.round, purpose, rows * self.batches, tokens);
+        Ok(all.chunks(rows).map(<[_]>::to_vec).collect())
+    }
+
     async fn measure(&mut self) -> Result<()> {
         if self.bench.wants(Name::SingleVsGenai) {
             self.single().await?;
@@ -117,13 +154,15 @@ impl Stand<'_> {
     }
 
     async fn single(&mut self) -> Result<()> {
-        let prompts = self.ours.alphabet()?.prompts(self.round, "single", 1, PROMPT);
+        let batches = self.prompts("single", 1, PROMPT)?;
         let genai = self.genai.as_mut().context("started above")?;
-        let request = json!({"prompts": prompts, "lengths": [NEW]});
+        let requests = batches
+            .iter()
+            .map(|prompts| json!({"prompts": prompts, "lengths": [NEW]}));
         let (ours, theirs) = in_turn(
             self.round,
-            self.ours.decode(&prompts, &[NEW]),
-            genai.ask("generator", request),
+            self.ours.decode_all(&batches, &[NEW]),
+            genai.ask_all("generator", requests),
         )
         .await?;
         self.compare(Name::SingleVsGenai, "single genai", &ours, &theirs);
@@ -133,8 +172,11 @@ impl Stand<'_> {
 
     async fn skewed(&mut self) -> Result<()> {
         let (lengths, round) = (skewed_lengths(), self.round);
-        let prompts = self.ours.alphabet()?.prompts(round, "skewed", ROWS, PROMPT);
-        let request = json!({"prompts": prompts, "lengths": lengths});
+        let batches = self.prompts("skewed", ROWS, PROMPT)?;
+        let requests = || {
+            let of = |prompts: &Vec<Vec<u32>>| json!({"prompts": prompts, "lengths": lengths});
+            batches.iter().map(of).collect::<Vec<_>>()
+        };
         let genai = self.genai.as_mut().context("started above")?;
         let (still, engine) = (
             self.bench.wants(Name::Skewed16VsGenaiStatic),
@@ -143,14 +185,14 @@ impl Stand<'_> {
         let theirs = async {
             let mut said = (None, None);
             if still {
-                said.0 = Some(genai.ask("generator", request.clone()).await?);
+                said.0 = Some(genai.ask_all("generator", requests()).await?);
             }
             if engine {
-                said.1 = Some(genai.ask("engine", request.clone()).await?);
+                said.1 = Some(genai.ask_all("engine", requests()).await?);
             }
             Ok(said)
         };
-        let (ours, (still, engine)) = in_turn(round, self.ours.decode(&prompts, &lengths), theirs).await?;
+        let (ours, (still, engine)) = in_turn(round, self.ours.decode_all(&batches, &lengths), theirs).await?;
         if let Some(theirs) = still {
             self.compare(Name::Skewed16VsGenaiStatic, "skewed16 genai static", &ours, &theirs);
         }
@@ -165,18 +207,19 @@ impl Stand<'_> {
 
     /// One row and 16, ours and bare; and what of ours was not ONNX Runtime's own.
     async fn rows(&mut self) -> Result<()> {
-        let prompts = self.ours.alphabet()?.prompts(self.round, "rows", ROWS, SHORT_PROMPT);
+        let many = self.prompts("rows", ROWS, SHORT_PROMPT)?;
+        let one: Vec<Vec<Vec<u32>>> = many.iter().map(|prompts| prompts[..1].to_vec()).collect();
         let positions = self.ours.positions()?;
         let ours = async {
-            let one = self.ours.decode(&prompts[..1], &[NEW]).await?;
-            Ok((one, self.ours.decode(&prompts, &[NEW; ROWS]).await?))
+            let one = self.ours.decode_all(&one, &[NEW]).await?;
+            Ok((one, self.ours.decode_all(&many, &[NEW; ROWS]).await?))
         };
         let bare = self.bare.as_mut();
         let theirs = async {
             let Some(bare) = bare else { return Ok(None) };
-            let request = |rows: usize| json!({"prompts": &prompts[..rows], "new": NEW, "positions": positions});
-            let one = bare.ask("rows", request(1)).await?;
-            Ok(Some((one, bare.ask("rows", request(ROWS)).await?)))
+            let request = |prompts: &Vec<Vec<u32>>| json!({"prompts": prompts, "new": NEW, "positions": positions});
+            let one = bare.ask_all("rows", one.iter().map(request)).await?;
+            Ok(Some((one, bare.ask_all("rows", many.iter().map(request)).await?)))
         };
         let ((one, many), theirs) = in_turn(self.round, ours, theirs).await?;
         let [one_rate, many_rate] = [&one, &many].map(|d| rate(&d.tokens, d.seconds));
@@ -268,14 +311,23 @@ impl Stand<'_> {
         let alphabet = self.ours.alphabet()?;
         // What fits, where a context is shorter; none has the beginning of another.
         let long = PREFIX.min(self.ours.positions()? - 1);
-        let rows = alphabet.prompts(self.round, "decoding", DECODING, PROMPT);
+        let batches = self.prompts("decoding", DECODING, PROMPT)?;
         let prompts = alphabet.prompts(self.round, "arriving", ARRIVING, long);
-        let ((alone, _), (beside, read)) = in_turn(
-            self.round,
-            self.ours.gaps(&rows, NEW, &[]),
-            self.ours.gaps(&rows, NEW, &prompts),
-        )
-        .await?;
+        let gaps = |prompts: Vec<Vec<u32>>| {
+            let (ours, batches) = (&self.ours, &batches);
+            async move {
+                let (mut gaps, mut read, mut from) = (Vec::new(), 0, 0);
+                for rows in batches {
+                    let (more, reads) = ours.gaps(rows, NEW, prompts.get(from..).unwrap_or_default()).await?;
+                    gaps.extend(more);
+                    read += reads;
+                    // Not the one that was being read when the rows ended either: a part of it may be kept.
+                    from += reads + 1;
+                }
+                Ok((gaps, read))
+            }
+        };
+        let ((alone, _), (beside, read)) = in_turn(self.round, gaps(Vec::new()), gaps(prompts)).await?;
         if read == 0 {
             // Rows that were done before a prompt was read were beside nothing, and no figure is better than one of that.
             let round = self.round as f64;

@@ -113,6 +113,29 @@ impl Inside {
         })
     }
 
+    /// [`Self::decode`] of one batch after the other, as one: their times and their tokens together.
+    ///
+    /// # Errors
+    /// When one has no answer.
+    pub(crate) async fn decode_all(&self, batches: &[Vec<Vec<u32>>], lengths: &[usize]) -> Result<Decoded> {
+        let mut all = Decoded {
+            seconds: 0.0,
+            inside: 0.0,
+            tokens: Vec::new(),
+        };
+        for prompts in batches {
+            let Decoded {
+                seconds,
+                inside,
+                tokens,
+            } = self.decode(prompts, lengths).await?;
+            all.seconds += seconds;
+            all.inside += inside;
+            all.tokens.extend(tokens);
+        }
+        Ok(all)
+    }
+
     /// Seconds until the first token of a prompt is there.
     ///
     /// # Errors

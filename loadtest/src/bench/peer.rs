@@ -87,6 +87,19 @@ impl Answer {
     pub(crate) fn rate(&self) -> f64 {
         rate(&self.tokens, self.seconds)
     }
+
+    fn and(mut self, mut next: Self) -> Self {
+        let inside = |answer: &Self| answer.object["inside"].as_f64();
+        if let (Some(before), Some(now)) = (inside(&self), inside(&next)) {
+            next.object["inside"] = json!(before + now);
+        }
+        self.tokens.append(&mut next.tokens);
+        Self {
+            seconds: self.seconds + next.seconds,
+            tokens: self.tokens,
+            object: next.object,
+        }
+    }
 }
 
 /// Tokens a second, all rows together.
@@ -149,6 +162,22 @@ impl Peer {
     /// How it is set up, as it says itself.
     pub(crate) fn settings(&self) -> &Value {
         &self.settings
+    }
+
+    /// Has one job done for one batch after the other, as one: times, tokens and the time inside ONNX Runtime together. The object is the last one's.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn ask_all(&mut self, job: &str, requests: impl IntoIterator<Item = Value>) -> Result<Answer> {
+        let mut all: Option<Answer> = None;
+        for request in requests {
+            let next = self.ask(job, request).await?;
+            all = Some(match all {
+                None => next,
+                Some(before) => before.and(next),
+            });
+        }
+        all.context("a job for nothing")
     }
 
     /// Has one job done.
