@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import rows
 
-from shoal_trainer import folders
+from shoal_trainer import card, folders
 from shoal_trainer.__main__ import main
 from shoal_trainer.data import DataError
 
@@ -93,3 +93,36 @@ def test_dev_rows_that_nothing_could_be_said_by_end_a_training_before_it_begins(
     (data / "tool_call.dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unseen))
     code, told = ended(monkeypatch, capsys, "train", "--task", "tool_call", "--data", data, "--from", "minilm", "--out", data / "m")
     assert code == 65 and "tool_call.dev.jsonl: of the rows that are judged none is" in told and not (data / "m.work").exists()
+
+
+def shipped(folder: Path, *versions: int, kind: str = "fill") -> Path:
+    """A specialist whose versions are cards, and their files."""
+    for version in versions:
+        here = folder / str(version)
+        here.mkdir(parents=True)
+        (here / "model.onnx").write_bytes(b"a graph")
+        card.write(folder, folder.name, ["extract"], {"name": folder.name, "version": version, "kind": kind, "limits": {}})
+    return folder
+
+
+def test_a_version_that_is_there_is_not_written_over_and_the_refusal_says_what_would_do(tmp_path: Path) -> None:
+    folder = shipped(tmp_path / "extract", 1, 3)
+    folders.vacant(folder, 2)
+    folders.vacant(tmp_path / "new", 1)
+    with pytest.raises(DataError, match=r"version 1 already: give --version 4, another --out, or --overwrite"):
+        folders.vacant(folder, 1)
+
+
+def test_a_version_beside_others_does_not_serve_before_somebody_says_so(tmp_path: Path) -> None:
+    folder = shipped(tmp_path / "extract", 1)
+    assert folders.specialist(folder)["active_version"] == 1
+    shipped(folder, 2)
+    assert folders.specialist(folder)["active_version"] == 1
+    alone = shipped(tmp_path / "later", 2)
+    assert folders.specialist(alone)["active_version"] == 2, "the first of a folder serves"
+
+
+def test_what_is_trained_on_from_a_version_stays_of_its_kind_if_that_answers_the_task(tmp_path: Path) -> None:
+    folder = shipped(tmp_path / "extract", 1)
+    assert folders.kind_of(folder / "1", "extract") == "fill"
+    assert folders.kind_of(folder / "1", "tool_call") is None and folders.kind_of(Path("minilm"), "extract") is None
