@@ -21,6 +21,7 @@ import argparse
 import functools
 import json
 import shlex
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -54,8 +55,15 @@ def _publish(args: argparse.Namespace, weights: Path) -> None:
     wanted, _, dev, _ = training.read(args)
     training.exportable(args, dev)
     name = args.name or args.out.name
-    version = publish.Version(args.out, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description, data.digests(args.data, [task.name for task in wanted], "dev"))
-    print(json.dumps(publish.publish(version, weights, wanted, dev)))
+    # Made beside it: what is refused, or broken off, has touched nothing that is there.
+    made = args.out.with_name(args.out.name + ".new")
+    shutil.rmtree(made, ignore_errors=True)
+    version = publish.Version(made, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description, data.digests(args.data, [task.name for task in wanted], "dev"))
+    try:
+        told = publish.publish(version, weights, wanted, dev)
+        print(json.dumps(told | {"folder": str(folders.place(made, args.out, args.version))}))
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def numbers(said: str) -> list[float]:
@@ -182,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--version", type=flags.several, default=1)
         p.add_argument("--overwrite", action="store_true", help="write over a version that is there; without it that is refused")
         p.add_argument("--precision", default="fp32", choices=PRECISIONS)
-        p.add_argument("--parity", type=float, default=parity.SAME, help="least share of equal answers; under it the export is refused")
+        p.add_argument("--parity", type=flags.share, default=parity.SAME, help="least share of equal answers; under it the export is refused")
         p.add_argument("--description")
     p = commands.choices["train"]
     for flag, kind, default, what in (

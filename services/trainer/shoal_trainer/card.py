@@ -1,7 +1,6 @@
 """What a folder says of itself: specialist.toml and N/card.toml."""
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,8 @@ PRICE = {"input_usd_per_million_tokens": 0.01, "output_usd_per_million_tokens": 
 
 
 def write(folder: Path, name: str, tasks: list[str], card: dict[str, Any]) -> None:
-    """Writes `folder/specialist.toml` and `folder/VERSION/card.toml`, with the sha256 of every other file of the version. What is active stays so: a process
-    may serve it, and follows that file."""
+    """Writes `folder/specialist.toml` and `folder/VERSION/card.toml`, with the sha256 of every other file of the version."""
     here = folder / str(card["version"])
     card["files"] = {p.name: sha256(p) for p in sorted(here.iterdir()) if p.name != "card.toml"}
     (here / "card.toml").write_bytes(tomli_w.dumps(card).encode())
-    said = folder / "specialist.toml"
-    before = tomllib.loads(said.read_text()).get("active_version") if said.is_file() else None
-    active = before if before is not None and (folder / str(before) / "card.toml").is_file() else card["version"]
-    said.write_bytes(tomli_w.dumps({"name": name, "tasks": tasks, "active_version": active}).encode())
+    (folder / "specialist.toml").write_bytes(tomli_w.dumps({"name": name, "tasks": tasks, "active_version": card["version"]}).encode())

@@ -53,8 +53,11 @@ def read(path: Path, task: Task) -> list[Row]:
 
 
 def judgeable(rows: list[Row], path: Path, but: str = "") -> None:
-    """Raises unless a row is of a service seen in training: scores and confidence are of those."""
-    if not any(row.get("seen", True) for row in rows):
+    """Raises unless rows are of services seen in training: scores and confidence are of those, and a map of one row could be held against no other."""
+    seen = sum(row.get("seen", True) for row in rows)
+    if seen == 1:
+        raise DataError(f"{path}: of the rows that are judged one alone is {but}of a service seen in training; at least 2 are needed")
+    if not seen:
         raise DataError(f"{path}: of the rows that are judged none is {but}of a service seen in training (`seen`), so nothing could be said of the model")
 
 

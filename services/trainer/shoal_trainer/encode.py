@@ -19,7 +19,7 @@ from .encoder import export, loop, net
 from .encoder import publish as encoder
 from .export import ExportError
 from .generate import CHOOSERS, TAUGHT, WAYS, judge, stage
-from .lesson import Lesson, LessonError, Staged
+from .lesson import Lesson, LessonError, Staged, Unservable
 from .parity import ParityError
 from .tasks import Row, Task
 
@@ -37,7 +37,9 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         read = [(task.corpus, sha256(lesson.files[task.name])) for task in lesson.tasks]
         lineage.write(lineage.extended(lineage.of(version), how, read), work)
         return stage(version, lesson, work, staging)
-    except (ExportError, ParityError) as error:
+    except ParityError as error:
+        raise Unservable(str(error)) from error
+    except ExportError as error:
         raise LessonError(str(error)) from error
 
 

@@ -22,6 +22,13 @@ def positive(said: str) -> float:
     return value
 
 
+def share(said: str) -> float:
+    """From 0 to 1."""
+    if (value := amount(said)) > 1:
+        raise argparse.ArgumentTypeError(f"`{said}` is no share from 0 to 1")
+    return value
+
+
 def amount(said: str) -> float:
     """0 or more, and finite."""
     try:

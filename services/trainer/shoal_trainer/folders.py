@@ -7,6 +7,7 @@ so no torch here.
 """
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,30 @@ def vacant(folder: Path, version: int) -> None:
     """Whether a version can be written there: one that is there may serve."""
     if (folder / str(version) / "card.toml").is_file():
         raise DataError(f"{folder}: has a version {version} already: give --version {last(folder) + 1}, another --out, or --overwrite")
+
+
+def beside(folder: Path, name: str, tasks: list[str]) -> None:
+    """Whether a version of this name, for these tasks, belongs there: specialist.toml speaks for all versions of a folder."""
+    if (folder / "specialist.toml").is_file():
+        there = specialist(folder)
+        if (there["name"], sorted(there["tasks"])) != (name, sorted(tasks)):
+            raise DataError(f"{folder}: is `{there['name']}`, for {', '.join(there['tasks'])}, and not `{name}`, for {', '.join(tasks)}: give another --out, or the same --name and --task")
+
+
+def place(made: Path, folder: Path, version: int) -> Path:
+    """A version that is done moves from the folder in which it was made to its place, as a whole. Which one is active there stays as it is: a process may
+    serve it, and follows that file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here, old = folder / str(version), folder / f".{version}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if here.is_dir():
+        here.rename(old)
+    (made / str(version)).rename(here)
+    shutil.rmtree(old, ignore_errors=True)
+    if not (folder / "specialist.toml").is_file():
+        (made / "specialist.toml").rename(folder / "specialist.toml")
+    shutil.rmtree(made)
+    return here
 
 
 def last(folder: Path) -> int:

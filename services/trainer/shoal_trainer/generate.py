@@ -12,7 +12,7 @@ import torch
 from . import batches, evaluate, lineage, loop, model, publish, state
 from .data import sha256
 from .export import ExportError
-from .lesson import Lesson, LessonError, Staged
+from .lesson import Lesson, LessonError, Staged, Unservable
 from .parity import ParityError
 from .prompt import Prompt
 from .tasks import Row, Task
@@ -35,7 +35,9 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         read = [(task.corpus, sha256(lesson.files[task.name])) for task in lesson.tasks]
         lineage.write(lineage.extended(lineage.of(version), how, read), work)
         return stage(version, lesson, work, staging)
-    except (model.CheckpointError, ExportError, ParityError) as error:
+    except ParityError as error:
+        raise Unservable(str(error)) from error
+    except (model.CheckpointError, ExportError) as error:
         raise LessonError(str(error)) from error
 
 

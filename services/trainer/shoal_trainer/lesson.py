@@ -16,6 +16,10 @@ class LessonError(DataError):
     """A lesson that cannot be given from this version, or whose result cannot be exported."""
 
 
+class Unservable(LessonError):
+    """The candidate was trained, and what would serve of it is not what was trained, or is too much worse: it is refused as the gate refuses."""
+
+
 @dataclass(frozen=True)
 class Lesson:
     """Rows, and how to learn from them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -16,16 +17,30 @@ NEAR = 0.8
 OFFERED = ("methods", "slots", "service")
 
 
+# What ends or parts sentences. A sign before a number, a currency, a "+" and a mark over a letter are no punctuation: they tell requests apart.
+SAID = re.compile(r"[^\s.,;:!?\"'()\[\]{}«»“”„‘’…–—]+")
+
+
 def words(given: Any) -> frozenset[str]:
-    """The words that people said, lowercased; the empty text is one word, so that two of them are the same."""
-    return frozenset(re.findall(r"\w+", " ".join(_texts(given)).lower())) or frozenset([""])
+    """The words that people said, in one case and one spelling; the empty text is one word, so that two of them are the same."""
+    return frozenset(re.findall(r"\w+", _plain(given))) or frozenset([""])
 
 
 def key(given: Any) -> str:
-    """The same for inputs that differ in capitals, blanks, punctuation, and the order of keys and of what is offered only, and for no others."""
-    said = re.findall(r"\w+", " ".join(_texts(given)).lower())
+    """The same for inputs that differ in capitals, blanks, punctuation, in how a letter is encoded, and the order of keys and of what is offered only, and
+    for no others."""
+    heard = SAID.findall(_plain(given))
     offered = {k: given[k] for k in OFFERED if k in given} if isinstance(given, dict) else {}
-    return " ".join(said) + (json.dumps(_unordered(score.norm(offered)), sort_keys=True) if offered else "")
+    return " ".join(heard) + (json.dumps(_unordered(score.norm(offered)), sort_keys=True) if offered else "")
+
+
+def said(row: dict[str, Any]) -> str:
+    """What a row's target says, the same for those that `score` takes for the same."""
+    return json.dumps(score.norm(row["target"]), sort_keys=True, ensure_ascii=False)
+
+
+def _plain(given: Any) -> str:
+    return unicodedata.normalize("NFKC", " ".join(_texts(given))).casefold()
 
 
 def _unordered(value: Any) -> Any:

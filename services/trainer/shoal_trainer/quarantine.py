@@ -4,22 +4,23 @@ Anybody who can reach the mesh can say that an answer was wrong, so a correction
 
 - `schema`: a line is no JSON object in UTF-8, or input or target has not the task's shape.
 - `unsayable`: the target holds what the task's form could never say of this input; learned from, it would teach to invent.
-- `contradiction`: one input, several targets. Nobody here can tell who is right, so all of them wait for a person.
+- `contradiction`: one input, several targets, or another than the training data or dev has. Nobody here can tell who is right, so all of them wait for
+  a person, who corrects the data if that is wrong.
 - `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
 - `flood`: more than `MOST` rows from one source; the newest are kept, or what was said first would be learned again for ever and nothing after it.
 
-What this does not stop: many sources that agree on a wrong answer. Sources are as good as whoever checks names before the mesh; what they
+What this does not stop: sources that say a wrong answer of a request that nobody else has answered. Sources are as good as whoever checks names before the mesh; what they
 can do then is bounded by the gate, which a version that got worse on dev does not pass.
 """
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import data, near, score
+from . import data, near
 from .tasks import Row, Task
 
 # Of one source in one retraining. Corrections are three in ten of what is learned from (see `generate`), so a hundred rows are as many as a
@@ -59,8 +60,8 @@ def read(path: Path) -> tuple[list[Row], list[Row]]:
     return rows, broken
 
 
-def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
-    """Sorts `rows` as they were corrected, oldest first. An export has them as their outcomes were recorded, and an old outcome may have been
+def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row] = ()) -> Sorted:
+    """Sorts `rows` as they were corrected, oldest first; `data_rows` are those whose answers are known. An export has them as their outcomes were recorded, and an old outcome may have been
     corrected today; rows of one time, or of none, stay in their order."""
     found = Sorted()
     rows = sorted(rows, key=corrected_at)
@@ -81,18 +82,23 @@ def sort(rows: list[Row], task: Task, most: int = MOST) -> Sorted:
 
     targets: dict[str, set[str]] = defaultdict(set)
     for row in formed:
-        targets[near.key(row["input"])].add(_said(row))
+        targets[near.key(row["input"])].add(near.said(row))
+    known: dict[str, set[str]] = defaultdict(set)
+    for row in data_rows:
+        known[near.key(row["input"])].add(near.said(row))
     agreed = []
     for row in formed:
         several = len(targets[near.key(row["input"])])
         if several > 1 and task.one_answer:
             aside(row, "contradiction", f"{several} different targets for this input")
+        elif task.one_answer and near.said(row) not in known.get(near.key(row["input"]), {near.said(row)}):
+            aside(row, "contradiction", "the data that it would be learned beside has another target for this input")
         else:
             agreed.append(row)
 
     by_target: dict[str, list[Row]] = defaultdict(list)
     for row in agreed:
-        by_target[_said(row)].append(row)
+        by_target[near.said(row)].append(row)
     copies: dict[int, Row] = {}
     place = {id(row): i for i, row in enumerate(agreed)}
     for same in by_target.values():
@@ -138,7 +144,3 @@ def _read(row: Row, task: Task) -> Row:
         if meant is not None and not task.fault(meant):
             return {**row, "target": meant}
     return row
-
-
-def _said(row: Row) -> str:
-    return json.dumps(score.norm(row["target"]), sort_keys=True, ensure_ascii=False)

@@ -16,6 +16,7 @@ train. Kinds of models that can be retrained are in `KINDS`; each is a module wi
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from . import data, flags, folders, gate, quarantine, tasks
-from .lesson import Lesson
+from .lesson import Lesson, Unservable
 from .split import apart, split
 from .turn import turn
 
@@ -56,7 +57,8 @@ def retrain(args: argparse.Namespace) -> int:
         each.recall(_form(version, card, each.name), _heads(version, card))
 
     rows, broken = quarantine.read(args.corrections)
-    found = quarantine.sort(rows, task, args.most_per_source)
+    dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in served} if files else {}
+    found = quarantine.sort(rows, task, args.most_per_source, [row for part in (rehearsal, dev) for row in part.get(task.name, ())])
     found.quarantined.extend(broken)
     (folders.writable(args.work) / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined), encoding="utf-8")
     _say(f"{len(found.clean)} corrections to learn from, {len(found.quarantined)} in quarantine {found.reasons or ''}".rstrip())
@@ -86,12 +88,16 @@ def retrain(args: argparse.Namespace) -> int:
         if not found.quarantined:
             raise data.DataError(f"{args.corrections}: no row in it, so there is nothing to learn from")
         raise data.DataError(f"no correction is left to learn from; {args.work / 'quarantine.jsonl'} says why")
-    sides = split(found.clean, task)
+    learner = importlib.import_module(KINDS[card["kind"]])
+    # Of a task with many right answers nothing is known by being right: what people correct there is how it is said.
+    right = [judged.right for judged in learner.judge(version, task, found.clean)] if task.one_answer else []
+    if right:
+        _say(f"{sum(right)} of {len(right)} are answered rightly already")
+    sides = split(found.clean, task, right)
     held = "variants of the learned rows (they are all nearly the same)" if sides.varied else "rows unlike those learned from"
     _say(f"learning from {len(sides.train)}; held out: {len(sides.held_out)}, {held}")
-    dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in served}
-    # A correction may be of a request that the data has too.
-    dev[task.name] = apart(dev[task.name], sides.train)
+    # A correction may be of a request that the data has too; one that the data denies in other words stays, and shows what the correction does to it.
+    dev[task.name] = apart(dev[task.name], sides.train, agreeing=task.one_answer)
     rehearsal[task.name] = apart(rehearsal[task.name], sides.held_out)
     if not rehearsal[task.name]:
         raise data.DataError(f"{files[task.name]}: every row is nearly a held-out correction, and nothing is left to rehearse")
@@ -117,13 +123,21 @@ def retrain(args: argparse.Namespace) -> int:
         threads=args.threads,
         seed=args.seed,
     )
-    verdict = turn(KINDS[card["kind"]], version, lesson, sides, args.work)
+    try:
+        verdict = turn(learner, version, lesson, sides, args.work)
+    except Unservable as error:
+        report |= {"accepted": False, "why": str(error), "seconds": round(time.monotonic() - began, 1)}
+        return _told(report, args.work, REFUSED)
     report |= {"held_out": _pair(verdict.held_out), "dev": _pair(verdict.dev[args.task]), "accepted": verdict.accepted, "why": verdict.why}
     report |= {"judged_by": "right" if task.one_answer else "closeness"}
     report |= {"candidate": str(args.work / "candidate" / str(lesson.version)), "seconds": round(time.monotonic() - began, 1)}
-    (args.work / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return _told(report, args.work, 0 if verdict.accepted else REFUSED)
+
+
+def _told(report: dict[str, Any], work: Path, code: int) -> int:
+    (work / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))
-    return 0 if verdict.accepted else REFUSED
+    return code
 
 
 def _form(version: Path, card: dict[str, Any], task: str) -> dict[str, str]:
@@ -170,7 +184,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=flags.count, default=0, help="length of the training in steps instead of minutes: the same on a busy machine; 0 goes by the clock")
     p.add_argument("--rate", type=flags.positive, default=5e-4, help="peak learning rate")
     p.add_argument("--dev-rows", type=flags.count, default=0, help="judge on the first N dev rows of each task; 0 is all")
-    p.add_argument("--parity", type=float, default=0.99, help="least share of answers in which export and checkpoint agree")
+    p.add_argument("--parity", type=flags.share, default=0.99, help="least share of answers in which export and checkpoint agree")
     p.add_argument("--threads", type=flags.several, default=2, help="CPU threads")
     p.add_argument("--seed", type=int, default=1, help="of order and variants")
 

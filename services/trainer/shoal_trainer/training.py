@@ -221,6 +221,7 @@ def exportable(args: argparse.Namespace, dev: dict[str, list[data.Row]]) -> None
     for name, part in dev.items():
         data.judgeable(part[: args.dev_rows] if args.dev_rows else part, data.find(args.data, name, "dev"))
     folders.writable(args.out)
+    folders.beside(args.out, args.name or args.out.name, list(dev))
     if not args.overwrite:
         folders.vacant(args.out, args.version)
 

@@ -5,17 +5,16 @@ the next turn, is here. `gate` decides.
 """
 from __future__ import annotations
 
-import importlib
 import shutil
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import bleu, gate
-from .lesson import Lesson
+from .lesson import Lesson, Staged
 from .split import Split
-from .tasks import Task
+from .tasks import Row, Task
 from .tasks.base import FEWER
 
 if TYPE_CHECKING:  # It needs numpy, and a dry run has none.
@@ -26,9 +25,20 @@ if TYPE_CHECKING:  # It needs numpy, and a dry run has none.
 BELOW = "below_best"
 
 
-def turn(kind: str, version: Path, lesson: Lesson, sides: Split, work: Path) -> gate.Verdict:
+class Learner(Protocol):
+    """How one kind of model learns and answers: a module of `retrain.KINDS`."""
+
+    def train_from(self, version: Path, lesson: Lesson, work: Path, staging: Path) -> Staged:
+        """Trains the version's own weights on the lesson."""
+        ...
+
+    def judge(self, version: Path, task: Task, rows: list[Row]) -> list[Judged]:
+        """What a version answers."""
+        ...
+
+
+def turn(learner: Learner, version: Path, lesson: Lesson, sides: Split, work: Path) -> gate.Verdict:
     """The verdict on a candidate, which is below `work`."""
-    learner = importlib.import_module(kind)
     before = {t.name: learner.judge(version, t, lesson.dev[t.name]) for t in lesson.tasks}
     held_before = learner.judge(version, lesson.task, sides.held_out)
     staged = learner.train_from(version, lesson, work / "checkpoint", work / "candidate")

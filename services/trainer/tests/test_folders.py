@@ -113,13 +113,26 @@ def test_a_version_that_is_there_is_not_written_over_and_the_refusal_says_what_w
         folders.vacant(folder, 1)
 
 
-def test_a_version_beside_others_does_not_serve_before_somebody_says_so(tmp_path: Path) -> None:
+def test_a_version_is_put_in_its_place_as_a_whole_and_does_not_serve_before_somebody_says_so(tmp_path: Path) -> None:
     folder = shipped(tmp_path / "extract", 1)
-    assert folders.specialist(folder)["active_version"] == 1
-    shipped(folder, 2)
-    assert folders.specialist(folder)["active_version"] == 1
-    alone = shipped(tmp_path / "later", 2)
-    assert folders.specialist(alone)["active_version"] == 2, "the first of a folder serves"
+    assert folders.place(shipped(tmp_path / "extract.new", 2), folder, 2) == folder / "2"
+    assert folders.specialist(folder)["active_version"] == 1 and folders.version(folder / "2")["version"] == 2
+    # Written over, nothing of the old one is left.
+    (folder / "2" / "stale.json").write_text("{}")
+    folders.place(shipped(tmp_path / "extract.new", 2), folder, 2)
+    assert sorted(p.name for p in (folder / "2").iterdir()) == ["card.toml", "model.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["extract"] and sorted(p.name for p in folder.iterdir()) == ["1", "2", "specialist.toml"]
+    folders.place(shipped(tmp_path / "first.new", 2), tmp_path / "first", 2)
+    assert folders.specialist(tmp_path / "first")["active_version"] == 2, "the first of a folder serves"
+
+
+def test_a_version_for_other_tasks_or_of_another_name_does_not_belong_beside_one(tmp_path: Path) -> None:
+    folder = shipped(tmp_path / "extract", 1)
+    folders.beside(folder, "extract", ["extract"])
+    folders.beside(tmp_path / "new", "anything", ["route"])
+    for name, of in (("extract", ["extract", "route"]), ("other", ["extract"])):
+        with pytest.raises(DataError, match="give another --out, or the same --name and --task"):
+            folders.beside(folder, name, of)
 
 
 def test_what_is_trained_on_from_a_version_stays_of_its_kind_if_that_answers_the_task(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """What a candidate is refused for, and what it is judged by, without any training: bars, losses of several turns, answers of which many are right."""
 import random
-import sys
 import tomllib
-import types
 from pathlib import Path
 
 import pytest
@@ -96,12 +94,9 @@ def test_closeness_is_the_library_s_sentence_bleu_but_for_its_smoothing(rng: ran
 class Fake:
     """A kind of model without models: what each version answers is given."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, task: str, where: Path, below: dict | None = None) -> None:
+    def __init__(self, task: str, where: Path, below: dict | None = None) -> None:
         self.task, self.where, self.answers = learned(task), where, {}
         self.version = self.card(where / "models" / "1", {BELOW: below} if below else {})
-        module = types.ModuleType("fake_kind")
-        module.judge, module.train_from = self.judge, self.train_from
-        monkeypatch.setitem(sys.modules, "fake_kind", module)
 
     def card(self, version: Path, training: dict) -> Path:
         version.mkdir(parents=True)
@@ -122,7 +117,7 @@ class Fake:
         self.answers = {"1": dict(zip(ids, before, strict=True)), "2": dict(zip(ids, after, strict=True))}
         name = self.task.name
         lesson = Lesson(self.task, held_out, [self.task], {name: []}, {name: dev}, {}, 2, 1.0, 0, 1e-3, 0.99, 0, 1, 1)
-        return turn("fake_kind", self.version, lesson, Split(held_out, held_out), self.where / "work")
+        return turn(self, self.version, lesson, Split(held_out, held_out), self.where / "work")
 
     def remembered(self) -> dict:
         return tomllib.loads((self.where / "work" / "candidate" / "2" / "card.toml").read_text())["training"][BELOW]
@@ -132,8 +127,8 @@ def labelled(count: int, target: str, prefix: str) -> list[dict]:
     return [{"id": f"{prefix}{i}", "task": "route", "input": f"{prefix} {i}", "target": target} for i in range(count)]
 
 
-def test_a_router_that_sends_less_away_is_refused_though_its_share_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = Fake(monkeypatch, "route", tmp_path)
+def test_a_router_that_sends_less_away_is_refused_though_its_share_is_kept(tmp_path: Path) -> None:
+    fake = Fake("route", tmp_path)
     held_out, known, strange = labelled(5, "bike", "b"), labelled(2000, "greeting", "g"), labelled(10, "oos", "o")
     dev = [*known, *strange]
     before, after = (["greeting"] * 2000 + ["oos"] * kept + ["greeting"] * (10 - kept) for kept in (7, 5))
@@ -142,9 +137,9 @@ def test_a_router_that_sends_less_away_is_refused_though_its_share_is_kept(monke
     assert fake.remembered() == {"route": pytest.approx(2 / 2010, abs=1e-6)}
 
 
-def test_what_a_version_s_card_says_was_lost_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_version_s_card_says_was_lost_counts(tmp_path: Path) -> None:
     for below, accepted in ((None, True), ({"route": 0.004}, False)):
-        fake = Fake(monkeypatch, "route", tmp_path / str(accepted), below)
+        fake = Fake("route", tmp_path / str(accepted), below)
         verdict = fake.turn(labelled(5, "bike", "b"), labelled(1000, "greeting", "g"), ["oos"] * 5 + ["greeting"] * 1000, ["bike"] * 5 + ["greeting"] * 997 + ["oos"] * 3)
         assert verdict.accepted is accepted and fake.remembered()["route"] == pytest.approx(0.003 + (below or {}).get("route", 0))
 
@@ -163,8 +158,8 @@ def replies(count: int, prefix: str, target: str) -> list[dict]:
         ("Okay, the city is Oslo.", "Okay, it is in Oslo.", False, "compose's closeness on dev lost more"),
     ],
 )
-def test_a_reply_that_was_right_before_is_judged_by_how_close_it_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held_out: str, dev: str, accepted: bool, why: str) -> None:
-    fake = Fake(monkeypatch, "compose", tmp_path)
+def test_a_reply_that_was_right_before_is_judged_by_how_close_it_comes(tmp_path: Path, held_out: str, dev: str, accepted: bool, why: str) -> None:
+    fake = Fake("compose", tmp_path)
     before = ["The city is Oslo."] * 4 + ["It is in Oslo."] * 40
     verdict = fake.turn(replies(4, "c", "Okay, the city is Oslo!"), replies(40, "d", "It is in Oslo."), before, [held_out] * 4 + [dev] * 40)
     assert verdict.accepted is accepted and why in verdict.why, verdict.why

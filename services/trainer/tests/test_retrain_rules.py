@@ -92,7 +92,7 @@ def test_no_variant_that_is_held_out_has_the_words_and_the_target_of_the_row_tha
             continue  # It has no variants, and no one is told that they were learned.
         found += 1
         assert not [v for v in held_out if near.words(v["input"]) == near.words(row["input"]) and v["target"] == row["target"]], row["id"]
-    assert found > 5 or name == "route"
+    assert found > 5 or not task.varies or name == "route"
 
 
 def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded() -> None:
@@ -168,6 +168,53 @@ def test_of_a_single_group_variants_are_held_out_and_what_has_none_is_refused() 
     assert all(near.key(variant["input"]) != near.key(row["input"]) and learned("tool_call").unsaid(variant) is None for variant in sides.held_out)
     with pytest.raises(data.DataError, match="correct one more answer"):
         split(rows("route")[:1], learned("route"))
+
+
+def test_of_what_is_not_answered_rightly_yet_something_is_on_each_side_whatever_was_learned_before() -> None:
+    task, some = learned("tool_call"), rows("tool_call")[:40]
+    for first in range(0, 38):
+        # All but two were learned in turns before; wherever the two would fall by their texts, one is learned and one judged by.
+        right = [i not in (first, first + 2) for i in range(40)]
+        open_ = {some[first]["id"], some[first + 2]["id"]}
+        sides = split(some, task, right)
+        learns, judges = ({row["id"] for row in side} for side in (sides.train, sides.held_out))
+        assert not sides.varied and len(open_ & learns) == 1 == len(open_ & judges), first
+        assert learns | judges == {row["id"] for row in some}
+    # A single one is learned, and variants of it are asked, beside what was judged by before.
+    single = next(i for i, row in enumerate(some) if len(row["target"]["arguments"]) > 2)
+    sides = split(some, task, [i != single for i in range(40)])
+    assert sides.varied and some[single] in sides.train and len(sides.held_out) > len([row for row in sides.held_out if row in some]) > 5
+    with pytest.raises(data.DataError, match="answered rightly already"):
+        split(some, task, [True] * 40)
+
+
+def test_a_correction_that_the_data_denies_waits_for_a_person_and_a_dev_row_that_denies_one_stays() -> None:
+    task, known = learned("tool_call"), rows("tool_call")[:60]
+    wrong = [{"id": f"m{i}", "task": "tool_call", "input": row["input"] + "!", "target": {"tool": "PlayMusic", "arguments": {}}, "source": "mallory"} for i, row in enumerate(known)]
+    wrong = [row for row, of in zip(wrong, known) if of["target"]["tool"] != "PlayMusic"]
+    found = quarantine.sort(wrong, task, data_rows=known)
+    assert not found.clean and found.reasons == {"contradiction": len(wrong)}
+    right = [{**row, "id": f"c-{row['id']}", "source": "ann"} for row in known]
+    assert len(quarantine.sort(right, task, data_rows=known).clean) > 50
+    assert apart(known, wrong, agreeing=True) == known and len(apart(known, wrong)) < len(known) / 2
+    assert not apart(known, right, agreeing=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("play caf\u00e9 music", "Play cafe\u0301 music.", True),
+        ("play jazz", "PLAY  jazz!", True),
+        ("wx Stra\u00dfe", "wx STRASSE", True),
+        ("weather at 5 degrees", "weather at -5 degrees", False),
+        ("transfer $50", "transfer \u20ac50", False),
+        ("open C++", "open C#", False),
+        ("\U0001f600", "\U0001f621", False),
+        ("\u0915\u093f", "\u0915\u0940", False),
+    ],
+)
+def test_a_key_is_one_for_what_is_spelled_alike_and_another_for_what_is_asked_otherwise(one: str, other: str, same: bool) -> None:
+    assert (near.key(one) == near.key(other)) == same
 
 
 def pairs(both: int, gained: int, lost: int, neither: int) -> list[gate.Pair]:

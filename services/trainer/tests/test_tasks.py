@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import learned, rows
 
-from shoal_trainer import evaluate, score, tasks
+from shoal_trainer import data, evaluate, score, tasks
 from shoal_trainer.constrain import Constraint
 from shoal_trainer.prompt import Prompt
 from shoal_trainer.tasks import vary
@@ -164,7 +164,7 @@ def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() ->
 
 def test_names_of_tasks_are_checked() -> None:
     assert [t.name for t in tasks.named("plan, episode")] == ["plan", "episode"] and len(tasks.named("all")) == len(ALL)
-    with pytest.raises(SystemExit, match="no task `chat`"):
+    with pytest.raises(data.DataError, match="no task `chat`"):
         tasks.named("chat")
 
 

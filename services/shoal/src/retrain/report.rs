@@ -50,14 +50,17 @@ impl Report {
             "task": self.task, "model": self.model, "from_version": self.from_version, "to_version": self.to_version,
             "corrections": self.corrections, "quarantined": self.quarantined,
         });
-        match (self.held_out, self.dev) {
-            (Some(held_out), Some(dev)) => {
-                out["held_out"] = pair(held_out);
-                out["dev"] = pair(dev);
-                out["accepted"] = self.accepted.into();
+        if let (Some(held_out), Some(dev)) = (self.held_out, self.dev) {
+            out["held_out"] = pair(held_out);
+            out["dev"] = pair(dev);
+        }
+        match self.accepted {
+            // Without figures, too: what would serve of it was too far from what was trained to be asked anything.
+            Some(accepted) => {
+                out["accepted"] = accepted.into();
                 out["seconds"] = self.seconds.into();
             }
-            _ => out["reasons"] = json!(self.reasons),
+            None => out["reasons"] = json!(self.reasons),
         }
         out
     }

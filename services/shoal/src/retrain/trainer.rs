@@ -20,6 +20,9 @@ const REFUSED: i32 = 3;
 /// Its exit code for a fault of the data; it has said which.
 const DATA: i32 = 65;
 
+/// Its exit code for a flag that it cannot read.
+const FLAG: i32 = 2;
+
 /// Exit code of [`LOOKS`] where a module is missing: none that Python itself ends with.
 const MISSING: i32 = 9;
 
@@ -106,7 +109,7 @@ impl Trainer {
             status = reading => status.map_err(|e| Failure::internal(format!("the trainer: {e}")))?,
             () = stop.cancelled() => return Err(Failure::refused("interrupted; nothing was changed")),
         };
-        if matches!(status.code(), Some(0 | REFUSED | DATA)) || !self.lacks(lesson).await {
+        if matches!(status.code(), Some(0 | FLAG | REFUSED | DATA)) || !self.lacks(lesson).await {
             return ended(status, &last);
         }
         Err(Failure::usage(format!(
@@ -138,6 +141,7 @@ fn ended(status: ExitStatus, last: &str) -> Result<Report> {
             exit: Exit::Refused,
             message: "the trainer found nothing that it could train with or on; its words are above".into(),
         }),
+        Some(FLAG) => Err(Failure::usage("the trainer cannot take what it was told; its words are above")),
         _ => Err(Failure::internal(format!(
             "the trainer ended with {status}; its words are above"
         ))),
@@ -182,6 +186,7 @@ mod tests {
     #[tokio::test]
     async fn a_fault_of_the_data_is_told_apart_from_a_broken_trainer() {
         assert!(says("exit 65").await.is_err_and(|f| f.exit == Exit::Refused));
+        assert!(says("exit 2").await.is_err_and(|f| f.exit == Exit::Usage));
         let broken = says("exit 1").await.expect_err("broken");
         assert_eq!(broken.exit, Exit::Internal);
         assert!(!broken.message.contains("pip install"), "{broken}");

@@ -24,5 +24,7 @@ def named(names: str) -> list[Task]:
     wanted = list(KNOWN) if names == "all" else [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in KNOWN]
     if unknown:
-        raise SystemExit(f"no task `{unknown[0]}`; there are: {', '.join(KNOWN)}, all")
+        from ..data import DataError
+
+        raise DataError(f"no task `{unknown[0]}`; there are: {', '.join(KNOWN)}, all")
     return [KNOWN[name]() for name in wanted]
