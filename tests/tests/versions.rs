@@ -289,12 +289,15 @@ async fn a_retraining_exports_what_was_corrected_and_its_accepted_version_serves
 
 /// A configuration with one specialist that nobody runs.
 async fn nobody(folder: &Folder, args: &[&str]) -> Result<command::Done> {
+    at(folder, "127.0.0.1:0", args).await
+}
+
+/// The same, should one run there.
+async fn at(folder: &Folder, listen: &str, args: &[&str]) -> Result<command::Done> {
     let file: PathBuf = folder.path().join("mesh.toml");
     let path = folder.path().display().to_string();
-    fs::write(
-        &file,
-        format!("[specialist.{NAME}]\nfolder = {path:?}\n[specialist.away]\nendpoints = [\"http://127.0.0.1:9\"]\n"),
-    )?;
+    let own = format!("[specialist.{NAME}]\nfolder = {path:?}\nlisten = \"{listen}\"\n");
+    fs::write(&file, own + "[specialist.away]\nendpoints = [\"http://127.0.0.1:9\"]\n")?;
     let file = file.display().to_string();
     let mut all = vec!["activate"];
     all.extend(args);
@@ -323,5 +326,24 @@ async fn without_a_process_the_file_is_written_and_the_words_say_so() -> Result<
         assert_eq!(done.code, Some(64), "{done:?}");
         assert!(done.err.contains(words), "{done:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_switched_unwatched_because_a_process_is_too_busy_to_say_what_it_serves() -> Result<()> {
+    let folder = Folder::of(2)?;
+    // Connections are made by the operating system, and nobody takes them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let listen = silent.local_addr()?.to_string();
+    let done = at(&folder, &listen, &[NAME, "2"]).await?;
+    assert_eq!(done.code, Some(69), "{done:?}");
+    assert!(done.err.contains(&listen) && done.err.contains("--wait 0"), "{done:?}");
+    assert_eq!(folder.active()?, "active_version = 1");
+    let done = at(&folder, &listen, &[NAME, "2", "--wait", "0"]).await?;
+    assert_eq!(
+        (done.code, folder.active()?.as_str()),
+        (Some(0), "active_version = 2"),
+        "{done:?}"
+    );
     Ok(())
 }

@@ -42,7 +42,10 @@ pub(crate) async fn activate(
     let opened = opened
         .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
-    let running = running(specialist, &opened.manifest.name).await;
+    let running = match running(specialist, &opened.manifest.name).await {
+        Err(_) if wait.is_zero() => Vec::new(),
+        running => running?,
+    };
     write(&folder, version).map_err(|e| Failure::usage(format!("{}: {e}", manifest(&folder).display())))?;
     let (written, mut took) = (Instant::now(), None);
     if !running.is_empty() && !wait.is_zero() {

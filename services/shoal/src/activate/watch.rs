@@ -16,7 +16,10 @@ use tonic::{Code, Request};
 /// One Describe's bound: it is answered from memory, and a process that does not run refuses the connection at once.
 const ASK: Duration = Duration::from_secs(2);
 
-/// Between two of them. The process looks at its file twice a second.
+/// So often a process is asked that does not answer.
+const ASKS: u32 = 3;
+
+/// Between two asks. The process looks at its file twice a second.
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// So often in a row nobody must be there before the process counts as ended: one may be a connection's bad moment, and a supervisor's
@@ -52,20 +55,41 @@ fn addresses(specialist: &config::Specialist) -> Vec<String> {
 }
 
 /// The processes that serve the specialist whose folder says `name`.
-pub(super) async fn running(specialist: &config::Specialist, name: &str) -> Vec<Running> {
+///
+/// # Errors
+/// 69 where one does not say what it serves: it might be one of them, and would switch with nobody watching.
+pub(super) async fn running(specialist: &config::Specialist, name: &str) -> Result<Vec<Running>> {
     let mut running = Vec::new();
     for url in addresses(specialist) {
-        match describe(&url).await {
+        match heard(&url).await {
             Heard::Card(card) if card.name == name => running.push(Running { url, card: *card }),
-            _ => {}
+            Heard::Card(_) | Heard::Gone => {}
+            Heard::Nothing => {
+                return Err(Failure::unavailable(format!(
+                    "somebody is at {url} and has not said within {:?} what it serves: nothing was changed; try again, or switch unwatched with --wait 0",
+                    ASK * ASKS
+                )));
+            }
         }
     }
-    running
+    Ok(running)
+}
+
+/// What is heard in the end of a process that may be busy.
+async fn heard(url: &str) -> Heard {
+    for _ in 1..ASKS {
+        match describe(url).await {
+            Heard::Nothing => {}
+            heard => return heard,
+        }
+    }
+    describe(url).await
 }
 
 /// The card of the first process that serves it.
 pub(super) async fn serving(specialist: &config::Specialist, name: &str) -> Option<v1::DescribeResponse> {
-    running(specialist, name).await.into_iter().next().map(|r| r.card)
+    let running = running(specialist, name).await.unwrap_or_default();
+    running.into_iter().next().map(|r| r.card)
 }
 
 async fn describe(url: &str) -> Heard {
@@ -76,7 +100,8 @@ async fn describe(url: &str) -> Heard {
     deadline::set(&mut request, ASK);
     match timeout(ASK, SpecialistServiceClient::new(channel).describe(request)).await {
         Ok(Ok(card)) => Heard::Card(Box::new(card.into_inner())),
-        Ok(Err(status)) if status.code() == Code::Unavailable => Heard::Gone,
+        // Nobody, or no specialist.
+        Ok(Err(status)) if matches!(status.code(), Code::Unavailable | Code::Unimplemented) => Heard::Gone,
         Ok(Err(_)) | Err(_) => Heard::Nothing,
     }
 }

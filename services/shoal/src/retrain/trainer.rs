@@ -141,7 +141,9 @@ fn ended(status: ExitStatus, last: &str) -> Result<Report> {
             exit: Exit::Refused,
             message: "the trainer found nothing that it could train with or on; its words are above".into(),
         }),
-        Some(FLAG) => Err(Failure::usage("the trainer cannot take what it was told; its words are above")),
+        Some(FLAG) => Err(Failure::usage(
+            "the trainer cannot take what it was told; its words are above",
+        )),
         _ => Err(Failure::internal(format!(
             "the trainer ended with {status}; its words are above"
         ))),
