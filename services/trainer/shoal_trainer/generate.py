@@ -32,7 +32,7 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
     """Trains the version's own weights on the lesson and writes the next version below `staging`; `work` gets the checkpoint."""
     try:
         how = _train(version, lesson, work)
-        read = [(task.corpus, sha256(lesson.files[task.name])) for task in lesson.tasks]
+        read = [(lineage.corpus_of(lesson.files[task.name], task.corpus), sha256(lesson.files[task.name])) for task in lesson.tasks]
         lineage.write(lineage.extended(lineage.of(version), how, read), work)
         return stage(version, lesson, work, staging)
     except ParityError as error:

@@ -6,7 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from .data import DataError
 from .tasks import Corpus
+
+OWN = "CORPUS.toml"  # Beside rows that are not of the corpora here.
 
 # The first of these that any corpus or base model has is the weights' own: share-alike binds what is made of it.
 STRICTEST = ("CC-BY-SA-4.0", "CC-BY-3.0", "Apache-2.0", "CC0-1.0")
@@ -37,10 +40,23 @@ def extended(before: Lineage, run: dict[str, Any], read: list[tuple[Corpus, str]
     return {"runs": [*before["runs"], run], "data": data}
 
 
+def corpus_of(rows: Path, usual: Corpus) -> Corpus:
+    """Where a file's rows are from: what `CORPUS.toml` beside it says, or the corpus that the task's rows are usually of."""
+    said = rows.parent / OWN
+    if not said.is_file():
+        return usual
+    try:
+        table = tomllib.loads(said.read_text())
+        return Corpus(*(str(table[key]) for key in ("name", "source", "licence")))
+    except (KeyError, OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f'{said}: it says where the rows are from, as name = "…", source = "…", licence = "…" (an SPDX identifier, or LicenseRef-…): {error}') from None
+
+
 def licence(lineage: Lineage) -> str:
-    """The one that the weights carry."""
+    """The one that the weights carry; with one that is not known here, both bind."""
     found = {entry["licence"] for entry in lineage["data"]}
-    return next((one for one in STRICTEST if one in found), sorted(found)[0] if found else "CC0-1.0")
+    known = [one for one in STRICTEST if one in found][:1]
+    return " AND ".join([*sorted(found - set(STRICTEST)), *known]) or "CC0-1.0"
 
 
 def minutes(lineage: Lineage) -> float:

@@ -33,7 +33,7 @@ def train(args: argparse.Namespace) -> Path:
     if resumed:
         state.same(work, asked)
     before = lineage.of(work if resumed else Path(args.source))
-    corpora = [(task.corpus, data.sha256(files[task.name])) for task in wanted]
+    corpora = [(lineage.corpus_of(files[task.name], task.corpus), data.sha256(files[task.name])) for task in wanted]
     if args.source == net.MINILM:
         corpora.insert(0, (net.MINILM_CORPUS, net.digest()))
     run = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import rows
 
-from shoal_trainer import card, folders
+from shoal_trainer import card, folders, lineage, tasks
 from shoal_trainer.__main__ import main
 from shoal_trainer.data import DataError
 
@@ -93,6 +93,22 @@ def test_dev_rows_that_nothing_could_be_said_by_end_a_training_before_it_begins(
     (data / "tool_call.dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unseen))
     code, told = ended(monkeypatch, capsys, "train", "--task", "tool_call", "--data", data, "--from", "minilm", "--out", data / "m")
     assert code == 65 and "tool_call.dev.jsonl: of the rows that are judged none is" in told and not (data / "m.work").exists()
+
+
+def test_rows_of_ones_own_are_cited_as_such_and_their_licence_binds(tmp_path: Path) -> None:
+    rows, usual = tmp_path / "extract.train.jsonl", tasks.named("extract")[0].corpus
+    assert lineage.corpus_of(rows, usual) == usual
+    said = tmp_path / "CORPUS.toml"
+    said.write_text('name = "Our desk"\nsource = "tickets of 2026"\nlicence = "LicenseRef-ours"\n')
+    ours = lineage.corpus_of(rows, usual)
+    assert (ours.name, ours.licence) == ("Our desk", "LicenseRef-ours")
+    before = {"runs": [], "data": []}
+    assert lineage.licence(lineage.extended(before, {}, [(ours, "1")])) == "LicenseRef-ours"
+    assert lineage.licence(lineage.extended(before, {}, [(ours, "1"), (usual, "2")])) == "LicenseRef-ours AND CC-BY-SA-4.0"
+    assert lineage.licence(lineage.extended(before, {}, [(usual, "2")])) == "CC-BY-SA-4.0"
+    said.write_text('name = "Our desk"')
+    with pytest.raises(DataError, match="CORPUS.toml: it says where the rows are from"):
+        lineage.corpus_of(rows, usual)
 
 
 def shipped(folder: Path, *versions: int, kind: str = "fill") -> Path:
