@@ -72,7 +72,7 @@ def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row]
     formed = []
     for row in (_read(row, task) for row in rows):
         fault = data.fault(row, task)
-        unsaid = None if fault else task.unsaid(row)
+        unsaid = None if fault else task.unsaid(row) or _unreadable(row, task)
         if fault:
             aside(row, "schema", fault)
         elif unsaid:
@@ -120,6 +120,13 @@ def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row]
         else:
             found.clean.append(row)
     return found
+
+
+def _unreadable(row: Row, task: Task) -> str | None:
+    """Why a tagger could not give the target, though each of its values stands in the input."""
+    if task.kind == "tag" and task.reading(row) is None:
+        return "no reading of the input says it: two of its values share words, or they are not in the order of the text"
+    return None
 
 
 def source(row: Row) -> str:

@@ -200,6 +200,18 @@ def test_a_correction_that_the_data_denies_waits_for_a_person_and_a_dev_row_that
     assert not apart(known, right, agreeing=True)
 
 
+def test_what_a_tagger_can_read_off_no_text_is_unsayable() -> None:
+    task = learned("tool_call")
+    over = [call("a", "play jazz", genre="jazz", track="jazz"), call("b", "play my jazz mix", playlist="my jazz mix", genre="jazz")]
+    assert reasons(quarantine.sort(over, task)) == {"a": "unsayable", "b": "unsayable"}
+    goal = {"id": "p", "task": "plan", "input": "book a table after you play jazz", "target": [{"task": "tool_call", "input": said} for said in ("play jazz", "book a table")]}
+    assert reasons(quarantine.sort([goal], learned("plan"))) == {"p": "unsayable"}, "in the order in which they are to be done"
+    task.kind = "generate"
+    assert not quarantine.sort(over, task).quarantined, "a decoder writes it"
+    for name in ("tool_call", "plan"):
+        assert all(learned(name).reading(row) is not None for row in rows(name))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
