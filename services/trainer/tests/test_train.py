@@ -72,9 +72,16 @@ def test_a_fine_tune_starts_from_a_checkpoint_with_or_without_adapters(first: tu
 
 
 def test_an_export_that_says_something_else_than_its_checkpoint_is_refused(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
-    source = first[0].with_name("both.work")
-    done = run("export", "--task", "tool_call", "--data", folder, "--from", source, "--out", tmp_path / "m", "--parity", "1.1", "--dev-rows", "5", "--kind", "generate")
-    assert done.returncode == 65 and "export at a higher precision" in done.stderr and not (tmp_path / "m" / "1" / "card.toml").exists()
+    from shoal_trainer import __main__ as commands
+    from shoal_trainer.parity import ParityError
+
+    there = tmp_path / "m"
+    said = ["export", "--task", "tool_call", "--data", folder, "--from", first[0].with_name("both.work"), "--out", there, "--dev-rows", "5", "--kind", "generate", "--overwrite"]
+    args = commands.parser().parse_args([str(word) for word in said])
+    args.parity = 1.1  # More than all.
+    with pytest.raises(ParityError, match="export at a higher precision"):
+        commands.export_only(args)
+    assert not (there / "1").exists() and not there.with_name("m.new").exists(), "nothing is left of it, and nothing that was there is touched"
 
 
 def test_a_half_precision_export_is_half_as_large_says_the_same_and_is_its_own_checkpoint(first: tuple[Path, dict], folder: Path, tmp_path: Path) -> None:
