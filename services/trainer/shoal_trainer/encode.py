@@ -55,7 +55,10 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
         rows = _sayable(known, lesson.rehearsal[known.name])
         kept = min(CHOOSERS, len(rows) // 5)
         choosers[known.name], rehearsed[known.name] = rows[:kept], rows[kept:]
-    choosers[task.name] = [row for i, old in enumerate(choosers[task.name]) for row in (old, taught[i % len(taught)])] or taught
+    # Of what is taught variants, where the task has such: the rows themselves are right long before others like them are.
+    rng = random.Random(lesson.seed)
+    asked = [task.vary(taught[i % len(taught)], rng) if task.varies else taught[i % len(taught)] for i in range(len(choosers[task.name]))]
+    choosers[task.name] = [row for pair in zip(choosers[task.name], asked) for row in pair] or taught
     # At the default 2e-4 and 1e-3, a first training's: with a quarter of them 120 steps did not teach a new word.
     recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, batch_rows=_batch_rows(version), seed=lesson.seed)
     steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))
