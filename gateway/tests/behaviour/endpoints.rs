@@ -3,7 +3,7 @@ use crate::support::{
     endpoint::{BREAKS, Endpoint, completion, in_pieces},
     model::{Model, unsure},
     ms,
-    plan::{goal, model, request, within},
+    plan::{Ran, goal, model, request, within},
     world::Mesh,
 };
 use serde_json::{Value, json};
@@ -13,6 +13,16 @@ use tonic::Code;
 
 /// A variable that every test process has, and whose value is long enough to be recognised.
 const KEY: &str = "CARGO_MANIFEST_DIR";
+
+/// What a node `a` comes to that an endpoint alone can answer.
+async fn asked(endpoint: &Endpoint) -> Ran {
+    let world = Mesh::new()
+        .endpoint("large", &endpoint.base_url, |_| {})
+        .task("t", &["large"])
+        .start()
+        .await;
+    world.run(request(vec![model("a", "t", "x")])).await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doubted_answer_goes_to_the_endpoint_with_schema_instructions_and_price() {
@@ -254,12 +264,7 @@ async fn an_endpoints_answer_that_breaks_off_is_asked_for_again_and_one_without_
     ];
     for (ends, fault, attempts) in cases {
         let endpoint = Endpoint::start(move |_, n| (200, in_pieces(&["a ", "b"], ends[n]))).await;
-        let world = Mesh::new()
-            .endpoint("large", &endpoint.base_url, |_| {})
-            .task("t", &["large"])
-            .start()
-            .await;
-        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        let ran = asked(&endpoint).await;
         assert_eq!(endpoint.seen().len(), attempts, "{:?}", ran.finished());
         if fault.is_empty() {
             assert_eq!((ran.told("a").as_str(), ran.output("a")), ("a b", json!("a b")));
@@ -293,12 +298,7 @@ async fn what_servers_add_to_a_stream_or_leave_out_of_it_costs_no_answer() {
     ] {
         let told = text.clone();
         let endpoint = Endpoint::start(move |_, _| (200, told.clone())).await;
-        let world = Mesh::new()
-            .endpoint("large", &endpoint.base_url, |_| {})
-            .task("t", &["large"])
-            .start()
-            .await;
-        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        let ran = asked(&endpoint).await;
         assert_eq!(ran.state(), State::Succeeded, "{text}: {:?}", ran.finished());
         assert_eq!((ran.output("a"), endpoint.seen().len()), (json!("a b"), 1), "{text}");
     }
@@ -309,12 +309,7 @@ async fn what_servers_add_to_a_stream_or_leave_out_of_it_costs_no_answer() {
         (in_pieces(&[], ""), "no choices[0].delta.content"),
     ] {
         let endpoint = Endpoint::start(move |_, _| (200, text.clone())).await;
-        let world = Mesh::new()
-            .endpoint("large", &endpoint.base_url, |_| {})
-            .task("t", &["large"])
-            .start()
-            .await;
-        let ran = world.run(request(vec![model("a", "t", "x")])).await;
+        let ran = asked(&endpoint).await;
         let fault = ran.finished().fault.expect("a fault");
         assert!(fault.message.contains(why), "{fault:?}");
     }

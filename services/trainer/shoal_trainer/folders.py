@@ -97,7 +97,12 @@ def place(made: Path, folder: Path, version: int) -> Path:
     shutil.rmtree(old, ignore_errors=True)
     if here.is_dir():
         here.rename(old)
-    (made / str(version)).rename(here)
+    try:
+        (made / str(version)).rename(here)
+    except OSError:
+        if old.is_dir():
+            old.rename(here)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     if not (folder / "specialist.toml").is_file():
         (made / "specialist.toml").rename(folder / "specialist.toml")

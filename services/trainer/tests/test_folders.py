@@ -138,6 +138,10 @@ def test_a_version_is_put_in_its_place_as_a_whole_and_does_not_serve_before_some
     folders.place(shipped(tmp_path / "extract.new", 2), folder, 2)
     assert sorted(p.name for p in (folder / "2").iterdir()) == ["card.toml", "model.onnx"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["extract"] and sorted(p.name for p in folder.iterdir()) == ["1", "2", "specialist.toml"]
+    with pytest.raises(OSError):
+        folders.place(shipped(tmp_path / "extract.new", 3), folder, 2)
+    assert folders.version(folder / "2")["version"] == 2, "where the new one cannot come, the old one is back"
+    shutil.rmtree(tmp_path / "extract.new")
     folders.place(shipped(tmp_path / "first.new", 2), tmp_path / "first", 2)
     assert folders.specialist(tmp_path / "first")["active_version"] == 2, "the first of a folder serves"
 
