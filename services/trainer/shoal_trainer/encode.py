@@ -1,6 +1,7 @@
 """Retraining and judging of encoders: `tag`, `classify` and `fill` models, which `encoder` trains and `publish` exports."""
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -43,6 +44,14 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         raise LessonError(str(error)) from error
 
 
+def beside(old: list[Row], taught: list[Row], task: Task, seed: int) -> list[Row]:
+    """Rows of the data, and beside each one that asks for what is taught: a variant, where the task has such, for the rows themselves are right long
+    before others like them are."""
+    rng = random.Random(seed)
+    asked = (task.vary(row, rng) if task.varies else row for row in itertools.cycle(taught))
+    return [row for pair in zip(old, asked) for row in pair]
+
+
 def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     """The checkpoint, and what its card says of how it was made."""
     torch.set_num_threads(lesson.threads)
@@ -55,10 +64,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
         rows = _sayable(known, lesson.rehearsal[known.name])
         kept = min(CHOOSERS, len(rows) // 5)
         choosers[known.name], rehearsed[known.name] = rows[:kept], rows[kept:]
-    # Of what is taught variants, where the task has such: the rows themselves are right long before others like them are.
-    rng = random.Random(lesson.seed)
-    asked = [task.vary(taught[i % len(taught)], rng) if task.varies else taught[i % len(taught)] for i in range(len(choosers[task.name]))]
-    choosers[task.name] = [row for pair in zip(choosers[task.name], asked) for row in pair] or taught
+    choosers[task.name] = beside(choosers[task.name], taught, task, lesson.seed) or taught
     # At the default 2e-4 and 1e-3, a first training's: with a quarter of them 120 steps did not teach a new word.
     recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, batch_rows=_batch_rows(version), seed=lesson.seed)
     steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))

@@ -9,8 +9,8 @@ Anybody who can reach the mesh can say that an answer was wrong, so a correction
 - `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
 - `flood`: more than `MOST` rows from one source; the newest are kept, or what was said first would be learned again for ever and nothing after it.
 
-What this does not stop: sources that say a wrong answer of a request that nobody else has answered. Sources are as good as whoever checks names before the mesh; what they
-can do then is bounded by the gate, which a version that got worse on dev does not pass.
+What this does not stop: sources that say a wrong answer of a request that nobody else has answered. Sources are as good as whoever checks names before
+the mesh; what they can do then is bounded by the gate, which a version that got worse on dev does not pass.
 """
 from __future__ import annotations
 

@@ -229,6 +229,19 @@ def test_a_key_is_one_for_what_is_spelled_alike_and_another_for_what_is_asked_ot
     assert (near.key(one) == near.key(other)) == same
 
 
+def test_the_way_of_a_retraining_is_chosen_on_others_like_what_was_taught() -> None:
+    from shoal_trainer import encode
+
+    for name, varies in (("tool_call", True), ("plan", False), ("route", False)):
+        old, taught = rows(name)[:40], [row for row in rows(name)[40:60] if name != "tool_call" or row["target"]["arguments"]]
+        found = encode.beside(old, taught, learned(name), 1)
+        assert found[::2] == old and len(found) == 80
+        known = {near.key(row["input"]) for row in taught}
+        fresh = [row for row in found[1::2] if near.key(row["input"]) not in known]
+        assert (len(fresh) > 10) == varies, name
+    assert encode.beside([], taught, learned("route"), 1) == []
+
+
 def pairs(both: int, gained: int, lost: int, neither: int) -> list[gate.Pair]:
     return [(True, True)] * both + [(False, True)] * gained + [(True, False)] * lost + [(False, False)] * neither
 
