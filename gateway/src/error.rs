@@ -18,6 +18,14 @@ pub enum Error {
         /// As asked.
         plan_id: String,
     },
+    /// Ask for what is stored of it instead.
+    #[error(
+        "the events of plan `{plan_id}` are not here: it never was, or they are forgotten ([gateway] plans_kept); GetPlan has what is stored of it"
+    )]
+    EventsUnknown {
+        /// As asked.
+        plan_id: String,
+    },
     /// Choose another id, or send what was sent under it.
     #[error("plan_id `{plan_id}` is taken by {by}; choose another, or leave it out")]
     PlanTaken {
@@ -123,6 +131,10 @@ impl Error {
             Self::Invalid(violations) => Reason::Invalid(violations.clone()),
             Self::PlanUnknown { .. } => Reason::NotFound {
                 reason: "PLAN_UNKNOWN",
+                message,
+            },
+            Self::EventsUnknown { .. } => Reason::NotFound {
+                reason: "EVENTS_UNKNOWN",
                 message,
             },
             Self::PlanTaken { .. } => Reason::AlreadyExists {

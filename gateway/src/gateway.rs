@@ -7,7 +7,7 @@ use crate::{
         stored::{self, Stored},
     },
     plans::Plans,
-    route::{Registry, keep, resolve::Lookup, resolve::SystemLookup},
+    route::{Registry, keep},
     server::{chat, inference::Inference, mesh::Mesh, plans},
     telemetry::Instruments,
     tools,
@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use shoal_kit::{
     channel,
     config::MeshConfig,
+    resolve::{Lookup, SystemLookup},
     serve::{Bound, MAX_REQUEST_BYTES, Process, Server},
 };
 use shoal_proto::{

@@ -30,4 +30,4 @@ mod tools;
 pub use error::Error;
 pub use gateway::{Gateway, check, run};
 pub use outcomes::Unusable;
-pub use route::resolve::{Lookup, SystemLookup};
+pub use shoal_kit::resolve::{Lookup, SystemLookup};

@@ -16,7 +16,6 @@ pub(crate) mod pass;
 pub(crate) mod question;
 pub(crate) mod registry;
 pub(crate) mod replicas;
-pub(crate) mod resolve;
 mod specialist;
 pub(crate) mod stack;
 pub(crate) mod target;

@@ -1,7 +1,7 @@
 //! `shoal eval` through a running mesh agrees with score.py to the digit.
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use shoal_tests::{mesh::Mesh, root};
+use shoal_tests::{command, mesh::Mesh, root};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shoal-under-test");
 
@@ -17,6 +17,20 @@ fn alike(key: &str, ours: &Value, theirs: &Value) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_figures_of_eval_are_score_pys_to_the_digit() -> Result<()> {
     let mesh = Mesh::up(BINARY, &[], |_| ()).await?;
+    // Refused before anybody is asked: nobody is there.
+    let sample = root().join("tests/data/route.sample.jsonl").display().to_string();
+    let nowhere = mesh.folder().join("missing/p.jsonl").display().to_string();
+    let unwritable = [
+        "eval",
+        "route",
+        &sample,
+        "--predictions",
+        &nowhere,
+        "--gateway",
+        "http://127.0.0.1:9",
+    ];
+    let done = command::run(BINARY, mesh.folder(), &unwritable, &[]).await?;
+    assert!(done.code == Some(64) && done.err.contains(&nowhere), "{done:?}");
     for (task, rows) in [
         ("tool_call", 60),
         ("plan", 25),

@@ -310,7 +310,7 @@ async fn without_a_process_the_file_is_written_and_the_words_say_so() -> Result<
     let folder = Folder::of(2)?;
     let done = nobody(&folder, &[NAME, "2"]).await?;
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.out.contains("no process of it was found running"), "{done:?}");
+    assert!(done.out.contains("is not in the configuration"), "{done:?}");
     assert_eq!(folder.active()?, "active_version = 2");
     let done = nobody(&folder, &[NAME]).await?;
     let line = |version: &str| done.out.lines().find(|l| l.starts_with(version)).unwrap_or_default();

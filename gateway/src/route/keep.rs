@@ -3,10 +3,9 @@ use super::{
     Registry,
     card::Card,
     replicas,
-    resolve::Lookup,
     target::{Target, Tier},
 };
-use shoal_kit::{deadline, task};
+use shoal_kit::{deadline, resolve::Lookup, task};
 use shoal_proto::v1::{self, specialist_service_client::SpecialistServiceClient};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;

@@ -2,14 +2,13 @@
 use super::{
     lost::Attempt,
     question::{Question, Said, Sink},
-    resolve::host_and_port,
 };
 use crate::telemetry;
 use bytes::{Buf as _, Bytes};
 use eventsource_stream::{EventStreamError, Eventsource as _};
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use shoal_kit::{config, propagate, status::Reason, telemetry::names};
+use shoal_kit::{config, propagate, resolve::host_and_port, status::Reason, telemetry::names};
 use shoal_stack::{Call, Error};
 use std::{
     fmt,

@@ -4,7 +4,6 @@ use super::{
     card::{Card, TaskCard},
     cards::{Cards, Version},
     keep,
-    resolve::Lookup,
     target::{Target, Tier},
 };
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
     tools::{Server, Tool},
 };
 use dashmap::{DashMap, Entry};
-use shoal_kit::{config::MeshConfig, serve};
+use shoal_kit::{config::MeshConfig, resolve::Lookup, serve};
 use shoal_plan::Kind;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The addresses behind a target or a tool server, and a channel to each.
-use super::resolve::{self, Lookup};
 use dashmap::DashMap;
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use shoal_kit::resolve::{self, Lookup};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;

@@ -8,7 +8,10 @@ use crate::{
     plans::{Begun, Opening, Plan},
 };
 use prost::Message as _;
-use shoal_kit::{propagate, serve, task, telemetry::names};
+use shoal_kit::{
+    propagate, serve, task,
+    telemetry::{CONTENT_BYTES, cut, names},
+};
 use shoal_proto::v1;
 use std::{
     collections::BTreeSet,
@@ -131,7 +134,7 @@ fn begin_admitted(
         } else {
             goal.turns.join("\n")
         };
-        entrance.span.record(names::INPUT_VALUE, said);
+        entrance.span.record(names::INPUT_VALUE, cut(&said, CONTENT_BYTES));
     }
     let driver = entrance.span.in_scope(|| {
         Driver::new(

@@ -141,7 +141,7 @@ impl PlanService for Plans {
             plan_id,
             after_sequence,
         } = request.into_inner();
-        let plan = self.known(&plan_id)?.ok_or(Error::PlanUnknown { plan_id })?;
+        let plan = self.known(&plan_id)?.ok_or(Error::EventsUnknown { plan_id })?;
         let events = plan.log.clone().watch(after_sequence).map(|event| Ok((*event).clone()));
         Ok(Response::new(events.boxed()))
     }

@@ -1,10 +1,10 @@
 //! Keeps what is known of a tool server fresh: its addresses, and what it offers.
 use super::{Server, Tool};
 use crate::{
-    route::{Registry, replicas, resolve::Lookup},
+    route::{Registry, replicas},
     schema::Schema,
 };
-use shoal_kit::{deadline, task};
+use shoal_kit::{deadline, resolve::Lookup, task};
 use shoal_proto::v1::{self, tool_service_client::ToolServiceClient};
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},

@@ -6,6 +6,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
+pub use shoal_kit::telemetry::SECONDS;
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -28,11 +29,6 @@ pub(crate) fn hedges() -> Counter<u64> {
         .with_description("slow attempts, and what became of a second one beside them")
         .build()
 }
-
-/// Bounds of every histogram of seconds, from a cached answer to a plan's default deadline. OpenTelemetry's own are for milliseconds.
-pub const SECONDS: [f64; 15] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
 
 /// Records into [`CALL_SECONDS`].
 #[derive(Debug, Clone)]

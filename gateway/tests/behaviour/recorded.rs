@@ -247,10 +247,9 @@ async fn a_forgotten_plan_is_rebuilt_from_its_outcomes() {
     assert_eq!((rebuilt.state(), rebuilt.nodes.len()), (State::Succeeded, 2));
     assert_eq!(rebuilt.nodes[1].output_json, known.nodes[1].output_json);
     assert_eq!(world.cancel(&plans[0]).await.expect("ended"), State::Succeeded);
-    assert_eq!(
-        world.watch(&plans[0], 0).await.expect_err("forgotten").code(),
-        Code::NotFound
-    );
+    let forgotten = world.watch(&plans[0], 0).await.expect_err("forgotten");
+    assert_eq!(forgotten.code(), Code::NotFound);
+    assert!(forgotten.message().contains("GetPlan has"), "{forgotten}");
     assert_eq!(
         world.record("nobody").await.expect_err("unknown").code(),
         Code::NotFound

@@ -326,11 +326,26 @@ async fn only_one_targets_text_is_told_while_it_is_decoded() {
         .task("t", &["broken"])
         .start()
         .await;
-    let ran = once(&world).await;
+    let mut drawn = model("a", "t", "x");
+    if let Some(v1::node::Kind::Model(call)) = &mut drawn.kind {
+        call.sampling = Some(v1::Sampling {
+            temperature: Some(0.8),
+            ..Default::default()
+        });
+    }
+    let ran = world.run(request(vec![drawn])).await;
     assert_eq!(
         (ran.told("a").as_str(), ran.output("a"), broken.notes.count()),
         ("one two", json!("one two"), 2)
     );
+    // What was told of the first attempt holds only if the second draws the same.
+    let seeds: Vec<Option<u64>> = broken
+        .notes
+        .seen()
+        .iter()
+        .map(|seen| seen.request.sampling.as_ref().and_then(|s| s.seed))
+        .collect();
+    assert!(seeds[0].is_some() && seeds[0] == seeds[1], "{seeds:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,6 +101,7 @@ fn write(mut store: Box<dyn Store>, mut queue: mpsc::Receiver<Work>) {
         .build();
     let seconds = meter
         .f64_histogram("shoal_commit_seconds")
+        .with_boundaries(telemetry::SECONDS.to_vec())
         .with_description("one transaction, fsync included")
         .build();
     let size = meter
@@ -197,6 +198,28 @@ mod tests {
         drop(commits);
         thread.join().expect("writer");
         assert_eq!(*sizes.lock().expect("sizes"), [1, 19]);
+    }
+
+    // The only test of this crate that sets telemetry up: it may be done once a process.
+    #[test]
+    fn a_commit_counts_in_bounds_that_are_seconds() {
+        let quiet = shoal_kit::config::Telemetry {
+            log: "off".into(),
+            ..Default::default()
+        };
+        let guard = telemetry::init("commit-test", &quiet).expect("telemetry");
+        let (commits, thread) = start(Box::<Memory>::default(), 64).expect("thread");
+        let stored = commits.append(outcome("o", "p", "1")).expect("queued");
+        assert!(stored.blocking_recv().expect("answered").is_ok());
+        drop(commits);
+        thread.join().expect("writer");
+        let text = telemetry::render_metrics();
+        let bound = |le: &str| {
+            let mut lines = text.lines().filter(|l| l.starts_with("shoal_commit_seconds_bucket"));
+            lines.any(|l| l.contains(&format!("le=\"{le}\"")))
+        };
+        assert!(bound("0.001") && bound("60") && !bound("10000"), "{text}");
+        drop(guard);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Rooms: [`config`] (one file, `mesh.toml`), [`environment`] (the one reader of environment variables), [`telemetry`] and
 //! [`propagate`] (traces, logs, metrics), [`serve`] and [`shutdown`] (bind, announce, drain), [`status`] and [`deadline`]
-//! (errors and time on the wire), [`oip`] (texts in the inference protocol's tensors), [`openai`] (OpenAI's chat completions), [`channel`] (the client side of the
-//! wire), [`task`] (every task has a name), [`onnxruntime`] (where the library is, and how it gets there).
+//! (errors and time on the wire), [`oip`] (texts in the inference protocol's tensors), [`openai`] (OpenAI's chat completions), [`channel`] and [`resolve`] (the client side of the
+//! wire; all addresses of a name), [`task`] (every task has a name), [`onnxruntime`] (where the library is, and how it gets there).
 
 pub mod channel;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod oip;
 pub mod onnxruntime;
 pub mod openai;
 pub mod propagate;
+pub mod resolve;
 pub mod serve;
 pub mod shutdown;
 pub mod status;

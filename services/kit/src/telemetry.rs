@@ -21,6 +21,20 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 static REGISTRY: OnceLock<prometheus::Registry> = OnceLock::new();
 
+/// Bounds of every histogram of seconds, from a cached answer to a plan's default deadline. OpenTelemetry's own are for milliseconds.
+pub const SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Bytes of a prompt or an output on a span: an exporter's message holds 4 MiB of spans, and a prompt is at most 16 MiB.
+pub const CONTENT_BYTES: usize = 64 << 10;
+
+/// The beginning of what a caller sent, for a span: at most so many bytes of it.
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
 /// Names of span attributes that more than one crate sets: OpenTelemetry GenAI and RPC conventions, and what OpenInference
 /// UIs read. Durations are in seconds, sizes in bytes or tokens, as the names say.
 pub mod names {

@@ -73,18 +73,7 @@ async fn change(name: &str, specialist: &config::Specialist, version: u32, args:
         output::line(json!({"model": done.model, "running": done.running, "seconds": seconds}).to_string());
         return Ok(());
     }
-    output::line(match done.took {
-        Some(took) => format!(
-            "{} serves, {:.1} s after it was activated",
-            done.model,
-            took.as_secs_f64()
-        ),
-        None if done.running => format!("{} is active; the process that runs switches to it", done.model),
-        None => format!(
-            "{} is active; no process of it was found running, the next serves it",
-            done.model
-        ),
-    });
+    output::line(done.words());
     Ok(())
 }
 

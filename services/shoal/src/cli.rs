@@ -39,7 +39,7 @@ pub enum Command {
     ///
     /// Exits 0 even if a model answers wrongly (the summary counts it), and with another code if anything else fails.
     /// With --json standard output ends with one object: {plans, succeeded, right, dependent_edges,
-    /// outcomes_acknowledged, trace_ids}.
+    /// answered, outcomes_acknowledged, trace_ids}.
     #[command(
         after_help = "Examples:\n  shoal demo\n  shoal demo --json | tail -1\n  shoal demo --teach\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 shoal demo   send the traces to a UI"
     )]

@@ -107,7 +107,7 @@ pub(crate) async fn demo(args: DemoArgs) -> Result<()> {
     }
     let summary = all(&mesh, &args, &stop).await;
     let store = mesh.config.feedback.store.clone();
-    let otlp = mesh.config.telemetry.otlp_endpoint.clone();
+    let otlp = mesh.config.telemetry.endpoint();
     mesh.stop().await;
     let summary = summary?;
     if args.json {

@@ -22,7 +22,12 @@ use clap::Args;
 use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use score::{Row, Task};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Write as _},
+    path::PathBuf,
+};
 use tracing::Instrument as _;
 
 /// What `shoal eval` takes.
@@ -90,6 +95,12 @@ async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, 
         .iter()
         .map(|g| Ok((g.id.clone(), g.json()?)))
         .collect::<Result<Vec<_>>>()?;
+    // Before anybody is asked: answers that cannot be written down are an hour lost.
+    let unwritable = |file: &PathBuf, e: io::Error| Failure::usage(format!("cannot write {}: {e}", file.display()));
+    let mut written = match &args.predictions {
+        Some(file) => Some((file, File::create(file).map_err(|e| unwritable(file, e))?)),
+        None => None,
+    };
     let session = Session::open(&args.connect, "eval").await?;
     let bar = ProgressBar::new(gold.len() as u64)
         .with_style(style())
@@ -132,13 +143,13 @@ async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, 
     for (why, rows) in &trouble {
         eprintln!("shoal: {rows} rows got no whole answer: {why}");
     }
-    if let Some(file) = &args.predictions {
+    if let Some((file, open)) = &mut written {
         let text: String = gold
             .iter()
             .filter_map(|g| lines.get(&g.id))
             .map(|l| format!("{l}\n"))
             .collect();
-        std::fs::write(file, text).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
+        open.write_all(text.as_bytes()).map_err(|e| unwritable(file, e))?;
     }
     // Scored from the very lines that score.py would read.
     rows::outputs(lines.values().map(String::as_str))

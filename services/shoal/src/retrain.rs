@@ -168,15 +168,7 @@ async fn put_in_service(lesson: &Lesson, report: &Report, stop: &CancellationTok
         () = stop.cancelled() => Err(Failure::refused("interrupted while the new version took over")),
     };
     let activated = activated.map_err(|failure| left(failure, lesson, to))?;
-    eprintln!(
-        "{} {}",
-        activated.model,
-        if activated.running {
-            "serves"
-        } else {
-            "is active, and served from the next start on: no process of it runs"
-        }
-    );
+    eprintln!("{}", activated.words());
     Ok(())
 }
 

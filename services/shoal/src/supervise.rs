@@ -142,15 +142,8 @@ impl Mesh {
         // Each is in `keepers` as soon as it runs, so that it is ended again if another fails, or if all of this is given up while
         // others still start; those are killed with their futures.
         let mut starts: FuturesUnordered<_> = starts.collect();
-        let mut failed = None;
         while let Some((kind, started)) = starts.next().await {
-            match started {
-                Ok(keeper) => self.keepers.push((kind, keeper)),
-                Err(failure) => failed = failed.or(Some(failure)),
-            }
-        }
-        if let Some(failure) = failed {
-            return Err(failure);
+            self.keepers.push((kind, started?));
         }
         // People read them in the order of the configuration, not in that of becoming healthy.
         self.keepers

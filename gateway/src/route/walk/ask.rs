@@ -8,6 +8,7 @@ use crate::route::{
     question::{Means, Question, Said},
     target::{Target, Tier, Within},
 };
+use rand::Rng as _;
 use shoal_stack::hedge::Answered;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -112,6 +113,12 @@ impl<'a> Walk<'a> {
         let mut sampling = self.ask.sampling.cloned();
         if let (Means::Generate, Some(most)) = (means, most) {
             sampling.get_or_insert_default().max_tokens = Some(most);
+        }
+        // One seed for all attempts: what was drawn and told before a connection broke is drawn again.
+        if let (Tier::Specialist { .. }, Some(sampling)) = (&target.tier, &mut sampling)
+            && sampling.temperature.is_some_and(|t| t > 0.0)
+        {
+            sampling.seed.get_or_insert_with(|| rand::rng().random());
         }
         let of_task = self.registry.task_card(self.ask.task);
         let own = card.and_then(|c| c.tasks.get(self.ask.task));

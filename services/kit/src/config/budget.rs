@@ -37,7 +37,7 @@ impl MeshConfig {
         let share = (cores / here().count().max(1)).max(1);
         let threads = |s: &Specialist| {
             if s.intra_op_threads == 0 {
-                share
+                s.own_cores().map_or(share, |own| share.min(own))
             } else {
                 s.intra_op_threads
             }
@@ -112,6 +112,11 @@ mod tests {
         }
         assert_eq!(budget(&mesh, 16, "s0"), (8, Some(true)));
         assert!(mesh.with_budgets().specialist["s0"].spin.is_some());
+        if let Some(confined) = mesh.specialist.get_mut("s0") {
+            confined.cpus = vec![14, 15, 15];
+        }
+        assert_eq!(budget(&mesh, 16, "s0"), (2, Some(true)), "no more than its own cores");
+        assert_eq!(budget(&mesh, 16, "s1"), (8, Some(true)));
     }
 
     #[test]

@@ -242,15 +242,13 @@ fn keys(variable: &str, file: &Table) -> Vec<String> {
 /// Refuses a variable that would be a key's with one more underscore: it would have no effect, and nobody would say so. Others with our prefix are
 /// somebody else's (a cluster names its services in variables like `SHOAL_GATEWAY_SERVICE_HOST`).
 fn one_underscore(variable: &str) -> Result<(), Error> {
-    let known = Table::try_from(MeshConfig::default()).unwrap_or_default();
+    // Not TOML: it leaves out the keys that are not set.
+    let known = serde_json::to_value(MeshConfig::default()).unwrap_or_default();
     let told = variable[PREFIX.len()..].to_lowercase();
     let Some((section, key)) = told.split_once('_') else {
         return Ok(());
     };
-    let is_key = known
-        .get(section)
-        .and_then(Value::as_table)
-        .is_some_and(|table| table.contains_key(key));
+    let is_key = known.get(section).and_then(|table| table.get(key)).is_some();
     if !is_key {
         return Ok(());
     }

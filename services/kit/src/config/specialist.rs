@@ -1,7 +1,7 @@
 //! `[specialist.NAME]`: one model, where it is served and what it may take.
 use super::loopback;
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// What executes a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub struct Specialist {
     /// urgency, can be under way at once. 0 keeps nothing, in one row that prompts are read in. Default 4.
     pub prefix_slots: usize,
     /// ONNX Runtime threads inside one operator, 1 to 1024; 0 is this specialist's share of the machine's cores (those of `[machine]` over the
-    /// specialists that have a folder, at least 1). Default 1: co-located specialists share the cores. An encoder of less than 1 MiB has one.
+    /// specialists that have a folder, at least 1, and at most one for each of `cpus`). Default 1: co-located specialists share the cores. An encoder of less than 1 MiB has one.
     /// Calls are carried by threads beside these, half as many as the process has cores when it starts, or `TOKIO_WORKER_THREADS`.
     pub intra_op_threads: usize,
     /// Whether threads inside an operator wait for each other awake. Default: if there are several, and the machine has a core for each thread
@@ -101,6 +101,13 @@ impl Default for Specialist {
 }
 
 impl Specialist {
+    /// How many cores `cpus` names; `None` if it names none, which is all of them.
+    #[must_use]
+    pub fn own_cores(&self) -> Option<usize> {
+        let cores = self.cpus.iter().collect::<BTreeSet<_>>().len();
+        (cores > 0).then_some(cores)
+    }
+
     /// Where the gateway calls it.
     #[must_use]
     pub fn called_at(&self) -> Vec<String> {

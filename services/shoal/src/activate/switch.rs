@@ -1,6 +1,6 @@
 //! Has another version of a specialist serve: its folder is checked, specialist.toml written, and the process, if it runs, watched
 //! until it has switched by itself.
-use super::watch::{running, until};
+use super::watch::{Found, running, until};
 use crate::exit::{Failure, Result};
 use shoal_kit::{config, task};
 use shoal_specialist::folder::Folder;
@@ -20,8 +20,29 @@ pub(crate) struct Activated {
     pub model: String,
     /// From the writing of specialist.toml until every process that runs served it; `None` if none runs, or none was waited for.
     pub took: Option<Duration>,
-    /// Whether a process runs.
+    /// Whether a process was found running.
     pub running: bool,
+    /// Where processes were looked for.
+    asked: Vec<String>,
+}
+
+impl Activated {
+    /// "c@2 serves", or what is known instead where nobody was watched.
+    pub(crate) fn words(&self) -> String {
+        let model = &self.model;
+        match self.took {
+            Some(took) => format!("{model} serves, {:.1} s after it was activated", took.as_secs_f64()),
+            None if self.running => format!("{model} is active; the process that runs switches to it"),
+            None if self.asked.is_empty() => format!(
+                "{model} is active; where its processes listen is not in the configuration (`listen` is any port): one that runs switches to it with nobody watching"
+            ),
+            None => format!(
+                "{model} is active; no process of it was found at {}, and the next serves it. One that runs elsewhere switches to it with nobody \
+                 watching: of a mesh on free ports name the configuration that it runs by, with --config",
+                self.asked.join(", ")
+            ),
+        }
+    }
 }
 
 /// Makes `version` the active one of the specialist `name`, and waits for at most `wait` until the processes that run serve it. One
@@ -42,9 +63,9 @@ pub(crate) async fn activate(
     let opened = opened
         .map_err(|e| Failure::internal(format!("the check of the model folder broke off: {e}")))?
         .map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
-    let running = match running(specialist, &opened.manifest.name).await {
-        Err(_) if wait.is_zero() => Vec::new(),
-        running => running?,
+    let Found { asked, running } = match running(specialist, &opened.manifest.name).await {
+        Err(_) if wait.is_zero() => Found::default(),
+        found => found?,
     };
     write(&folder, version).map_err(|e| Failure::usage(format!("{}: {e}", manifest(&folder).display())))?;
     let (written, mut took) = (Instant::now(), None);
@@ -58,6 +79,7 @@ pub(crate) async fn activate(
         model: opened.identity(),
         took,
         running: !running.is_empty(),
+        asked,
     })
 }
 

@@ -7,7 +7,10 @@ use crate::{
     client,
     exit::{Exit, Failure, Result},
 };
-use shoal_kit::{channel, config, deadline};
+use shoal_kit::{
+    channel, config, deadline,
+    resolve::{self, Lookup, SystemLookup},
+};
 use shoal_proto::v1::{self, specialist_service_client::SpecialistServiceClient};
 use std::{path::Path, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -44,25 +47,47 @@ enum Heard {
     Gone,
 }
 
-/// Where processes of the specialist are asked: where the gateway calls them, or where they listen.
-fn addresses(specialist: &config::Specialist) -> Vec<String> {
-    match (&specialist.endpoints[..], specialist.listen) {
+/// Where processes of the specialist are asked: where the gateway calls them, at each address of a name, or where they listen.
+///
+/// # Errors
+/// 69 for a name that cannot be looked up: replicas would switch with nobody watching.
+async fn addresses(specialist: &config::Specialist, lookup: &dyn Lookup) -> Result<Vec<String>> {
+    let urls = match (&specialist.endpoints[..], specialist.listen) {
         // Any free port: nobody knows which.
         ([], listen) if listen.port() == 0 => Vec::new(),
         ([], listen) => vec![client::reachable(listen)],
         (endpoints, _) => endpoints.to_vec(),
+    };
+    match resolve::addresses(lookup, &urls).await {
+        (_, Some(error)) => Err(Failure::unavailable(format!(
+            "{error}: nothing was changed; try again where the name is known, or switch unwatched with --wait 0"
+        ))),
+        (all, None) => Ok(all.iter().map(|address| format!("http://{address}")).collect()),
     }
+}
+
+/// Who was asked, and who of them runs.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) asked: Vec<String>,
+    pub(super) running: Vec<Running>,
 }
 
 /// The processes that serve the specialist whose folder says `name`.
 ///
 /// # Errors
 /// 69 where one does not say what it serves: it might be one of them, and would switch with nobody watching.
-pub(super) async fn running(specialist: &config::Specialist, name: &str) -> Result<Vec<Running>> {
-    let mut running = Vec::new();
-    for url in addresses(specialist) {
-        match heard(&url).await {
-            Heard::Card(card) if card.name == name => running.push(Running { url, card: *card }),
+pub(super) async fn running(specialist: &config::Specialist, name: &str) -> Result<Found> {
+    let mut found = Found {
+        asked: addresses(specialist, &SystemLookup).await?,
+        running: Vec::new(),
+    };
+    for url in &found.asked {
+        match heard(url).await {
+            Heard::Card(card) if card.name == name => found.running.push(Running {
+                url: url.clone(),
+                card: *card,
+            }),
             Heard::Card(_) | Heard::Gone => {}
             Heard::Nothing => {
                 return Err(Failure::unavailable(format!(
@@ -72,7 +97,7 @@ pub(super) async fn running(specialist: &config::Specialist, name: &str) -> Resu
             }
         }
     }
-    Ok(running)
+    Ok(found)
 }
 
 /// What is heard in the end of a process that may be busy.
@@ -88,8 +113,8 @@ async fn heard(url: &str) -> Heard {
 
 /// The card of the first process that serves it.
 pub(super) async fn serving(specialist: &config::Specialist, name: &str) -> Option<v1::DescribeResponse> {
-    let running = running(specialist, name).await.unwrap_or_default();
-    running.into_iter().next().map(|r| r.card)
+    let found = running(specialist, name).await.unwrap_or_default();
+    found.running.into_iter().next().map(|r| r.card)
 }
 
 async fn describe(url: &str) -> Heard {

@@ -7,7 +7,7 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause: a process that cannot start costs one attempt in ten seconds, and is back ten seconds after its cause went.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// A process that ran for so long had started well: its next end is a new story.
+/// A process that was healthy for so long had started well: its next end is a new story.
 const STEADY: Duration = Duration::from_secs(30);
 
 /// Bounded exponential backoff between one process's restarts.
@@ -17,8 +17,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause before the next start, after a run of `uptime`: 0.1 s, doubled with each short run up to 10 s, and 0.1 s
-    /// again after a run of 30 s.
+    /// The pause before the next start, after `uptime` of being healthy: 0.1 s, doubled with each short run up to 10 s, and 0.1 s
+    /// again after one of 30 s.
     pub fn pause(&mut self, uptime: Duration) -> Duration {
         if uptime >= STEADY {
             self.failures = 0;

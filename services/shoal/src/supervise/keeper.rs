@@ -146,13 +146,14 @@ impl Keeper {
 
 async fn keep(start: Start, mut child: Child, mut lifeline: ChildStdin, stop: CancellationToken) {
     let (name, mut backoff) = (start.process.name.clone(), Backoff::default());
+    // The first is healthy already; of those after it, how long they loaded is no sign of having started well.
+    let mut healthy = Some(Instant::now());
     loop {
-        let since = Instant::now();
         let status = tokio::select! {
-            status = child.wait() => status.map_or_else(|e| e.to_string(), |s| s.to_string()),
+            status = ended(&mut child, start.process.addresses.grpc, &mut healthy) => status,
             () = stop.cancelled() => return end(&name, child, lifeline, start.process.drain).await,
         };
-        let pause = backoff.pause(since.elapsed());
+        let pause = backoff.pause(healthy.take().map_or(Duration::ZERO, |since| since.elapsed()));
         warn!(child = name, status, restart_in = ?pause, "process died; restarting it");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -170,6 +171,18 @@ async fn keep(start: Start, mut child: Child, mut lifeline: ChildStdin, stop: Ca
         };
         info!(child = name, child_pid = child.id(), "process restarted");
     }
+}
+
+/// Waits for the child's end; notes meanwhile since when it is healthy.
+async fn ended(child: &mut Child, grpc: SocketAddr, healthy: &mut Option<Instant>) -> String {
+    let words = |status: std::io::Result<ExitStatus>| status.map_or_else(|e| e.to_string(), |s| s.to_string());
+    if healthy.is_none() {
+        tokio::select! {
+            () = ready::healthy(grpc) => *healthy = Some(Instant::now()),
+            status = child.wait() => return words(status),
+        }
+    }
+    words(child.wait().await)
 }
 
 async fn end(name: &str, mut child: Child, lifeline: ChildStdin, drain: Duration) {

@@ -8,8 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file that is locked.
-const LOCK: &str = "lock";
+/// The file that is locked. A folder is ours, to take over or to remove, only if it has one: a data folder may be one of the user's, with
+/// folders of any name in it.
+const LOCK: &str = "shoal.lock";
 
 /// Folders that are tried before it is called a fault: more meshes than that do not share a data folder and a process id.
 const TRIES: u32 = 16;
@@ -22,7 +23,7 @@ pub(super) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes and takes `run-PID`, or, if a mesh that lives has that, `run-PID-N`.
+    /// Makes and takes `run-PID`, or, if that is a living mesh's or somebody else's, `run-PID-N`.
     ///
     /// # Errors
     /// The operating system's.
@@ -33,12 +34,19 @@ impl RunFolder {
                 0 => name.clone(),
                 n => format!("{name}-{n}"),
             });
-            fs::create_dir_all(&path)?;
-            if let Some(lock) = hold(&path)? {
+            let made = match fs::create_dir(&path) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(error),
+            };
+            if let Some(lock) = hold(&path, made)? {
                 return Ok(Self { path, _lock: lock });
             }
         }
-        Err(io::Error::other(format!("{name} is held by another mesh")))
+        Err(io::Error::other(format!(
+            "{name} is taken, as are the {} next to it",
+            TRIES - 1
+        )))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -58,18 +66,21 @@ impl RunFolder {
                 .to_str()
                 .and_then(|n| n.strip_prefix("run-"))
                 .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
-            if ours && matches!(hold(&entry.path()), Ok(Some(_))) {
+            if ours && matches!(hold(&entry.path(), false), Ok(Some(_))) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
     }
 }
 
-/// The lock of a folder; none if it is held, or was swept away under us.
-fn hold(folder: &Path) -> io::Result<Option<File>> {
+/// The lock of a folder, which only one that was just made lacks; none if it is held, or was swept away under us, or the folder is not ours.
+fn hold(folder: &Path, made: bool) -> io::Result<Option<File>> {
     let path = folder.join(LOCK);
-    let lock = match File::options().create(true).append(true).open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let lock = match File::options().create(made).append(true).open(&path) {
+        // A file of that name, too, is nobody's run.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         opened => opened?,
     };
     match lock.try_lock() {
@@ -90,20 +101,39 @@ mod tests {
     fn a_folder_is_swept_once_nobody_holds_it_whatever_its_process_id() {
         let data = tempfile::tempdir().expect("folder");
         // No process has such an id: as little as one of another container.
-        let [lives, killed, old, other] =
-            ["run-4000000000", "run-4000000001", "run-4000000002-1", "run-of-mine"].map(|n| data.path().join(n));
-        for folder in [&lives, &killed, &old, &other] {
+        let [lives, killed, old] =
+            ["run-4000000000", "run-4000000001", "run-4000000002-1"].map(|n| data.path().join(n));
+        for folder in [&lives, &killed, &old] {
             fs::create_dir(folder).expect("made");
             fs::write(folder.join("mesh.toml"), "").expect("written");
         }
-        let lock = hold(&lives).expect("opened").expect("free");
-        drop(hold(&killed).expect("opened").expect("free"));
+        let lock = hold(&lives, true).expect("opened").expect("free");
+        for folder in [&killed, &old] {
+            drop(hold(folder, true).expect("opened").expect("free"));
+        }
         RunFolder::sweep(data.path());
         assert!(lives.join("mesh.toml").exists(), "its mesh lives");
-        assert!(!killed.exists() && !old.exists() && other.exists());
+        assert!(!killed.exists() && !old.exists());
         drop(lock);
         RunFolder::sweep(data.path());
         assert!(!lives.exists());
+    }
+
+    #[test]
+    fn folders_of_the_users_are_neither_swept_nor_taken() {
+        let data = tempfile::tempdir().expect("folder");
+        let own = format!("run-{}", std::process::id());
+        let theirs = ["run-2026-11-01", "run-1", "run-", "run-of-mine", &own].map(|n| data.path().join(n));
+        for folder in &theirs {
+            fs::create_dir(folder).expect("made");
+            fs::write(folder.join("lock"), "a lock of another program").expect("written");
+        }
+        fs::write(data.path().join("run-2"), "a file").expect("written");
+        RunFolder::sweep(data.path());
+        let run = RunFolder::take(data.path()).expect("taken");
+        assert!(!theirs.iter().any(|folder| folder == run.path()));
+        run.remove();
+        assert!(theirs.iter().all(|folder| folder.join("lock").exists()) && data.path().join("run-2").exists());
     }
 
     #[test]

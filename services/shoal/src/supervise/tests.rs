@@ -1,5 +1,6 @@
 //! A mesh with a shell script for its program.
 use super::*;
+use crate::exit::Exit;
 use shoal_kit::{serve, task};
 use std::{
     fs,
@@ -10,7 +11,7 @@ use std::{
 /// Longer than any of this takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Every process notes its id. STUCK loads for ever and does not look at its standard input; the others announce the server at GRPC, and say
+/// Every process notes its id. DYING ends at once, by its own words a matter of configuration. STUCK loads for ever and does not look at its standard input; the others announce the server at GRPC, and say
 /// so when they are told to leave.
 const SCRIPT: &str = r#"#!/bin/sh
 folder=$(dirname "$0")
@@ -18,6 +19,7 @@ name=$1
 [ "$1" = specialist ] && name=$2
 echo $$ > "$folder/partial.$$" && mv "$folder/partial.$$" "$folder/$name.pid"
 [ "$name" = STUCK ] && exec sleep 600
+[ "$name" = DYING ] && echo 'shoal: no such folder' >&2 && exit 64
 printf '{"name":"%s","pid":%s,"grpc":"GRPC","http":"GRPC"}' "$name" $$ > "$folder/partial.$$"
 mv "$folder/partial.$$" "$folder/run/$name.json"
 while read -r _; do :; done
@@ -25,7 +27,7 @@ echo bye > "$folder/$name.bye"
 "#;
 
 /// A mesh of feedback, the specialist `slow` and the gateway, not started; its folder, and what ends the server that answers for them.
-async fn mesh(stuck: &str) -> (tempfile::TempDir, Mesh, Outside, CancellationToken) {
+async fn mesh(stuck: &str, dying: &str) -> (tempfile::TempDir, Mesh, Outside, CancellationToken) {
     let folder = tempfile::tempdir().expect("tempdir");
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let bound = serve::bind(any, any).await.expect("bound");
@@ -45,7 +47,10 @@ async fn mesh(stuck: &str) -> (tempfile::TempDir, Mesh, Outside, CancellationTok
     // Where the script finds it.
     std::os::unix::fs::symlink(&run, folder.path().join("run")).expect("linked");
     let program = folder.path().join("program");
-    let script = SCRIPT.replace("GRPC", &address.to_string()).replace("STUCK", stuck);
+    let script = SCRIPT
+        .replace("GRPC", &address.to_string())
+        .replace("STUCK", stuck)
+        .replace("DYING", dying);
     fs::write(&program, script).expect("script");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
     let text = "[specialist.slow]\nfolder = \"models/slow\"\n";
@@ -81,7 +86,7 @@ fn gone(written: &Path) -> bool {
 
 /// Cancels a start once `stuck` loads and `also` is there, and returns the folder when none of both is any more.
 async fn cancelled_while(stuck: &str, also: &str) -> tempfile::TempDir {
-    let (folder, mesh, outside, server) = mesh(stuck).await;
+    let (folder, mesh, outside, server) = mesh(stuck, "nobody").await;
     let cancel = CancellationToken::new();
     let start = task::spawn("start", mesh.bring_up(outside, cancel.clone()));
     let [stuck, also] = [stuck, also].map(|name| folder.path().join(format!("{name}.pid")));
@@ -93,6 +98,23 @@ async fn cancelled_while(stuck: &str, also: &str) -> tempfile::TempDir {
     until("none is left", || gone(&stuck) && gone(&also)).await;
     server.cancel();
     folder
+}
+
+#[tokio::test]
+async fn the_first_that_fails_is_told_while_others_still_load() {
+    let (folder, mesh, outside, server) = mesh("slow", "feedback").await;
+    let start = mesh.bring_up(outside, CancellationToken::new());
+    let failure = tokio::time::timeout(PATIENCE, start)
+        .await
+        .expect("in time")
+        .expect_err("one has failed");
+    assert!(
+        failure.exit == Exit::Usage && failure.message.contains("no such folder"),
+        "{failure}"
+    );
+    let slow = folder.path().join("slow.pid");
+    until("none is left", || !slow.exists() || gone(&slow)).await;
+    server.cancel();
 }
 
 #[tokio::test]

@@ -93,6 +93,10 @@ pub(crate) async fn show(mesh: &Mesh) {
     });
     output::line(format!("outcomes   {}", outcomes(&mesh.config)));
     output::line(format!("logs       {}", mesh.logs.display()));
+    output::line(format!(
+        "config     {} (--config of other commands, where ports are free ones)",
+        mesh.config_file().display()
+    ));
     let count = layout::processes(&mesh.config).len();
     output::line(format!("\n{count} processes are healthy; Ctrl-C ends them"));
 }

@@ -6,6 +6,9 @@ use tracing_subscriber::EnvFilter;
 /// Cores of a machine at most: as many as Linux's fixed-size set of cores has room for (CPU_SETSIZE).
 const CPUS: usize = 1024;
 
+/// The processes of a mesh that are no specialist: announcements, logs and the supervisor tell processes apart by name.
+const PROCESSES: [&str; 3] = ["concierge", "feedback", "gateway"];
+
 /// What types cannot say: the key that does not fit, and why.
 pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
     let Gateway {
@@ -50,6 +53,20 @@ pub(super) fn fits(config: &MeshConfig) -> Result<(), (String, String)> {
     }
     for (name, specialist) in &config.specialist {
         let key = |field: &str| format!("specialist.{name}.{field}");
+        if PROCESSES.contains(&name.as_str()) {
+            let said = format!(
+                "is the name of another process of the mesh: give the specialist a name that is none of {}",
+                PROCESSES.join(", ")
+            );
+            return Err((format!("specialist.{name}"), said));
+        }
+        // Its log and its announcement are files of that name.
+        if name.is_empty() || name.contains(['/', '\0']) {
+            return Err((
+                format!("specialist.{name:?}"),
+                "is no name for a file, as a specialist's log and announcement have it".into(),
+            ));
+        }
         if specialist.folder.is_none() && specialist.endpoints.is_empty() {
             return Err((
                 key("folder"),
@@ -167,8 +184,7 @@ fn threads(specialist: &Specialist) -> Result<(), (&'static str, String)> {
             format!("{cpu} is no core: they are numbered from 0 to {}", CPUS - 1),
         ));
     }
-    let cores = cpus.iter().collect::<BTreeSet<_>>().len();
-    if cores > 0 && threads > cores {
+    if let Some(cores) = specialist.own_cores().filter(|cores| threads > *cores) {
         return Err((
             "intra_op_threads",
             format!("{threads} threads on the {cores} cores of `cpus` would wait for each other"),

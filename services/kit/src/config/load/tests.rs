@@ -51,6 +51,8 @@ fn values_out_of_range_are_refused_by_key() {
         ("[gateway]\ndefault_deadline = \"1h\"\n", "gateway.default_deadline"),
         ("[specialist.a]\nfolder = \"m\"\nslots = 0\n", "specialist.a.slots"),
         ("[specialist.a]\n", "specialist.a.folder"),
+        ("[specialist.gateway]\nfolder = \"m\"\n", "specialist.gateway"),
+        ("[specialist.\"a/b\"]\nfolder = \"m\"\n", "specialist.\"a/b\""),
         ("[specialist.a]\nfolder = \"m\"\ncpus = [1024]\n", "specialist.a.cpus"),
         (
             "[specialist.a]\nfolder = \"m\"\ncpus = [1, 1]\nintra_op_threads = 2\n",
@@ -159,6 +161,9 @@ fn a_variable_that_lacks_an_underscore_is_refused_and_one_of_somebody_elses_is_n
     for (name, right) in [
         ("SHOAL_GATEWAY_LISTEN", "SHOAL_GATEWAY__LISTEN"),
         ("SHOAL_FEEDBACK_HTTP_LISTEN", "SHOAL_FEEDBACK__HTTP_LISTEN"),
+        // Keys without a default.
+        ("SHOAL_ONNXRUNTIME_PATH", "SHOAL_ONNXRUNTIME__PATH"),
+        ("SHOAL_TELEMETRY_OTLP_ENDPOINT", "SHOAL_TELEMETRY__OTLP_ENDPOINT"),
     ] {
         let said = one_underscore(name).expect_err("refused").to_string();
         assert!(

@@ -1,6 +1,6 @@
 //! Processes that a version takes down, stood in for by a server that is started again by what specialist.toml says.
 use super::*;
-use futures::stream::BoxStream;
+use futures::{future::BoxFuture, stream::BoxStream};
 use shoal_kit::{
     serve::{self, Process, Server},
     status::Reason,
@@ -8,7 +8,7 @@ use shoal_kit::{
 };
 use shoal_proto::v1::specialist_service_server::{SpecialistService, SpecialistServiceServer};
 use std::{
-    fs,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -16,21 +16,48 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-#[test]
-fn a_process_is_asked_where_it_is_called_or_listens() {
-    let at = |listen: &str, endpoints: &[&str]| {
-        addresses(&config::Specialist {
+/// A name service with three replicas.
+#[derive(Debug)]
+struct Zone;
+
+impl Lookup for Zone {
+    fn lookup<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move {
+            if host != "replicas" {
+                return Err(io::Error::other("no such name"));
+            }
+            Ok((1..=3).map(|i| SocketAddr::from(([10, 0, 0, i], port))).collect())
+        })
+    }
+}
+
+#[tokio::test]
+async fn every_process_is_asked_where_it_is_called_or_listens() {
+    let at = async |listen: &str, endpoints: &[&str]| {
+        let specialist = config::Specialist {
             listen: listen.parse().expect("address"),
             endpoints: endpoints.iter().map(|e| (*e).to_owned()).collect(),
             ..config::Specialist::default()
-        })
+        };
+        addresses(&specialist, &Zone).await
     };
-    assert_eq!(at("0.0.0.0:7500", &[]), ["http://127.0.0.1:7500"]);
+    let found = async |listen: &str, endpoints: &[&str]| at(listen, endpoints).await.expect("known");
+    assert_eq!(found("0.0.0.0:7500", &[]).await, ["http://127.0.0.1:7500"]);
     assert_eq!(
-        at("0.0.0.0:7500", &["http://a:1", "http://b:1"]),
-        ["http://a:1", "http://b:1"]
+        found("0.0.0.0:7500", &["http://replicas:1", "http://10.0.0.9:2"]).await,
+        [
+            "http://10.0.0.1:1",
+            "http://10.0.0.2:1",
+            "http://10.0.0.3:1",
+            "http://10.0.0.9:2"
+        ]
     );
-    assert!(at("127.0.0.1:0", &[]).is_empty());
+    assert!(found("127.0.0.1:0", &[]).await.is_empty());
+    let unknown = at("127.0.0.1:0", &["http://gone:1"]).await.expect_err("no name");
+    assert!(
+        unknown.exit == Exit::Unavailable && unknown.message.contains("--wait 0"),
+        "{unknown}"
+    );
 }
 
 /// Serves one version; `hangs`: says nothing any more once the file names another.

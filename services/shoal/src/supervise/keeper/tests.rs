@@ -18,6 +18,8 @@ echo bye > "$folder/bye"
 
 struct Bench {
     folder: tempfile::TempDir,
+    /// Where the server is.
+    address: SocketAddr,
     server: CancellationToken,
     outside: Outside,
     process: Process,
@@ -57,6 +59,7 @@ async fn bench(script: &str) -> Bench {
     };
     Bench {
         folder,
+        address,
         server,
         outside,
         process,
@@ -82,6 +85,19 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn a_load_that_fails_was_never_healthy_however_long_it_took() {
+    let bench = bench(SCRIPT).await;
+    let child = |script: &str| Command::new("sh").args(["-c", script]).spawn().expect("spawned");
+    let nobody = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9);
+    let mut healthy = None;
+    let status = ended(&mut child("sleep 0.3; exit 3"), nobody, &mut healthy).await;
+    assert!(status.contains('3') && healthy.is_none(), "{status}");
+    // Where somebody says SERVING, the load is over.
+    ended(&mut child("sleep 1"), bench.address, &mut healthy).await;
+    assert!(healthy.is_some());
 }
 
 #[tokio::test]

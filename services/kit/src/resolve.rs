@@ -24,7 +24,7 @@ impl Lookup for SystemLookup {
 }
 
 /// Every address that the URLs stand for, as "host:port", sorted; and what could not be looked up.
-pub(crate) async fn addresses(lookup: &dyn Lookup, urls: &[String]) -> (Vec<Arc<str>>, Option<io::Error>) {
+pub async fn addresses(lookup: &dyn Lookup, urls: &[String]) -> (Vec<Arc<str>>, Option<io::Error>) {
     let (mut found, mut failed) = (BTreeSet::new(), None);
     for url in urls {
         let Some((host, port)) = host_and_port(url) else {
@@ -54,7 +54,8 @@ fn one_family(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// The URL's host, without brackets, and its port, or the scheme's.
-pub(crate) fn host_and_port(url: &str) -> Option<(String, u16)> {
+#[must_use]
+pub fn host_and_port(url: &str) -> Option<(String, u16)> {
     let uri: http::Uri = url.parse().ok()?;
     let port = uri
         .port_u16()
