@@ -34,6 +34,9 @@ from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
 
 
+ANSWER_TOKENS = 224  # Of a decoder's answer, unless one asks otherwise.
+
+
 def train(args: argparse.Namespace) -> None:
     """Weights, then everything that `export` does."""
     work = training.train(args)
@@ -104,10 +107,12 @@ def lengthened(args: argparse.Namespace) -> None:
 
 def evaluated(args: argparse.Namespace) -> None:
     """Scores of an exported folder on dev."""
-    folders.version(Path(args.source))
+    kind = folders.version(Path(args.source))["kind"]
+    if args.answer_tokens and kind != "generate":
+        raise SystemExit(f"--answer-tokens is for decoders, and {args.source} is of kind `{kind}`: leave it out")
     wanted, _, dev, _ = training.read(args)
     for task in wanted:
-        judged = evaluate.judge(Path(args.source), task, dev[task.name][: args.dev_rows] if args.dev_rows else dev[task.name], args.answer_tokens)
+        judged = evaluate.judge(Path(args.source), task, data.spread(dev[task.name], args.dev_rows), args.answer_tokens or ANSWER_TOKENS)
         print(json.dumps({"task": task.name, **evaluate.metrics(task, judged)}))
         if args.show:
             for j in [j for j in judged if not j.right][: args.show]:
@@ -116,24 +121,32 @@ def evaluated(args: argparse.Namespace) -> None:
 
 def rescored(args: argparse.Namespace) -> None:
     """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
-    for folder in args.folders:
-        about = tomllib.loads((folder / "card.toml").read_text())
-        # A card that nobody scored yet has none of its tasks.
-        names = list(about.get("scores") or folders.specialist(folder.parent)["tasks"])
+    if args.calibrate and args.dev_rows:
+        raise SystemExit("--calibrate writes into the card, and with --dev-rows nothing is written: leave one out")
+    cards = {folder: tomllib.loads((folder / "card.toml").read_text()) for folder in args.folders}
+    # A card that nobody scored yet has none of its tasks.
+    answered = {folder: list(about.get("scores") or folders.specialist(folder.parent)["tasks"]) for folder, about in cards.items()}
+    for folder, about in cards.items():
+        # Scores, confidence and thresholds of a card are of one dev.
+        fitted = about.get("calibration") and not args.calibrate and not args.dev_rows
+        if fitted and about.get("training", {}).get("judged_on") != data.digests(args.data, answered[folder], "dev"):
+            raise data.DataError(f"{folder}: its confidence is not of the dev files in {args.data}: give --calibrate to fit it to these, the files that `judged_on` in its card names, or --dev-rows to write nothing")
+    for folder, about in cards.items():
+        names = answered[folder]
         for name in names:
             task = tasks.named(name)[0]
             task.kind = about["kind"]
             task.learn(data.read(data.find(args.data, name, "train"), task))
-            dev = data.read(data.find(args.data, name, "dev"), task)
-            asked = dev[: args.dev_rows] if args.dev_rows else dev
+            file = data.find(args.data, name, "dev")
+            asked = data.spread(data.read(file, task), args.dev_rows)
+            data.judgeable(asked, file)
             judge = functools.partial(evaluate.judge, folder, task, asked, about["limits"]["max_new_tokens"], about)
             judged = publish.calibrated(about, task, judge) if args.calibrate else judge()
             scores = about.setdefault("scores", {})[name] = evaluate.metrics(task, judged)
             print(json.dumps({"folder": str(folder), "task": name, **scores}))
-        if args.calibrate and not args.dev_rows:
-            # Of all that was judged, confidence and thresholds too.
+        if not args.dev_rows:
             about.setdefault("training", {})["judged_on"] = data.digests(args.data, names, "dev")
-        (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
+            (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 
 def escalated(args: argparse.Namespace) -> None:
@@ -151,10 +164,10 @@ def escalated(args: argparse.Namespace) -> None:
 
 
 def scored_whole(args: argparse.Namespace) -> None:
-    """Scores plans with what makes their calls behind them, and writes that into the splitter's card."""
+    """Scores plans with what makes their calls behind them, and writes that into the splitter's card; of some rows only it writes nothing."""
     task = tasks.named("plan")[0]
     dev = data.read(data.find(args.data, task.name, "dev"), task)
-    print(json.dumps(end_to_end.measured(args.splitter, args.caller, args.large, dev[: args.dev_rows] if args.dev_rows else dev)))
+    print(json.dumps(end_to_end.measured(args.splitter, args.caller, args.large, data.spread(dev, args.dev_rows), write=not args.dev_rows)))
 
 
 def ruled(args: argparse.Namespace) -> None:
@@ -179,12 +192,15 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--task", required=True, help=f"one or more of {', '.join(tasks.KNOWN)}, separated by commas; or `all`")
         p.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
         p.add_argument("--from", dest="source", required=True, help="a checkpoint folder or a version of a shipped specialist; train: or `scratch`, random weights; encoders: or `minilm`")
-        p.add_argument("--kind", choices=("generate", "tag", "classify", "fill"), help="what answers: a decoder or an encoder; default: what suits the task")
-        p.add_argument("--dev-rows", type=flags.count, default=0, help="judge only the first N dev rows; 0 is all")
-        p.add_argument("--answer-tokens", type=flags.several, default=224, help="of one answer at most")
+        p.add_argument("--dev-rows", type=flags.count, default=0, help="judge only N dev rows, evenly spaced; 0 is all")
         if name == "evaluate":
+            p.add_argument("--answer-tokens", type=flags.several, help=f"of one answer of a decoder at most; default: {ANSWER_TOKENS}")
             p.add_argument("--show", type=flags.count, default=0, help="print the first N wrong answers")
+            # What is there already is of one kind.
+            p.set_defaults(kind=None)
             continue
+        p.add_argument("--kind", choices=("generate", "tag", "classify", "fill"), help="what answers: a decoder or an encoder; default: what suits the task")
+        p.add_argument("--answer-tokens", type=flags.several, default=ANSWER_TOKENS, help="of one answer at most")
         p.add_argument("--out", type=Path, required=True, help="the specialist's folder; a version is written below it")
         p.add_argument("--name", help="the specialist's name; default: the folder's")
         p.add_argument("--version", type=flags.several, default=1)
@@ -247,7 +263,7 @@ def parser() -> argparse.ArgumentParser:
     r = commands.add_parser("rescore", help=(rescored.__doc__ or "").splitlines()[0])
     r.add_argument("folders", type=folders.of_version, nargs="+", help="versions of shipped specialists")
     r.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
-    r.add_argument("--dev-rows", type=flags.count, default=0, help="judge only the first N dev rows; 0 is all")
+    r.add_argument("--dev-rows", type=flags.count, default=0, help="judge only N dev rows, evenly spaced, and write nothing; 0 is all")
     r.add_argument("--calibrate", action="store_true", help="fit confidence and thresholds anew too, as `export` does")
     r.set_defaults(run=rescored)
     e = commands.add_parser("escalate", help=(escalated.__doc__ or "").splitlines()[0])
@@ -261,7 +277,7 @@ def parser() -> argparse.ArgumentParser:
     w.add_argument("caller", type=folders.of_version, help="a version that answers `tool_call`")
     w.add_argument("--large", type=folders.of_version, help="a version of the larger model of `tool_call`: for the steps that the caller is not sure of")
     w.add_argument("--data", type=Path, required=True, help="folder with plan.dev.jsonl[.gz]")
-    w.add_argument("--dev-rows", type=flags.count, default=0, help="judge only the first N dev rows; 0 is all")
+    w.add_argument("--dev-rows", type=flags.count, default=0, help="judge only N dev rows, evenly spaced, and write nothing; 0 is all")
     w.set_defaults(run=scored_whole)
     b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
     b.add_argument("--task", default=",".join(rules.RULES), help="one or several of plan, episode and compose")

@@ -61,6 +61,12 @@ def judgeable(rows: list[Row], path: Path, but: str = "") -> None:
         raise DataError(f"{path}: of the rows that are judged none is {but}of a service seen in training (`seen`), so nothing could be said of the model")
 
 
+def spread(rows: list[Row], count: int) -> list[Row]:
+    """So many of the rows, evenly spaced, and the same each time; all of them where there are no more, or `count` is 0. A file may be grouped by answer,
+    and its first rows hold few of them."""
+    return [rows[i * len(rows) // count] for i in range(count)] if 0 < count < len(rows) else rows
+
+
 def parse(raw: bytes) -> Any:
     """What one line says. Raises ValueError, with the reason, where it is no JSON in UTF-8."""
     try:

@@ -6,6 +6,7 @@ import random
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from . import lineage
+from . import lineage, near
 from .batches import Share
 from .data import sha256
 from .encoder import export, loop, net
 from .encoder import publish as encoder
 from .export import ExportError
-from .generate import CHOOSERS, TAUGHT, WAYS, judge, stage
+from .generate import TAUGHT, WAYS, judge, parted, stage
 from .lesson import Lesson, LessonError, Staged, Unservable
 from .parity import ParityError
 from .tasks import Row, Task
@@ -28,6 +29,7 @@ __all__ = ["judge", "train_from"]
 
 # Of the choosing rows: points on the way that are so close to the best are as good, and the nearest of them has forgotten least.
 CLOSE = 0.01
+DRAWS = 10  # Of a variant that is not held out.
 PROBE = 4  # Steps by which the others are timed: an encoder's schedule needs their number before it starts.
 
 
@@ -44,11 +46,17 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         raise LessonError(str(error)) from error
 
 
-def beside(old: list[Row], taught: list[Row], task: Task, seed: int) -> list[Row]:
+def beside(old: list[Row], taught: list[Row], task: Task, seed: int, held_out: Sequence[Row] = ()) -> list[Row]:
     """Rows of the data, and beside each one that asks for what is taught: a variant, where the task has such, for the rows themselves are right long
-    before others like them are."""
-    rng = random.Random(seed)
-    asked = (task.vary(row, rng) if task.varies else row for row in itertools.cycle(taught))
+    before others like them are. No variant is one of the `held_out` rows, which may be variants too: the gate would judge by what the candidate was
+    chosen by."""
+    rng, judging = random.Random(seed), {near.key(row["input"]) for row in held_out}
+
+    def other(row: Row) -> Row:
+        drawn = (task.vary(row, rng) for _ in range(DRAWS))
+        return next((varied for varied in drawn if near.key(varied["input"]) not in judging), row)
+
+    asked = (other(row) if task.varies else row for row in itertools.cycle(taught))
     return [row for pair in zip(old, asked) for row in pair]
 
 
@@ -61,10 +69,8 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     choosers: dict[str, list[Row]] = {}
     rehearsed: dict[str, list[Row]] = {}
     for known in lesson.tasks:
-        rows = _sayable(known, lesson.rehearsal[known.name])
-        kept = min(CHOOSERS, len(rows) // 5)
-        choosers[known.name], rehearsed[known.name] = rows[:kept], rows[kept:]
-    choosers[task.name] = beside(choosers[task.name], taught, task, lesson.seed) or taught
+        choosers[known.name], rehearsed[known.name] = parted(_sayable(known, lesson.rehearsal[known.name]), lesson.seed)
+    choosers[task.name] = beside(choosers[task.name], taught, task, lesson.seed, lesson.held_out) or taught
     # At the default 2e-4 and 1e-3, a first training's: with a quarter of them 120 steps did not teach a new word.
     recipe = loop.Recipe(rate=0.4 * lesson.rate, head_rate=2 * lesson.rate, batch_rows=_batch_rows(version), seed=lesson.seed)
     steps = lesson.steps or max(1, int(lesson.minutes * 60 / _seconds(version, task, taught, recipe)))
@@ -98,9 +104,18 @@ def _seconds(version: Path, task: Task, rows: list[dict[str, Any]], recipe: loop
     """How long a step takes, on weights that are thrown away."""
     weights, tokenizer = export.load(version)
     drawn = [rows[i % len(rows)] for i in range(PROBE * recipe.batch_rows)]
-    began = time.monotonic()
-    loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0))
+    for _ in range(2):  # The first prepares what later steps find ready: on a GPU that takes longer than they do.
+        _wait()
+        began = time.monotonic()
+        loop.train(weights, tokenizer, [Share(task, drawn)], replace(recipe, epochs=1.0))
+        _wait()
     return (time.monotonic() - began) / PROBE
+
+
+def _wait() -> None:
+    """For a GPU that has not done yet what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()

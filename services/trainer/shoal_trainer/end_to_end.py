@@ -36,8 +36,9 @@ def whole(planned: Planned, calls: dict[str, Any]) -> list[tuple[Row, Any, Any]]
     return [(row, row["target"], full(plan)) for row, plan in planned]
 
 
-def measured(splitter: Path, caller: Path, large: Path | None, rows: list[Row]) -> dict[str, Any]:
-    """`score`, its interval, and `score_escalated` where there is a larger model; written into the splitter's card, beside what else it has of dev."""
+def measured(splitter: Path, caller: Path, large: Path | None, rows: list[Row], write: bool = True) -> dict[str, Any]:
+    """`score`, its interval, and `score_escalated` where there is a larger model; `write` puts them into the splitter's card, beside what else it has of
+    dev, and so must be of all its rows."""
     for row in rows:
         if any("output" not in step for step in row["target"]):
             raise DataError(f"plan.dev, row {row['id']}: a step has no `output` that its call could be held against")
@@ -53,9 +54,10 @@ def measured(splitter: Path, caller: Path, large: Path | None, rows: list[Row]) 
         calls |= {step: answer and task.read(answer.text) for step, answer in _asked(large, left).items()}
         found["score_escalated"], behind["escalated_to"] = score.plan(whole(planned, calls))["score"], _named(large)
     found = {name: round(value, 4) for name, value in found.items()}
-    card["scores"]["plan"] |= found
-    card["training"]["end_to_end"] = behind
-    (splitter / "card.toml").write_bytes(tomli_w.dumps(card).encode())
+    if write:
+        card["scores"]["plan"] |= found
+        card["training"]["end_to_end"] = behind
+        (splitter / "card.toml").write_bytes(tomli_w.dumps(card).encode())
     return {"task": "plan", "rows": len(rows), **found, **behind}
 
 

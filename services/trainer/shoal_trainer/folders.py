@@ -16,6 +16,7 @@ from .data import DataError
 
 ENCODER = "encoder.safetensors"
 DECODER = "config.json", "model.safetensors"  # As transformers writes them.
+WRITTEN = (ENCODER, *DECODER, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "log.jsonl")  # By a training of either kind.
 
 
 def specialist(folder: Path) -> dict[str, Any]:
@@ -54,6 +55,13 @@ def weights(folder: Path) -> None:
 def checkpoint(folder: Path) -> bool:
     """Whether it is one, of an encoder or of a decoder."""
     return (folder / ENCODER).is_file() or all((folder / name).is_file() for name in DECODER)
+
+
+def forget(folder: Path) -> None:
+    """Removes a checkpoint's files: beside a new run's lineage the old weights would pass for that run's, and beside the files of another kind of model for
+    a checkpoint of theirs."""
+    for name in WRITTEN:
+        (folder / name).unlink(missing_ok=True)
 
 
 def writable(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 import tomllib
 from pathlib import Path
@@ -41,6 +42,13 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         raise LessonError(str(error)) from error
 
 
+def parted(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """Choosers, and the rest to rehearse. Drawn, for a file may be grouped by answer: its first rows would be all that it has of one."""
+    rows = random.Random(seed).sample(rows, len(rows))
+    count = min(CHOOSERS, len(rows) // 5)
+    return rows[:count], rows[count:]
+
+
 def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     """The checkpoint, and what its card says of how it was made."""
     card = tomllib.loads((version / "card.toml").read_text())
@@ -52,9 +60,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     model.save(weights, prompt, work)
     rehearsed, choosers = {}, {}
     for task in lesson.tasks:
-        rows = lesson.rehearsal[task.name]
-        count = min(CHOOSERS, len(rows) // 5)
-        choosers[task.name], rehearsed[task.name] = rows[:count], rows[count:]
+        choosers[task.name], rehearsed[task.name] = parted(lesson.rehearsal[task.name], lesson.seed)
     known = sum(len(rows) for rows in rehearsed.values())
     shares = [batches.Share(task, rehearsed[task.name]) for task in lesson.tasks]
     shares.append(batches.Share(lesson.task, lesson.corrections, TAUGHT / (1 - TAUGHT) * known / len(lesson.corrections)))

@@ -26,6 +26,7 @@ class Lesson:
 
     task: Task  # Whose corrections they are.
     corrections: list[Row]
+    held_out: list[Row]  # Corrections that the gate judges by: none of them may choose what is kept.
     tasks: list[Task]  # Everything that the model serves, with the form of the version that it starts from.
     rehearsal: dict[str, list[Row]]  # Of each task: rows of its training data, against forgetting.
     dev: dict[str, list[Row]]

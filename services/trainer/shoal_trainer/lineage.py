@@ -80,7 +80,7 @@ def cost(lineage: Lineage) -> dict[str, float]:
     are not in it."""
     hours = {"core": 0.0, "gpu": 0.0}
     for run in counted(lineage):
-        gpu = run.get("device") == "cuda"
+        gpu = str(run.get("device")).startswith("cuda")  # Some runs have the GPU's number behind it.
         hours["gpu" if gpu else "core"] += run.get("seconds", 0) / 3600 * (1 if gpu else run.get("threads", 1))
     booked = {unit: of for unit, of in hours.items() if of} or {"core": 0.0}
     said = {f"{unit}_hours": round(of, 4) for unit, of in booked.items()} | {f"usd_per_{unit}_hour": USD_PER_HOUR[unit] for unit in booked}

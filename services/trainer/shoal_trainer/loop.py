@@ -22,6 +22,7 @@ from . import model as checkpoint
 from . import precision
 from . import state as disk
 from .batches import Pair, Share, Stream, packed, tensors
+from .data import spread
 from .prompt import Prompt
 
 
@@ -153,7 +154,7 @@ def teacher_forced(forward, weights: nn.Module, prompt: Prompt, share: Share, re
     """Share of rows whose every answer token is the likeliest one: just those that greedy decoding answers to the letter."""
     device = checkpoint.base(weights).device
     context = checkpoint.base(weights).config.max_position_embeddings
-    rows = share.rows[: recipe.dev_rows]
+    rows = spread(share.rows, recipe.dev_rows)
     pairs = [(prompt.ask(share.task.name, row["input"]), prompt.answer(share.task.say(row["target"]))) for row in rows]
     fits = [pair for pair in pairs if len(pair[0]) + len(pair[1]) <= context]
     right = 0

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from . import model as checkpoint
+from .data import spread
 from .runtime import Folder
 
 SAME = 0.99
@@ -19,7 +20,7 @@ class ParityError(Exception):
 
 @torch.no_grad()
 def check(weights: Path, folder: Path, rows: list[dict[str, Any]], limit: int = 192, least: float = SAME) -> float:
-    """Share of `rows` (of the first 200 those that fit) on which both give the same answer; raises under `least`.
+    """Share of `rows` (of 200 of them, evenly spaced, those that fit) on which both give the same answer; raises under `least`.
 
     The export answers greedily; the checkpoint then reads its answer, and must find every token of it the likeliest: just then its own
     greedy answer is that one. One pass over a row instead of one over every token.
@@ -27,7 +28,7 @@ def check(weights: Path, folder: Path, rows: list[dict[str, Any]], limit: int = 
     model, prompt = checkpoint.load(weights)
     exported = Folder(folder)
     same = asked = 0
-    for row in rows[:ROWS]:
+    for row in spread(rows, ROWS):
         answer = exported.greedy(row["task"], row["input"], limit)
         if answer is None:
             continue

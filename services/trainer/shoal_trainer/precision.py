@@ -8,10 +8,10 @@ import torch
 
 @functools.cache
 def compute(device: str) -> torch.dtype:
-    """bf16 where the hardware multiplies in it. Where it does not (x86 before AVX-512 BF16 and AMX, as Cascade Lake is) bf16 is emulated, and fp32 takes
-    a third of its time."""
+    """bf16 where the hardware multiplies in it. Where it does not (x86 before AVX-512 BF16 and AMX, as Cascade Lake is, or a GPU before Ampere) bf16 is
+    emulated, and fp32 takes a third of its time on such a CPU."""
     if device != "cpu":
-        return torch.bfloat16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if any(able.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
 

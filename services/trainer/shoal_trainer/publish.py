@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import torch
 
-from . import calibrate, card, evaluate, lineage, model, parity
+from . import calibrate, card, data, evaluate, lineage, model, parity
 from .encoder import publish as encoder
 from .export import export
 from .tasks import Row, Task
@@ -35,7 +35,7 @@ class Version:
 
     def rows(self, part: list[Row]) -> list[Row]:
         """The dev rows that are judged."""
-        return part[: self.dev_rows] if self.dev_rows else part
+        return data.spread(part, self.dev_rows)
 
 
 def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]], judge: Callable[..., list[evaluate.Judged]] = evaluate.judge) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def calibrated(about: dict[str, Any], task: Task, judge: Callable[[], list[evalu
 def _decoder(version: Version, weights: Path, tasks: list[Task], dev: dict[str, list[Row]]) -> dict[str, Any]:
     """Exports a decoder and proves it; what its card says of it."""
     export(weights, version.here, tasks, version.precision)
-    rows = [row for task in tasks for row in dev[task.name][: parity.ROWS // len(tasks)]]
+    rows = [row for task in tasks for row in data.spread(dev[task.name], parity.ROWS // len(tasks))]
     same = parity.check(weights, version.here, rows, version.answer_tokens, version.parity)
     checkpoint = model.load(weights)[0]
     parameters = sum(p.numel() for p in checkpoint.parameters())

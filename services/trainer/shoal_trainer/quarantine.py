@@ -7,7 +7,8 @@ Anybody who can reach the mesh can say that an answer was wrong, so a correction
 - `contradiction`: one input, several targets, or another than the training data or dev has. Nobody here can tell who is right, so all of them wait for
   a person, who corrects the data if that is wrong.
 - `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
-- `flood`: more than `MOST` rows from one source; the newest are kept, or what was said first would be learned again for ever and nothing after it.
+- `flood`: more than `MOST` rows from one source; the newest are kept, or what was said first would be learned again for ever and nothing after it. What
+  another source has said too is learned from that one.
 
 What this does not stop: sources that say a wrong answer of a request that nobody else has answered. Sources are as good as whoever checks names before
 the mesh; what they can do then is bounded by the gate, which a version that got worse on dev does not pass.
@@ -112,13 +113,23 @@ def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row]
         if id(row) not in copies:
             given[source(row)].append(row)
     taken = {id(row) for of in given.values() for row in sorted(of, key=lambda row: -place[id(row)])[:most]}
+    # A flood silences nobody else: for a row that it took away stands its newest copy of a source that has fewer.
+    counted = Counter(source(row) for row in agreed if id(row) in taken)
+    stands: dict[int, Row] = {}
+    for row in reversed(agreed):
+        first = copies.get(id(row), row)
+        if id(first) not in taken and id(first) not in stands and counted[source(row)] < most:
+            stands[id(first)] = row
+            counted[source(row)] += 1
+    taken |= {id(row) for row in stands.values()}
     for row in agreed:
-        if id(row) in copies:
-            aside(row, "duplicate", f"nearly the same as {copies[id(row)]['id']}")
-        elif id(row) not in taken:
+        first = copies.get(id(row), row)
+        if id(row) in taken:
+            found.clean.append(row)
+        elif row is first:
             aside(row, "flood", f"{most} newer rows are of source `{source(row)}`")
         else:
-            found.clean.append(row)
+            aside(row, "duplicate", f"nearly the same as {stands.get(id(first), first)['id']}")
     return found
 
 

@@ -101,13 +101,13 @@ def retrain(args: argparse.Namespace) -> int:
     rehearsal[task.name] = apart(rehearsal[task.name], sides.held_out)
     if not rehearsal[task.name]:
         raise data.DataError(f"{files[task.name]}: every row is nearly a held-out correction, and nothing is left to rehearse")
-    if args.dev_rows:
-        dev = {name: part[: args.dev_rows] for name, part in dev.items()}
+    dev = {name: data.spread(part, args.dev_rows) for name, part in dev.items()}
     for name, part in dev.items():
         data.judgeable(part, data.find(args.data, name, "dev"), "not nearly one of the corrections, and ")
     lesson = Lesson(
         task=task,
         corrections=sides.train,
+        held_out=sides.held_out,
         tasks=served,
         rehearsal=rehearsal,
         dev=dev,
@@ -183,7 +183,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--minutes", type=flags.amount, default=4.0, help="of training; judging both versions takes about as long again")
     p.add_argument("--steps", type=flags.count, default=0, help="length of the training in steps instead of minutes: the same on a busy machine; 0 goes by the clock")
     p.add_argument("--rate", type=flags.positive, default=5e-4, help="peak learning rate")
-    p.add_argument("--dev-rows", type=flags.count, default=0, help="judge on the first N dev rows of each task; 0 is all")
+    p.add_argument("--dev-rows", type=flags.count, default=0, help="judge on N dev rows of each task, evenly spaced; 0 is all")
     p.add_argument("--parity", type=flags.share, default=0.99, help="least share of answers in which export and checkpoint agree")
     p.add_argument("--threads", type=flags.several, default=2, help="CPU threads")
     p.add_argument("--seed", type=int, default=1, help="of order and variants")

@@ -5,13 +5,16 @@ import argparse
 import random
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import batches, data, folders, lineage, model, precision, state, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
 from .encoder.fill.study import shape_of
+
+
+LOOKED = 400  # Dev rows of each task that an encoder's looks are at.
 
 
 def train(args: argparse.Namespace) -> Path:
@@ -47,9 +50,15 @@ def train(args: argparse.Namespace) -> Path:
     }
     decoder = kind == "generate"
     told = ("minutes", "batch_tokens", "mix", "lora") if decoder else ("epochs", "batch_rows", "mix", "lora")
-    # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
-    lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in told}, "rate": asked["--rate"], "stopped": True}, corpora), work)
-    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work, asked)
+
+    def begin() -> None:
+        # What the run starts from stays, or one that is stopped early would have lost it.
+        if not resumed and Path(args.source).resolve() != work.resolve():
+            folders.forget(work)
+        # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
+        lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in told}, "rate": asked["--rate"], "stopped": True}, corpora), work)
+
+    ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work, asked, begin)
     lineage.write(lineage.extended(before, {**run, **ran}, corpora), work)
     return work
 
@@ -103,8 +112,8 @@ def _asked(args: argparse.Namespace, wanted: list[tasks.Task], files: dict[str, 
     return {"--task": [t.name for t in wanted], "--kind": kind, "--from": origin, "--rate": args.rate or rate, "--mix": _weights(args.mix), **told, **digests}
 
 
-def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any]) -> dict[str, object]:
-    """One epoch-bound training of an encoder; its checkpoint is in `work` after it."""
+def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any], begin: Callable[[], None]) -> dict[str, object]:
+    """One epoch-bound training of an encoder; its checkpoint is in `work` after it. `begin` is called when nothing is left that could refuse the run."""
     task = wanted[0]
     if {t.kind for t in wanted} != {"fill"} and len(wanted) > 1:
         raise SystemExit('an encoder has one task, but for tasks of kind "fill", which one may learn together: train the others one after the other')
@@ -123,23 +132,25 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         patience=args.patience or loop_of_encoders.Recipe.patience,
         seed=args.seed,
     )
-    looked = {t: [row for row in dev[t.name] if row.get("seen", True)][:400] for t in wanted}
+    looked = {t: data.spread([row for row in dev[t.name] if row.get("seen", True)], LOOKED) for t in wanted}
 
     def look() -> tuple[float, dict[str, float]]:
         found = {t: publish_encoder.glance(encoder, tokenizer, t, part) for t, part in looked.items()}
         said = {f"{t.name}_{metric}" if len(found) > 1 else metric: value for t, of in found.items() for metric, value in of.items()}
         return sum(of.get(t.main, of["right"]) for t, of in found.items()) / len(found), said
 
+    shares = _shares(args, wanted, rows)
     merge = net.adapted(encoder, args.lora) if args.lora else None
-    ran = loop_of_encoders.train(encoder, tokenizer, _shares(args, wanted, rows), recipe, look if args.looks else None, work, args.resume, asked)
+    begin()
+    ran = loop_of_encoders.train(encoder, tokenizer, shares, recipe, look if args.looks else None, work, args.resume, asked)
     if merge:
         merge()
     net.save(encoder, tokenizer, work)
     return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "layers": encoder.body.config.num_hidden_layers, "vocabulary": encoder.body.config.vocab_size, "positions": encoder.body.config.max_position_embeddings}
 
 
-def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any]) -> dict[str, object]:
-    """One time-bound training of a decoder; its best checkpoint is in `work` after it."""
+def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, list[data.Row]], dev: dict[str, list[data.Row]], work: Path, asked: dict[str, Any], begin: Callable[[], None]) -> dict[str, object]:
+    """One time-bound training of a decoder; its best checkpoint is in `work` after it. `begin` is called when nothing is left that could refuse the run."""
     import torch
 
     from . import loop
@@ -153,6 +164,8 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         weights = model.fresh(model.Size(args.hidden, args.layers or 6, args.vocabulary or 4096, args.context), prompt)
     else:
         weights, prompt = model.load(Path(args.source))
+    shares = _shares(args, wanted, rows)
+    begin()
     if not resume:
         model.save(weights, prompt, work)
         (work / "log.jsonl").unlink(missing_ok=True)
@@ -160,7 +173,6 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     if args.lora:
         weights = model.adapted(weights, args.lora)
     weights.to("cuda" if torch.cuda.is_available() else "cpu")
-    shares = _shares(args, wanted, rows)
     recipe = loop.Recipe(
         minutes=args.minutes,
         steps=args.steps,
@@ -172,7 +184,7 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         compiled=not args.uncompiled,
     )
     ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume, asked)
-    device = str(weights.device)
+    device = weights.device.type
     model.save(model.merged(weights).to("cpu"), prompt, work)
     return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device, "precision": precision.name(device)}
 
@@ -219,7 +231,7 @@ def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, 
 def exportable(args: argparse.Namespace, dev: dict[str, list[data.Row]]) -> None:
     """Raises where an export, which may come hours later, could not be judged or written."""
     for name, part in dev.items():
-        data.judgeable(part[: args.dev_rows] if args.dev_rows else part, data.find(args.data, name, "dev"))
+        data.judgeable(data.spread(part, args.dev_rows), data.find(args.data, name, "dev"))
     folders.writable(args.out)
     folders.beside(args.out, args.name or args.out.name, list(dev))
     if not args.overwrite:
@@ -231,6 +243,8 @@ def read(args: argparse.Namespace) -> tuple[list[tasks.Task], dict[str, list[dat
     wanted = tasks.named(args.task)
     for task in wanted:
         task.kind = args.kind or folders.kind_of(Path(args.source), task.name) or task.kind
+        if task.kind not in task.kinds:
+            raise data.DataError(f"`{task.name}` is not answered by models of kind `{task.kind}`: give --kind {' or '.join(task.kinds)}, or leave it out")
     files = {t.name: data.find(args.data, t.name, "train") for t in wanted}
     rows = {t.name: data.read(files[t.name], t) for t in wanted}
     dev = {t.name: data.read(data.find(args.data, t.name, "dev"), t) for t in wanted}

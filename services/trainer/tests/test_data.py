@@ -43,6 +43,13 @@ def test_a_broken_row_is_refused_with_its_file_and_line(tmp_path: Path, bad: byt
     assert str(error.value).startswith(f"{path}:2: ") and said in str(error.value)
 
 
+def test_some_rows_of_a_file_that_is_grouped_by_answer_hold_all_of_its_answers() -> None:
+    grouped = [{"target": f"label {i // 20}"} for i in range(3000)]
+    some = data.spread(grouped, 400)
+    assert len(some) == 400 and {row["target"] for row in some} == {row["target"] for row in grouped} and some == data.spread(grouped, 400)
+    assert data.spread(grouped, 2999) == grouped[:2999] and all(data.spread(grouped, count) == grouped for count in (0, 3000, 9999))
+
+
 @pytest.mark.parametrize(
     ("task", "given", "target", "said"),
     [

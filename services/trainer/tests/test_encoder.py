@@ -245,6 +245,54 @@ def test_a_run_goes_on_from_its_last_look_and_ends_as_it_was_best(tmp_path: Path
     assert ran["steps"] == 9 and ran["best_dev"] == 0.2, "two looks without a better one are enough"
 
 
+def test_the_rate_rises_and_falls_once_in_a_run_of_any_length() -> None:
+    for steps in (11, 12, 57, 400):
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=steps, pct_start=0.1)
+        for step in range(steps):
+            part = optimizer.param_groups[0]
+            assert loop.cycle(step, steps) == pytest.approx((part["lr"], part["betas"][0]), abs=1e-9), (step, steps)
+            optimizer.step()
+            if step + 1 < steps:
+                schedule.step()
+    for steps in range(1, 21):
+        shares = [loop.cycle(step, steps)[0] for step in range(steps)]
+        top = shares.index(max(shares))
+        assert 0.97 < max(shares) <= 1 and min(shares) > 0 and 0.4 < sum(shares) / steps <= 1, (steps, shares)
+        assert shares[:top] == sorted(shares[:top]) and shares[top:] == sorted(shares[top:], reverse=True)
+
+
+@pytest.mark.parametrize(("steps", "batch_rows"), [(1, 10), (10, 1)])
+def test_a_run_of_a_few_steps_trains(steps: int, batch_rows: int) -> None:
+    task = learned("plan")
+    encoder, tokenizer = net.pretrained(net.Shape(tuple(task.classes()), tuple(task.labels())), layers=1, vocabulary=3000)
+    before = encoder.tag.weight.clone()
+    ran = loop.train(encoder, tokenizer, [batches.Share(task, rows("plan")[:10])], loop.Recipe(epochs=1.0, batch_rows=batch_rows))
+    assert ran["steps"] == steps and (encoder.tag.weight - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("positions", [0, 700])
+def test_positions_beyond_minilms_learn_and_words_stay_where_they_are(positions: int) -> None:
+    task = learned("plan")
+    encoder, tokenizer = net.pretrained(net.Shape(tuple(task.classes()), tuple(task.labels())), layers=1, vocabulary=3000, positions=positions)
+    before = {name: part.clone() for name, part in encoder.body.named_parameters()}
+    loop.train(encoder, tokenizer, [batches.Share(task, rows("plan")[:20])], loop.Recipe(epochs=2.0, batch_rows=10))
+    moved = {name for name, part in encoder.body.named_parameters() if not torch.equal(part, before[name])}
+    assert "encoder.layer.0.output.dense.weight" in moved
+    assert {name for name in moved if name.startswith("embeddings.")} == ({"embeddings.position_embeddings.weight"} if positions else set())
+
+
+def test_padding_is_no_text_while_a_tagger_is_trained() -> None:
+    task = learned("plan")
+    encoder, tokenizer = net.pretrained(net.Shape(tuple(task.classes()), tuple(task.labels())), layers=1, vocabulary=3000)
+    encoder.drop.p = 0.0
+    encoder.train()
+    short, long = (torch.tensor([tokenizer.encode(text).ids]) for text in ("play jazz", "play jazz and then some blues after the news"))
+    padded = torch.cat([torch.nn.functional.pad(short, (0, long.shape[1] - short.shape[1])), long])
+    alone, beside = encoder(short, torch.ones_like(short))[0][0], encoder(padded, (padded != 0).long())[0][0]
+    assert torch.allclose(alone, beside[: len(alone)], atol=1e-5)
+
+
 def test_a_flag_that_an_encoder_does_not_read_is_refused(folder: Path, tmp_path: Path) -> None:
     done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", tmp_path / "route", "--minutes", "3")
     assert done.returncode != 0 and "--minutes is for decoders" in done.stderr

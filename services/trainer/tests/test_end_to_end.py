@@ -55,6 +55,8 @@ def test_the_command_writes_the_score_into_the_card_of_the_splitter(tmp_path: Pa
     assert 0.5 < found["score"] <= 1 and found["score_low"] <= found["score"] <= found["score_high"] and found["score_escalated"] >= 0.5
     assert json.loads(done.stdout)["score"] == found["score"] and found["splits"] == before["scores"]["plan"]["splits"]
     assert after["training"]["end_to_end"] == {"calls": "tool_call@1", "escalated_to": "tool_call_wide@1"}
+    some_rows = run(tmp_path / "1", MODELS / "tool_call" / "1", "--dev-rows", "5")
+    assert json.loads(some_rows.stdout)["rows"] == 5 and tomllib.loads((tmp_path / "1" / "card.toml").read_text()) == after, "of some rows nothing is written"
     done = run(MODELS / "route" / "1", MODELS / "tool_call" / "1")
     assert done.returncode == 65 and "does not answer `plan`" in done.stderr
     del some[1]["target"][0]["output"]

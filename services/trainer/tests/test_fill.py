@@ -156,6 +156,27 @@ def test_a_row_of_many_methods_is_mostly_offered_two_and_one_of_them_is_called()
     assert set(offered) == {2, len(task.arguments)} and offered[2] > 2 * offered[len(task.arguments)]
 
 
+def test_padding_is_no_text_while_a_filler_is_trained() -> None:
+    torch.manual_seed(1)
+    task, tokenizer = learned("episode"), untouched(pieces())
+    config = BertConfig(vocab_size=tokenizer.get_vocab_size(), hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    filler = net.Filler(config, net.Shape((), {}, ()))
+    filler.drop.p = 0.0
+    learns = study.Study(filler, tokenizer, task)
+    short, long = sorted(filter(None, map(learns.example, rows("episode")[:20])), key=lambda e: len(e.ids))[:: 19]
+    filler.train()
+
+    def logits(*examples: study.Example) -> net.Logits:
+        ids, mask, _, method_at, _, at, of, *_ = learns.batch(list(examples))
+        return filler(ids, mask, method_at, at, of)
+
+    alone, padded = logits(short), logits(short, long)
+    assert len(short.ids) < len(long.ids) - study.STEP
+    for one, other in zip(alone, padded):
+        same = other[0][tuple(slice(n) for n in one[0].shape)]
+        assert torch.allclose(one[0], same, atol=1e-5)
+
+
 def test_the_loss_falls_to_what_the_target_says_and_a_literal_may_be_said_either_way() -> None:
     torch.manual_seed(1)
     task, few = learned("episode"), rows("episode")[:4]

@@ -2,14 +2,16 @@
 import json
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from conftest import rows
 
 from shoal_trainer import card, folders, lineage, tasks
 from shoal_trainer.__main__ import main
-from shoal_trainer.data import DataError
+from shoal_trainer.data import DataError, digests
 
 MODELS = Path(__file__).parents[3] / "models"
 
@@ -67,6 +69,42 @@ def test_a_wrong_folder_is_told_with_what_would_be_right(said: str, why: str, da
     names = {"d": data, "m": MODELS, "w": data / "work"}
     code, told = ended(monkeypatch, capsys, *(word.format(**names) for word in said.split()))
     assert code == 65 and told.startswith("error: ") and why.format(**names) in told, told
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "possible"),
+    [("tool_call", "classify", "tag or fill or generate"), ("compose", "tag", "generate"), ("tool_call,compose", "fill", "generate")],
+)
+def test_a_kind_that_cannot_answer_a_task_is_told_with_those_that_can(task: str, kind: str, possible: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    code, told = ended(monkeypatch, capsys, "train", "--from", "minilm", "--no-export", "--task", task, "--kind", kind, "--data", data, "--out", data / "m")
+    assert code == 65 and f"give --kind {possible}, or leave it out" in told and not (data / "m.work").exists(), told
+
+
+def test_a_card_is_not_given_scores_of_other_rows_than_its_confidence(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    there = shutil.copytree(MODELS / "tool_call", data / "tool_call") / "1"
+    before = (there / "card.toml").read_bytes()
+    code, told = ended(monkeypatch, capsys, "rescore", "--data", data, there)
+    assert code == 65 and "its confidence is not of the dev files" in told and "--calibrate" in told
+    code, _ = ended(monkeypatch, capsys, "rescore", "--data", data, there, "--dev-rows", "4")
+    assert code == 0 and (there / "card.toml").read_bytes() == before, "of some rows nothing is written"
+    with pytest.raises(SystemExit, match="leave one out"):
+        ended(monkeypatch, capsys, "rescore", "--data", data, there, "--dev-rows", "4", "--calibrate")
+    # Of the dev that it was judged on, its scores alone are made anew.
+    known = tomllib.loads(before.decode())
+    known["training"]["judged_on"] = digests(data, ["tool_call"], "dev")
+    (there / "card.toml").write_text(tomli_w.dumps(known))
+    code, _ = ended(monkeypatch, capsys, "rescore", "--data", data, there)
+    after = tomllib.loads((there / "card.toml").read_text())
+    assert code == 0 and after["scores"]["tool_call"]["rows"] == 10 and {**after, "scores": {}} == {**known, "scores": {}}
+    unseen = [{**row, "seen": False} for row in rows("tool_call")[20:30]]
+    (data / "tool_call.dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unseen))
+    code, told = ended(monkeypatch, capsys, "rescore", "--data", data, there, "--calibrate")
+    assert code == 65 and "tool_call.dev.jsonl: of the rows that are judged none is" in told
+
+
+def test_a_limit_of_answers_that_have_none_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="--answer-tokens is for decoders, and .* is of kind `tag`: leave it out"):
+        ended(monkeypatch, capsys, "evaluate", "--task", "tool_call", "--data", data, "--from", MODELS / "tool_call" / "1", "--answer-tokens", "9")
 
 
 def test_a_version_that_was_not_copied_whole_is_told_by_the_files_that_it_lacks(tmp_path: Path) -> None:

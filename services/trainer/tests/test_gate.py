@@ -116,7 +116,7 @@ class Fake:
         ids = [row["id"] for row in [*held_out, *dev]]
         self.answers = {"1": dict(zip(ids, before, strict=True)), "2": dict(zip(ids, after, strict=True))}
         name = self.task.name
-        lesson = Lesson(self.task, held_out, [self.task], {name: []}, {name: dev}, {}, 2, 1.0, 0, 1e-3, 0.99, 0, 1, 1)
+        lesson = Lesson(self.task, held_out, held_out, [self.task], {name: []}, {name: dev}, {}, 2, 1.0, 0, 1e-3, 0.99, 0, 1, 1)
         return turn(self, self.version, lesson, Split(held_out, held_out), self.where / "work")
 
     def remembered(self) -> dict:

@@ -64,7 +64,8 @@ def test_a_cost_counts_each_core_and_a_resumed_run_once() -> None:
         {"seconds": 3600, "threads": 2, "resumed": True},  # From the beginning of the one above.
         {"average": ["a", "b"]},
         {"seconds": 360},
-        {"seconds": 720, "threads": 8, "device": "cuda"},
+        {"seconds": 360, "threads": 8, "device": "cuda"},
+        {"seconds": 360, "threads": 8, "device": "cuda:0"},
     ]
     assert lineage.cost({"runs": runs, "data": []}) == {"core_hours": 2.1, "gpu_hours": 0.2, "usd_per_core_hour": 0.02, "usd_per_gpu_hour": 2.5, "usd": 0.542}
     assert lineage.cost({"runs": runs[:2], "data": []})["usd"] == 0.04 and lineage.cost({"runs": [], "data": []})["usd"] == 0

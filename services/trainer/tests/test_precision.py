@@ -13,9 +13,20 @@ def test_a_processor_without_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     precision.compute.cache_clear()
     try:
-        assert precision.name("cpu") == wanted and precision.name("cuda:0") == "bfloat16"
+        assert precision.name("cpu") == wanted
         ones = torch.ones(2, 2)
         with precision.autocast(torch.device("cpu")):
             assert (ones @ ones).dtype == getattr(torch, wanted)
+    finally:
+        precision.compute.cache_clear()
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_gpu_without_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    # Asked with emulation, a V100 says that it can.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: able or including_emulation)
+    precision.compute.cache_clear()
+    try:
+        assert precision.name("cuda") == ("bfloat16" if able else "float32")
     finally:
         precision.compute.cache_clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import rows
 
-from shoal_trainer import state, training
+from shoal_trainer import folders, state, training
 from shoal_trainer.__main__ import parser
 from shoal_trainer.data import DataError
 
@@ -52,6 +52,42 @@ def test_a_run_goes_on_as_the_run_that_it_was_and_as_no_other(data: Path, kind: 
     training.train(args(KINDS[kind], data, out, "--resume", "--patience", "9", "--threads", "1"))
     runs = json.loads((work / "training.json").read_text())["runs"]
     assert [run["resumed"] for run in runs] == [False, True] and runs[0]["rate"] == runs[1]["rate"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_refused_leaves_the_checkpoint_before_it_and_one_that_is_stopped_none(data: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, other = data / "plan", next(k for k in KINDS if k != kind)
+    work = training.train(args(KINDS[kind], data, out))
+    kept = {path.name: path.read_bytes() for path in work.iterdir()}
+    for said, more in ((KINDS[kind], ["--mix", "typo=2"]), (KINDS[other], ["--mix", "typo=2"]), (KINDS["tag"].replace("minilm", "scratch"), [])):
+        with pytest.raises(SystemExit):
+            training.train(args(said, data, out, *more))
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == kept
+    # As the other kind, stopped before its first look: nothing of the first kind is left to pass for it.
+    from shoal_trainer import loop
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for module in (loop, training.loop_of_encoders):
+        monkeypatch.setattr(module, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(args(KINDS[other], data, out))
+    assert folders.checkpoint(work) == (other == "generate") and not (other == "generate" and (work / folders.ENCODER).is_file())
+    run = json.loads((work / "training.json").read_text())["runs"][-1]
+    assert run["stopped"]
+
+
+def test_a_run_that_goes_on_in_the_folder_that_it_starts_from_does_not_lose_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training.train(args(KINDS["tag"], data, data / "plan"))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.loop_of_encoders, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(args(f"--task plan --from {work}", data, data / "plan"))
+    assert folders.checkpoint(work) and len(json.loads((work / "training.json").read_text())["runs"]) == 2
 
 
 def test_a_state_that_does_not_say_what_its_run_was_told_is_nothing_to_go_on_from(tmp_path: Path) -> None:

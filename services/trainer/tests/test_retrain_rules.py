@@ -1,6 +1,7 @@
 """The pure parts of a retraining: quarantine, split, gate."""
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 from conftest import learned, rows
@@ -108,6 +109,23 @@ def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded()
     assert [row["id"] for row in again.clean] == ["f7", *(f"f{i}" for i in range(201, 300))], "what is said again is new"
     unnamed = quarantine.sort([{k: v for k, v in row.items() if k != "source"} for row in flood], task)
     assert unnamed.reasons == {"flood": 200}, "those who give no name are one source"
+
+
+def test_what_a_flood_took_away_is_learned_from_whoever_said_it_too() -> None:
+    task = learned("tool_call")
+
+    def sort(*rows: dict, most: int = 1) -> tuple[list[str], dict[str, str]]:
+        found = quarantine.sort(list(rows), task, most)
+        return [row["id"] for row in found.clean], reasons(found)
+
+    old, new = call("a1", "play some old jazz", "bulk", genre="jazz"), call("a2", "put on blues", "bulk", genre="blues")
+    ann, bob = call("b1", "Play some old jazz!", "ann", genre="jazz"), call("c1", "play some old jazz.", "bob", genre="jazz")
+    assert sort(old, ann, new) == (["b1", "a2"], {"a1": "flood"})
+    assert sort(old, ann, bob, new) == (["c1", "a2"], {"a1": "flood", "b1": "duplicate"}), "the newest of them"
+    # One that has its own number of newer rows has no room for it.
+    own = call("b2", "queue up some soul", "ann", genre="soul")
+    assert sort(old, ann, own, new) == (["b2", "a2"], {"a1": "flood", "b1": "duplicate"})
+    assert sort(old, ann, own, new, most=2)[0] == ["a1", "b2", "a2"]
 
 
 def test_of_a_flood_those_are_kept_that_were_corrected_last_wherever_they_stand() -> None:
@@ -240,6 +258,45 @@ def test_the_way_of_a_retraining_is_chosen_on_others_like_what_was_taught() -> N
         fresh = [row for row in found[1::2] if near.key(row["input"]) not in known]
         assert (len(fresh) > 10) == varies, name
     assert encode.beside([], taught, learned("route"), 1) == []
+
+
+def test_the_rows_that_choose_the_way_are_drawn_from_the_whole_file() -> None:
+    from shoal_trainer import generate
+
+    grouped = [{"id": str(i), "target": f"label {i // 100}"} for i in range(3000)]
+    choosers, rest = generate.parted(grouped, 7)
+    assert len(choosers) == generate.CHOOSERS and (choosers, rest) == generate.parted(grouped, 7) != generate.parted(grouped, 8)
+    assert sorted(row["id"] for row in choosers + rest) == sorted(row["id"] for row in grouped)
+    for part in (choosers, rest):
+        assert len({row["target"] for row in part}) > 25
+    assert [len(part) for part in generate.parted(grouped[:20], 1)] == [4, 16]
+
+
+def test_the_steps_of_a_retraining_are_timed_when_the_device_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    from shoal_trainer import encode
+
+    clock, runs = [0.0], iter([60.0, 2.0])
+
+    def train(*_: object) -> None:
+        clock[0] += next(runs)
+
+    monkeypatch.setattr(encode.export, "load", lambda version: (None, None))
+    monkeypatch.setattr(encode.loop, "train", train)
+    monkeypatch.setattr(encode.time, "monotonic", lambda: clock[0])
+    assert encode._seconds(Path("x"), learned("tool_call"), rows("tool_call")[:3], encode.loop.Recipe()) == 2.0 / encode.PROBE
+
+
+def test_no_row_that_chooses_the_way_is_one_that_the_gate_judges_by() -> None:
+    from shoal_trainer import encode
+
+    task, taught = learned("tool_call"), [row for row in rows("tool_call")[:40] if row["target"]["arguments"]]
+    for row in taught[:10]:
+        sides = split([row], task)
+        assert sides.varied
+        held = {near.key(each["input"]) for each in sides.held_out}
+        for seed in (1, 7):
+            chosen = encode.beside(rows("tool_call")[40:140], sides.train, task, seed, sides.held_out)
+            assert len(chosen) == 200 and not held & {near.key(each["input"]) for each in chosen[1::2]}
 
 
 def pairs(both: int, gained: int, lost: int, neither: int) -> list[gate.Pair]:

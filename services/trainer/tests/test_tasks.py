@@ -162,6 +162,13 @@ def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() ->
     assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_kinds_of_a_task_are_those_that_it_can_be_read_by(name: str) -> None:
+    task = learned(name)
+    assert task.kind in task.kinds and ("fill" in task.kinds) == (task.way is not None)
+    assert ("tag" in task.kinds) == bool(task.labels()) and ("classify" in task.kinds) == bool(task.classes() and not task.labels())
+
+
 def test_names_of_tasks_are_checked() -> None:
     assert [t.name for t in tasks.named("plan, episode")] == ["plan", "episode"] and len(tasks.named("all")) == len(ALL)
     with pytest.raises(data.DataError, match="no task `chat`"):

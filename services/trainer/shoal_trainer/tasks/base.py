@@ -40,6 +40,7 @@ class Task:
     bars: ClassVar[dict[str, float]] = {}  # What a shipped specialist has of score.py's metrics on dev at least; of `FEWER` at most.
     bars_end_to_end: ClassVar[dict[str, float]] = {}  # Of metrics that hang on another specialist too: what is shipped has them; a retraining alone cannot tell.
     kind: str = "generate"  # Or "tag", "classify" or "fill": what answers it, unless one asks otherwise.
+    kinds: ClassVar[tuple[str, ...]] = ("generate",)  # All that can.
     one_answer: ClassVar[bool] = True  # Whether only one answer to an input can be right.
     varies: ClassVar[bool] = True  # Whether a variant of a row still asks for what that row does, so that it shows whether the row was learned.
     kept: dict[str, str] = {}  # A version's own form files, by name; see `recall`.

@@ -109,6 +109,7 @@ class Episode(Task):
     beside = "rules without a model (`rules`): score 0.010, nodes_f1 0.976, edges_f1 0.810"
     bars = {"score": 0.60, "nodes_f1": 0.95, "edges_f1": 0.85}
     kind = "fill"
+    kinds = ("fill", "generate")
     way = Way("methods", "turns", references=True)
     corpus = SGD
     input_type = dict

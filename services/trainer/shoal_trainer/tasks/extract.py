@@ -58,6 +58,7 @@ class Extract(Task):
     beside = "a quarter of the targets are empty"
     input_type = dict
     kind = "tag"
+    kinds = ("tag", "fill", "generate")
     fields = {"text": "user", "before": "system", "labels": "slots"}
     way = Way("methods", "turns", references=False, input="extract.input.jinja", single=True, literal=True)
 

@@ -33,6 +33,7 @@ class Plan(Task):
     bars_end_to_end = {"score": 0.742}
     beside = "score: AGIF on MixSNIPS 0.742; splits: a joiner-and-verb regex about 0.92"
     kind = "tag"
+    kinds = ("tag", "generate")
     varies = False  # A variant is a goal of other rows' steps.
 
     JOINED = 0.6  # Of rows, each time they are seen: a new goal of other rows' steps.

@@ -16,6 +16,7 @@ class Route(Task):
     bars = {"score": 0.95, "oos_recall": 0.60}
     beside = "score/oos_recall: SVM 0.910/0.145, MLP 0.935/0.474, BERT 0.969/0.403"
     kind = "classify"
+    kinds = ("classify",)
     other = "oos"  # What a text is that no other label is sure of.
 
     def __init__(self) -> None:

@@ -41,6 +41,7 @@ class Summarize(Task):
     name = "summarize"
     bars = {"score": 0.87}
     kind = "fill"
+    kinds = ("fill", "generate")
     way = Way("methods", "dialogue", references=False)
     corpus = SGD
     input_type = dict

@@ -42,6 +42,7 @@ class ToolCall(Task):
     bars = {"score": 0.87}
     beside = "slot-gated 0.755, Stack-Propagation 0.869, joint BERT 0.928"
     kind = "tag"
+    kinds = ("tag", "fill", "generate")
     way = Way("methods", "turns", references=False, input="tool_call.input.jinja", single=True, literal=True)
 
     VARIED = 0.7  # Of rows, each time they are seen; the rest anchors the model to real text.

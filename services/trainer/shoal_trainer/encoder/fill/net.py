@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from transformers import BertConfig, BertModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ABSENT, VALUE, RUN, REFERENCE = range(4)  # Where a parameter's value comes from.
@@ -75,6 +76,8 @@ def _narrow(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: to
 
 
 ALL_ATTENTION_FUNCTIONS.register(NARROW, _narrow)
+# An attention whose mask is not registered is given none, and would read padding as text.
+ALL_MASK_ATTENTION_FUNCTIONS.register(NARROW, eager_mask)
 
 
 class Filler(nn.Module):
