@@ -24,7 +24,7 @@ use crate::{
     },
 };
 use serde_json::Value;
-use shoal_kit::telemetry::names;
+use shoal_kit::telemetry::{CONTENT_BYTES, cut, names};
 use shoal_plan::{Kind, graph::OnFailure};
 use shoal_proto::{time, v1};
 use std::sync::Arc;
@@ -309,8 +309,8 @@ fn record(span: &Span, job: &Job, result: &v1::NodeResult) {
         }
     }
     if job.context.content {
-        span.record(names::INPUT_VALUE, plain(&result.input_json));
-        span.record(names::OUTPUT_VALUE, plain(&result.output_json));
+        span.record(names::INPUT_VALUE, cut(&plain(&result.input_json), CONTENT_BYTES));
+        span.record(names::OUTPUT_VALUE, cut(&plain(&result.output_json), CONTENT_BYTES));
     }
 }
 

@@ -58,6 +58,13 @@ impl Inference {
         oip::wants(wire, &output())?;
         let texts = oip::texts(wire, TEXTS)?;
         let given = &wire.parameters;
+        if oip::text_of(given, "task")?.is_some_and(|task| task != wire.model_name) {
+            let told = format!(
+                "tasks are models here, and the model is `{}`: name the task as the model, or leave this out",
+                wire.model_name
+            );
+            return Err(Error::invalid("parameters.task", told));
+        }
         let sampling = v1::Sampling {
             max_tokens: oip::whole_of(given, "max_tokens")?.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             temperature: oip::real_of(given, "temperature")?.map(|t| t as f32),

@@ -143,6 +143,19 @@ async fn tasks_are_models_of_the_inference_protocol() {
             },
             Code::InvalidArgument,
         ),
+        (
+            ModelInferRequest {
+                parameters: [(
+                    "task".to_owned(),
+                    InferParameter {
+                        parameter_choice: Some(ParameterChoice::StringParam("other".into())),
+                    },
+                )]
+                .into(),
+                ..infer("echo", &["x"])
+            },
+            Code::InvalidArgument,
+        ),
     ] {
         assert_eq!(client.model_infer(bad).await.expect_err("refused").code(), code);
     }

@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Request, Settings, Ticket},
     error::Error,
     folder::{Folder, Form, Held, Task, exported::Exported},
-    prompt::{self, Prompt, Templates},
+    prompt::{self, CHAT, Prompt, Templates},
     runtime::{Options, OrtDecoder},
     sampling::calibration::Calibration,
     specialist::{Ask, LoadError},
@@ -93,7 +93,10 @@ impl Generator {
                 format!("it has {tokens} tokens, the model {logits} logits: they are not of one export"),
             ));
         }
-        let mut templates = Templates::of(folder).map_err(|e| fault("chat_template.jinja", e))?;
+        let mut templates = Templates::of(folder).map_err(|e| fault(CHAT, e))?;
+        for task in &folder.tasks {
+            template::probe_chat(&templates, &task.name, task.input_schema.as_ref()).map_err(|e| fault(CHAT, e))?;
+        }
         for (file, source) in folder.tasks.iter().flat_map(|task| {
             let held = match &task.held {
                 Held::Rendered(file) => Some(file),

@@ -12,6 +12,7 @@ use crate::{
     tagger::{self, Tagger},
     telemetry::Counters,
 };
+use serde_json::Value;
 use shoal_kit::config;
 use std::{
     path::{Path, PathBuf},
@@ -44,6 +45,21 @@ pub enum LoadError {
     /// The operating system had no thread to give.
     #[error("no thread for the model: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// The token that a model was trained to pass over where a text has ended: most graphs are told by `attention_mask`, but a classifier of the decoder
+/// types looks for the last token that is not this one.
+fn pad_token(tokenizer: &Tokenizer, folder: &Folder) -> u32 {
+    if let Some(padding) = tokenizer.get_padding() {
+        return padding.pad_id;
+    }
+    let config = folder.text("tokenizer_config.json");
+    let config: Value = config
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let entry = &config["pad_token"];
+    let token = entry.as_str().or_else(|| entry["content"].as_str());
+    token.and_then(|token| tokenizer.token_to_id(token)).unwrap_or(0)
 }
 
 /// What to generate, before it is tokenized.
@@ -100,6 +116,7 @@ impl Specialist {
             file: "tokenizer.json".into(),
             message: e.to_string(),
         })?;
+        let pad_token = pad_token(&tokenizer, &folder);
         // Cutting and padding are ours: a file's own settings, which are whatever it was last used with, would hide a text that does not fit.
         let _ = tokenizer.with_truncation(None);
         tokenizer.with_padding(None);
@@ -109,6 +126,7 @@ impl Specialist {
             // Where no budget was settled, as one that is alone on its machine.
             spin: config.spin.unwrap_or(config.intra_op_threads > 1),
             gpu_mem_limit_bytes: usize::try_from(config.gpu_mem_limit_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX),
+            pad_token,
         };
         let model = match &folder.exported {
             None if folder.card.kind == Kind::Tag => {

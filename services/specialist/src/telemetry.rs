@@ -3,7 +3,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
-use shoal_kit::telemetry::meter;
+use shoal_kit::telemetry::{SECONDS, meter};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -30,6 +30,8 @@ pub const PREFIX_BYTES: &str = "shoal.specialist.prefix.bytes";
 pub const KV_BYTES: &str = "shoal.specialist.kv.bytes";
 /// Histogram, seconds: one decode step of all rows.
 pub const STEP_SECONDS: &str = "shoal.specialist.step.duration";
+/// Bounds under a millisecond: a step of a model of some megabytes takes a few hundred microseconds.
+const SHORT_SECONDS: [f64; 3] = [0.0001, 0.00025, 0.0005];
 /// Counter: requests ended, by `outcome`: "stop", "length", "expired", "cancelled", "failed".
 pub const REQUESTS: &str = "shoal.specialist.requests";
 /// Counter: other versions tried, by `outcome`: "switched" (loaded), "resumed" (it was still kept), "refused"; `model` is the one tried.
@@ -120,6 +122,7 @@ impl Instruments {
             counters,
             step: meter
                 .f64_histogram(STEP_SECONDS)
+                .with_boundaries([&SHORT_SECONDS[..], &SECONDS].concat())
                 .with_unit("s")
                 .with_description("one decode step of all rows")
                 .build(),

@@ -39,12 +39,17 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def mesh(data: Path) -> Iterator[Mesh]:
-    """A gateway, a store and one small tagger, as `shoal up` starts them."""
+def binary() -> str:
+    """The program."""
     binary = os.environ.get("SHOAL_BIN")
     if not binary:
         pytest.skip("skipped: needs SHOAL_BIN, the path of a built `shoal`")
-    binary = str(Path(binary).resolve())
+    return str(Path(binary).resolve())
+
+
+@pytest.fixture
+def mesh(binary: str, data: Path) -> Iterator[Mesh]:
+    """A gateway, a store and one small tagger, as `shoal up` starts them."""
     train = [sys.executable, "-m", "shoal_trainer", "train", "--task", "tool_call", "--data", str(data), "--out", str(data / "tiny"), *TINY]
     done = subprocess.run(train, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -99,3 +104,13 @@ def test_a_correction_over_the_wire_is_right_from_the_version_that_learned_it(me
     _, after = answers(mesh, data, [lessons[i] for i in wrong])
     right = [node["output"] == lessons[i]["target"] for i, node in zip(wrong, after, strict=True)]
     assert {node["model"] for node in after} == {"tiny@2"} and sum(right) >= 0.8 * len(right), after
+
+
+def test_the_demos_lesson_is_learned_by_the_model_that_is_shipped(binary: str, tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [binary, "demo", "--teach", "--json", "--python", sys.executable, "--data", str(tmp_path / "teach")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-4000:])
+    taught = json.loads(done.stdout.splitlines()[-1])
+    assert (taught["right_before"], taught["right_after"]) == (False, True), taught
+    assert taught["retrain"]["accepted"] and taught["answered_meanwhile"] > 0, taught

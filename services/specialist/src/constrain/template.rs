@@ -41,7 +41,7 @@ use super::{Compiler, Grammar, RENDERED_BYTES};
 use crate::{
     error::Error,
     folder::Form,
-    prompt::{Prompt, Templates},
+    prompt::{CHAT, Prompt, Templates},
 };
 use minijinja::ErrorKind;
 use serde_json::{Map, Value, json};
@@ -84,14 +84,32 @@ pub fn probe(
     input: Option<&Value>,
     make: impl FnOnce(&Prompt) -> Result<(), Error>,
 ) -> Result<Option<String>, String> {
-    let prompt = match input.map(|schema| example(schema, schema, 0)) {
-        Some(Value::Object(map)) => Prompt::Json(map),
-        _ => Prompt::Text("a line of text".into()),
-    };
+    let prompt = ordinary(input);
     match templates.render_strictly(file, &prompt, task) {
         Err(e) if whatever_the_request(e.kind()) => Err(format!("it does not render: {e}")),
         Err(e) => Ok(Some(format!("not tried at load: {e}"))),
         Ok(_) => make(&prompt).map(|()| None).map_err(|e| e.to_string()),
+    }
+}
+
+/// Looks for what is wrong with the chat template whatever the request. It is rendered as for a request, and not strictly: most look for what only
+/// some callers give (`tools`, `documents`), and a strict rendering would end there.
+///
+/// # Errors
+/// What is wrong, for the template's author.
+pub(crate) fn probe_chat(templates: &Templates, task: &str, input: Option<&Value>) -> Result<(), String> {
+    match templates.render(CHAT, &ordinary(input), task) {
+        Err(e) if whatever_the_request(e.kind()) => Err(format!("it does not render: {e}")),
+        // It may want another prompt, or none of the kind that was made up.
+        Err(_) | Ok(_) => Ok(()),
+    }
+}
+
+/// A prompt as the task's input schema has it, else a line of text.
+fn ordinary(input: Option<&Value>) -> Prompt {
+    match input.map(|schema| example(schema, schema, 0)) {
+        Some(Value::Object(map)) => Prompt::Json(map),
+        _ => Prompt::Text("a line of text".into()),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod labels;
 mod owner;
 mod pool;
+mod prove;
 #[cfg(test)]
 mod tests;
 
@@ -13,14 +14,14 @@ use crate::{
     engine::{End, Shared, queue::Urgency},
     error::Error,
     folder::{Folder, manifest::Kind},
-    one_run::Limits,
+    one_run::{Limits, RUN_TOKENS},
     runtime::{OrtEncoder, Padded},
     specialist::LoadError,
     telemetry::{Counters, Instruments},
     workshop::Workshop,
 };
-pub(crate) use owner::prove;
 use owner::{Call, Owner, Ran};
+pub(crate) use prove::prove;
 use std::{
     fmt,
     sync::Arc,
@@ -66,6 +67,7 @@ pub struct Encoder {
     shared: Arc<Shared<Call>>,
     tokenizer: Arc<Tokenizer>,
     context_tokens: usize,
+    run_tokens: usize,
     workshop: Workshop,
     counters: Arc<Counters>,
     stopped: CancellationToken,
@@ -101,21 +103,18 @@ impl Encoder {
         mut model: OrtEncoder,
         queue_tokens: usize,
     ) -> Result<Self, LoadError> {
-        let context_tokens = folder.card.limits.context_tokens as usize;
+        let limits = Limits::of(folder, queue_tokens);
         let wanted = pool::Wanted::of(&folder.card);
-        let proven = prove(&tokenizer, context_tokens, |batch| {
-            owner::answer(&mut model, &wanted, &batch).map(drop)
+        let proven = prove(&tokenizer, limits, |batch| {
+            let answers = owner::answer(&mut model, &wanted, &batch)?;
+            Ok(prove::numbers(answers.last()))
         });
         proven.map_err(|message| LoadError::File {
             model: folder.identity(),
             file: "model.onnx".into(),
             message,
         })?;
-        model.proven()?;
-        let limits = Limits {
-            context_tokens,
-            queue_tokens,
-        };
+        model.proven(RUN_TOKENS);
         let run = move |batch: Padded| owner::answer(&mut model, &wanted, &batch);
         Ok(Self::over(&folder.identity(), tokenizer, limits, run)?)
     }
@@ -131,7 +130,7 @@ impl Encoder {
             shared: shared.clone(),
             stopped: stopped.clone(),
         };
-        let owner = Owner::new(model, shared.clone(), instruments);
+        let owner = Owner::new(model, shared.clone(), instruments, limits.run_tokens);
         // First: what fails after the owner thread has started would leave it, and the model, behind.
         let workshop = Workshop::start()?;
         let thread = shoal_kit::task::thread("encoder", move || {
@@ -143,6 +142,7 @@ impl Encoder {
             shared,
             tokenizer: Arc::new(tokenizer),
             context_tokens: limits.context_tokens,
+            run_tokens: limits.run_tokens,
             workshop,
             counters,
             stopped,
@@ -188,7 +188,7 @@ impl Encoder {
             });
         }
         let call = Call::of(rows, urgency, reply);
-        let class = call.class();
+        let class = call.class(self.run_tokens);
         self.shared.offer(call, input_tokens, class)?;
         let broken = |_| Error::Broken {
             message: "the encoder stopped before the answer".into(),

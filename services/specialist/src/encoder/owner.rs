@@ -11,7 +11,6 @@ use crate::{
         queue::{Class, Urgency},
     },
     error::Error,
-    one_run::RUN_TOKENS,
     runtime::{OrtEncoder, Padded},
     telemetry::Instruments,
 };
@@ -21,12 +20,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokenizers::Tokenizer;
 use tokio::sync::oneshot;
-
-/// Tokens of the row that a model is proven on, at most: tables of positions have 512 rows in most encoders, and what goes on
-/// longer would hold up the start for seconds.
-const PROVEN_TOKENS: usize = 1024;
 
 /// Calls that are taken through the model in parts at one time. More of them wait in the queue, where they are counted: each has left it with up to
 /// [`super::TEXTS`] texts.
@@ -65,14 +59,14 @@ impl Call {
         self.texts.iter().map(Vec::len).max().unwrap_or(1)
     }
 
-    /// Whether its texts run at once.
-    fn is_one_run(&self) -> bool {
-        self.texts.len() == 1 || self.texts.len() * self.columns() <= RUN_TOKENS
+    /// Whether its texts run at once, in runs of so many tokens.
+    fn is_one_run(&self, run_tokens: usize) -> bool {
+        self.texts.len() == 1 || self.texts.len() * self.columns() <= run_tokens
     }
 
     /// The line that it waits in.
-    pub(super) fn class(&self) -> Class {
-        if self.is_one_run() {
+    pub(super) fn class(&self, run_tokens: usize) -> Class {
+        if self.is_one_run(run_tokens) {
             self.urgency.class
         } else {
             Class::InParts
@@ -105,10 +99,10 @@ struct Begun {
 }
 
 impl Begun {
-    fn of(call: Call) -> Self {
+    fn of(call: Call, run_tokens: usize) -> Self {
         let lengths: Vec<usize> = call.texts.iter().map(Vec::len).collect();
         Self {
-            parts: parts(&lengths, RUN_TOKENS),
+            parts: parts(&lengths, run_tokens),
             answers: vec![None; lengths.len()],
             started: Instant::now(),
             ran: Duration::ZERO,
@@ -135,6 +129,7 @@ pub(super) struct Owner<M> {
     pub(super) model: M,
     pub(super) shared: Arc<Shared<Call>>,
     pub(super) instruments: Instruments,
+    run_tokens: usize,
     begun: VecDeque<Begun>,
 }
 
@@ -142,11 +137,12 @@ impl<M> Owner<M>
 where
     M: FnMut(Padded) -> Result<Vec<Answer>, String>,
 {
-    pub(super) fn new(model: M, shared: Arc<Shared<Call>>, instruments: Instruments) -> Self {
+    pub(super) fn new(model: M, shared: Arc<Shared<Call>>, instruments: Instruments, run_tokens: usize) -> Self {
         Self {
             model,
             shared,
             instruments,
+            run_tokens,
             begun: VecDeque::new(),
         }
     }
@@ -156,7 +152,10 @@ where
         while let Some(together) = self.admit() {
             match &together[..] {
                 [] => {}
-                [call] if !call.is_one_run() => self.begun.extend(together.into_iter().map(Begun::of)),
+                [call] if !call.is_one_run(self.run_tokens) => {
+                    let begun = together.into_iter().map(|call| Begun::of(call, self.run_tokens));
+                    self.begun.extend(begun);
+                }
                 _ => self.serve(together),
             }
             if let Some(begun) = self.begun.pop_front() {
@@ -184,12 +183,12 @@ where
                 Class::Batch
             };
             let fits = |call: &Call, rows: usize, columns: usize| {
-                rows == 0 || (rows + call.texts.len()) * call.columns().max(columns) <= RUN_TOKENS
+                rows == 0 || (rows + call.texts.len()) * call.columns().max(columns) <= self.run_tokens
             };
             while let Some(next) = state.queue.take_of(lines.and_above(), |call| fits(call, rows, columns)) {
                 if rows == 0 {
                     // A run is as long as all of its texts take, and nobody waits for what is less urgent.
-                    lines = next.class();
+                    lines = next.class(self.run_tokens);
                 }
                 (rows, columns) = (rows + next.texts.len(), columns.max(next.columns()));
                 together.push(next);
@@ -296,28 +295,10 @@ pub(super) fn answer(model: &mut OrtEncoder, wanted: &Wanted, batch: &Padded) ->
     pool::answers(output, &Pooled { rows, columns, mask }, wanted)
 }
 
-/// Runs what shows at load, and not in a caller's answer, that model, tokenizer and card are not of one export: the last
-/// token of the vocabulary, two rows, one of them padded, and one row as long as the card allows.
-pub(crate) fn prove(
-    tokenizer: &Tokenizer,
-    context_tokens: usize,
-    mut run: impl FnMut(Padded) -> Result<(), String>,
-) -> Result<(), String> {
-    let last = tokenizer
-        .get_vocab(true)
-        .into_values()
-        .max()
-        .ok_or("the tokenizer has no tokens")?;
-    let two = run(Padded::of(&[&[last, last], &[last]]));
-    two.map_err(|e| format!("it does not run on two texts of tokens up to {last}, the tokenizer's last: {e}"))?;
-    let long = context_tokens.min(PROVEN_TOKENS);
-    let one = run(Padded::of(&[&vec![last; long]]));
-    one.map_err(|e| format!("it does not run on {long} tokens, which [limits] context_tokens allows: {e}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::one_run::RUN_TOKENS;
     use proptest::prelude::*;
 
     proptest! {

@@ -11,12 +11,12 @@ const WORDS: &str = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type
 
 /// An encoder whose model waits for a permit, then gives each text a vector of its row's tokens; of a row of 13 it fails.
 fn held(queue_tokens: usize) -> (Encoder, std_mpsc::Sender<()>) {
-    let (encoder, permits, _) = told(queue_tokens);
+    let (encoder, permits, _) = told(queue_tokens, RUN_TOKENS);
     (encoder, permits)
 }
 
-/// The same, and how many rows and columns each run had.
-fn told(queue_tokens: usize) -> (Encoder, std_mpsc::Sender<()>, std_mpsc::Receiver<(usize, usize)>) {
+/// The same with runs of so many tokens, and how many rows and columns each run had.
+fn told(queue_tokens: usize, run_tokens: usize) -> (Encoder, std_mpsc::Sender<()>, std_mpsc::Receiver<(usize, usize)>) {
     let (tell, runs) = std_mpsc::channel();
     let (permits, wait) = std_mpsc::channel::<()>();
     let tokenizer = Tokenizer::from_bytes(WORDS).expect("a tokenizer");
@@ -37,6 +37,7 @@ fn told(queue_tokens: usize) -> (Encoder, std_mpsc::Sender<()>, std_mpsc::Receiv
     let limits = Limits {
         context_tokens: 512,
         queue_tokens,
+        run_tokens,
     };
     let encoder = Encoder::over("held", tokenizer, limits, model).expect("a thread");
     (encoder, permits, runs)
@@ -130,7 +131,7 @@ async fn a_model_that_panics_stops_the_encoder_and_says_so() {
 
 #[tokio::test]
 async fn what_waits_runs_together_within_the_budget_and_one_that_breaks_costs_the_others_nothing() {
-    let (encoder, permits, runs) = told(2000);
+    let (encoder, permits, runs) = told(2000, RUN_TOKENS);
     let texts = [
         text(1),
         vec!["a a".into(), "a a a".into()],
@@ -170,7 +171,7 @@ async fn what_waits_runs_together_within_the_budget_and_one_that_breaks_costs_th
 
 #[tokio::test]
 async fn a_call_of_many_long_texts_runs_in_parts_and_who_waits_beside_it_has_a_turn_between_them() {
-    let (encoder, permits, runs) = told(10_000);
+    let (encoder, permits, runs) = told(10_000, RUN_TOKENS);
     // Runs of 512 tokens at most: two of the long ones each, the short ones together.
     let many: Vec<String> = [250, 3, 256, 255, 3, 254].map(|words| "a ".repeat(words)).into();
     let (short, other) = (text(7), text(9));
@@ -206,7 +207,7 @@ async fn a_call_of_many_long_texts_runs_in_parts_and_who_waits_beside_it_has_a_t
 
 #[tokio::test]
 async fn a_call_in_parts_ends_between_two_of_them_when_its_caller_has_gone_or_its_time_is_up() {
-    let (encoder, permits, runs) = told(10_000);
+    let (encoder, permits, runs) = told(10_000, RUN_TOKENS);
     let many: Vec<String> = vec!["a ".repeat(500); 9];
     let mut gone = Box::pin(encoder.encode(&many, Urgency::default()));
     assert!(futures::poll!(gone.as_mut()).is_pending());
@@ -259,7 +260,7 @@ async fn what_nobody_waits_for_any_more_makes_room() {
 
 #[tokio::test]
 async fn a_short_call_waits_for_no_more_than_a_part_though_as_many_as_may_have_begun_and_another_waits() {
-    let (encoder, permits, runs) = told(100_000);
+    let (encoder, permits, runs) = told(100_000, RUN_TOKENS);
     let many: Vec<String> = vec!["a ".repeat(500); 12];
     let mut large: Vec<_> = (0..=8)
         .map(|_| Box::pin(encoder.encode(&many, Urgency::default())))
@@ -288,7 +289,7 @@ async fn a_short_call_waits_for_no_more_than_a_part_though_as_many_as_may_have_b
 
 #[tokio::test]
 async fn an_urgent_call_runs_first_and_without_those_that_are_not_and_of_a_class_the_one_with_the_least_slack() {
-    let (encoder, permits, runs) = told(10_000);
+    let (encoder, permits, runs) = told(10_000, RUN_TOKENS);
     let urgency = |class, slack: Option<u64>| Urgency {
         class,
         start_by: slack.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
@@ -319,4 +320,23 @@ async fn an_urgent_call_runs_first_and_without_those_that_are_not_and_of_a_class
     }
     let ran: Vec<_> = runs.try_iter().collect();
     assert_eq!(ran, [(1, 1), (1, 3), (1, 280), (1, 270), (1, 260), (1, 2)]);
+}
+
+#[tokio::test]
+async fn where_a_run_scales_what_is_in_it_each_text_runs_alone() {
+    let (encoder, permits, runs) = told(1000, 0);
+    let texts = [text(1), vec!["a a".into(), "a a a".into()], text(4)];
+    let mut calls = Vec::new();
+    for texts in &texts {
+        let mut call = Box::pin(encoder.encode(texts, Urgency::default()));
+        assert!(futures::poll!(call.as_mut()).is_pending());
+        calls.push(call);
+    }
+    (0..4).for_each(|_| permits.send(()).expect("the model waits"));
+    for call in calls {
+        call.await.expect("encoded");
+    }
+    let mut ran: Vec<_> = runs.try_iter().collect();
+    ran.sort_unstable();
+    assert_eq!(ran, [(1, 1), (1, 2), (1, 3), (1, 4)]);
 }

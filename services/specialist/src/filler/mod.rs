@@ -17,7 +17,7 @@ use crate::{
     encoder::prove,
     error::Error,
     folder::{Folder, Task, manifest::Filling},
-    one_run::{Limits, OneRun, Prepared, Reads, Runs, object},
+    one_run::{Limits, OneRun, Prepared, RUN_TOKENS, Reads, Runs, object},
     prompt::{self, Prompt},
     runtime::{Beside, Options, OrtEncoder, Output, Padded},
     sampling::Choice,
@@ -81,23 +81,23 @@ pub(crate) fn load(
         ways: ways.clone(),
         templates,
     };
-    let context_tokens = folder.card.limits.context_tokens as usize;
+    let limits = Limits::of(folder, config.queue_tokens);
     if runs.model.reads_types() {
         let why =
             "the graph reads token_type_ids, which would be 0 for names and conversation alike: export it without";
         return Err(fault("model.onnx", why.into()));
     }
-    let proven = prove(&tokenizer, context_tokens, |batch| {
+    let proven = prove(&tokenizer, limits, |batch| {
         // The first token stands for a method and its parameter.
         let names = vec![(&[0][..], &[0][..], &[0][..]); batch.rows];
-        runs.logits(&batch, &names).map(drop)
+        let said = runs.logits(&batch, &names)?;
+        let (of, tokens) = (said.row(batch.rows - 1), batch.last_tokens());
+        let (first, last) = (&of.first.values[..tokens], &of.last.values[..tokens]);
+        let (source, value, origin) = (of.source.values, of.value.values, of.origin.values);
+        Ok([of.called, of.order, source, value, first, last, origin, of.field.values].concat())
     });
     proven.map_err(|e| fault("model.onnx", e))?;
-    runs.model.proven()?;
-    let limits = Limits {
-        context_tokens,
-        queue_tokens: config.queue_tokens,
-    };
+    runs.model.proven(RUN_TOKENS);
     let tasks = folder.tasks.iter().map(Prepared::of).collect();
     Ok(OneRun::over(&folder.identity(), tokenizer, limits, tasks, reads, runs)?)
 }

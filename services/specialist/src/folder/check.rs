@@ -221,6 +221,12 @@ impl Filling {
 
 impl Classify {
     fn check(&self) -> Result<(), String> {
+        if let [only] = &self.labels[..] {
+            return Err(format!(
+                "[classify] labels has `{only}` alone: scores are a softmax over the labels, of which one would have 1.0 whatever the text says; give \
+                 two or more, and export a model that tells yes from no with a logit for each"
+            ));
+        }
         if let Some(name) = twice(&self.labels) {
             return Err(format!("[classify] labels names `{name}` twice"));
         }

@@ -22,11 +22,17 @@ pub(super) struct Interface {
     pub(super) outputs: Vec<Port>,
     /// A node of it is a GroupQueryAttention, which puts a row's new key behind that row's own past, wherever other rows end.
     pub(super) grouped_query: bool,
+    /// What it multiplies is scaled by the largest number of all that runs together, neighbours and padding included.
+    pub(super) dynamic_scales: bool,
+    /// Positions after which it takes another table of rotary positions, for every row that runs.
+    pub(super) rotary_switch: Option<u64>,
+    /// Rows of its table of rotary positions.
+    pub(super) rotary_rows: Option<u64>,
 }
 
 /// TensorProto.DataType of onnx.proto3.
 const FLOAT: u64 = 1;
-const INT64: u64 = 7;
+pub(super) const INT64: u64 = 7;
 const FLOAT16: u64 = 10;
 
 /// Why an input or output that the engine does not bind is there: words in its name, and what they mean.
@@ -110,11 +116,35 @@ impl Interface {
     }
 
     /// Refuses a graph that is not what `exported` says or that wants what the engine does not bind, and fills in what the graph alone says.
-    pub(super) fn hold(&self, exported: &mut Exported, model: &Path) -> Result<(), Error> {
-        self.held(exported).map_err(|message| Error::Onnx {
+    pub(super) fn hold(&self, exported: &mut Exported, context_tokens: u32, model: &Path) -> Result<(), Error> {
+        let held = self.same_for_all(exported, u64::from(context_tokens));
+        held.and_then(|()| self.held(exported)).map_err(|message| Error::Onnx {
             path: model.to_owned(),
             message,
         })
+    }
+
+    /// Refuses what would make a row's answer depend on what decodes beside it.
+    fn same_for_all(&self, exported: &Exported, context_tokens: u64) -> Result<(), String> {
+        if self.dynamic_scales {
+            return Err(
+                "the graph is quantised dynamically (DynamicQuantizeLinear): one scale is taken over all that runs together, so that tokens would \
+                 depend on who decodes beside them; export with weights alone in int8 or int4 (`-p int8`, `-p int4`), or in fp32"
+                    .into(),
+            );
+        }
+        // Or both lie in one table, the second, of all positions, behind the first. Those are of thousands: a context_length that somebody has
+        // lowered by hand makes no second table.
+        let positions = exported.context_length as u64;
+        let behind = self.rotary_rows.and_then(|rows| rows.checked_sub(positions));
+        let behind = behind.filter(|first| *first > 0 && first.is_multiple_of(1024));
+        match self.rotary_switch.or(behind) {
+            Some(switch) if context_tokens > switch => Err(format!(
+                "rope scaling of type `longrope`: after {switch} positions the graph takes another table, for every row that runs, and keys of the \
+                 first one are kept: lower [limits] context_tokens to {switch}"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn held(&self, exported: &mut Exported) -> Result<(), String> {

@@ -7,8 +7,8 @@
 //! and the load, and has write access to the folder.
 //!
 //! Reading order: [`manifest`] (the two TOML files), `check` (what they may say), `inspect` (one file), `onnx` (external
-//! data, inputs and outputs), [`exported`] (a decoder's shape) as `genai` and `optimum` read it and `interface` finds it in the graph, here
-//! (all together), `files` (whether it is still what was read), `versions` (what else the folder holds).
+//! data, inputs and outputs; `nodes`: what is noted on the way), [`exported`] (a decoder's shape) as `genai` and `optimum` read it and `interface`
+//! finds it in the graph, here (all together), `files` (whether it is still what was read), `versions` (what else the folder holds).
 
 mod check;
 mod error;
@@ -18,6 +18,7 @@ mod genai;
 mod inspect;
 mod interface;
 pub mod manifest;
+mod nodes;
 mod onnx;
 mod optimum;
 mod versions;
@@ -99,6 +100,8 @@ pub struct Folder {
     pub exported: Option<Exported>,
     /// The ONNX file.
     pub model: PathBuf,
+    /// Whether a text's answer would depend on what runs beside it: see `interface`.
+    pub(crate) dynamic_scales: bool,
     /// What the version's files were before they were read.
     pub(crate) files: Files,
     texts: BTreeMap<String, String>,
@@ -167,7 +170,12 @@ impl Folder {
                 &version.join("genai_config.json"),
                 &card,
             )?),
-            Kind::Classify | Kind::Embed | Kind::Tag | Kind::Fill => None,
+            Kind::Classify | Kind::Embed | Kind::Tag | Kind::Fill => {
+                if let Some(config) = checked.optional("config.json")? {
+                    optimum::encoder_fits(&config, &version.join("config.json"), &card)?;
+                }
+                None
+            }
         };
         let onnx = exported
             .as_ref()
@@ -188,7 +196,7 @@ impl Folder {
                 Some(exported) => exported,
                 None => checked.optimum(&interface)?,
             };
-            interface.hold(&mut decoder, &version.join(&onnx))?;
+            interface.hold(&mut decoder, card.limits.context_tokens, &version.join(&onnx))?;
             exported = Some(decoder);
         }
         let tasks = manifest
@@ -208,6 +216,7 @@ impl Folder {
             tasks,
             exported,
             model,
+            dynamic_scales: interface.dynamic_scales,
             files,
             texts,
         })

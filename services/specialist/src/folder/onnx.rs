@@ -1,12 +1,13 @@
-//! Walks an ONNX file for external data and for the graph's inputs and outputs, without loading its weights.
+//! Walks an ONNX file for external data, for the graph's inputs and outputs and for nodes that matter, without loading its weights.
 //!
 //! A reader of protobuf's wire format, no more: it knows the path from ModelProto to every TensorProto (graphs inside
 //! attributes, functions and training info included), skips everything else by seeking, and bounds depth and sizes. Field
 //! numbers: onnx.proto3 of the ONNX project.
 use super::{
     Error, inspect,
-    interface::{Interface, Port},
+    interface::{INT64, Interface, Port},
     manifest::Card,
+    nodes::{Node, Nodes},
 };
 use std::{
     collections::HashSet,
@@ -83,6 +84,7 @@ pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, E
         position: 0,
         found: Vec::new(),
         interface: Interface::default(),
+        nodes: Nodes::default(),
         initializers: HashSet::new(),
     };
     walk.message(Message::Model, end, 0).map_err(fault)?;
@@ -93,6 +95,7 @@ pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, E
     }
     // Before IR version 4 weights were listed among the inputs.
     let (mut interface, initializers) = (walk.interface, walk.initializers);
+    walk.nodes.tell(&mut interface);
     interface.inputs.retain(|port| !initializers.contains(&port.name));
     Ok(interface)
 }
@@ -155,6 +158,7 @@ struct Walk {
     position: u64,
     found: Vec<External>,
     interface: Interface,
+    nodes: Nodes,
     /// Names of the graph's own weights, not of those of graphs inside it.
     initializers: HashSet<String>,
 }
@@ -174,6 +178,8 @@ impl Walk {
             ));
         }
         let mut external = External::default();
+        let mut node = Node::default();
+        let (mut rows, mut whole, mut number) = (None, false, None);
         while self.position < end {
             match self.field(end)? {
                 Field::Bytes(field, to) => {
@@ -181,16 +187,10 @@ impl Walk {
                         (_, _, Some(inner)) => self.message(inner, to, depth + 1)?,
                         (Message::Tensor, 8, _) => external.tensor = self.string(to)?,
                         (Message::Tensor, 13, _) => self.entry(to, &mut external)?,
-                        (Message::Node, 4, _) if [9, 19].contains(&(to - self.position)) => {
-                            match self.string(to)?.as_str() {
-                                // Such a node names a compiled binary by path, which the provider would open.
-                                "EPContext" => {
-                                    return Err("the graph has an EPContext node, which names files of its own: export it without one".into());
-                                }
-                                "GroupQueryAttention" => self.interface.grouped_query = true,
-                                _ => {}
-                            }
-                        }
+                        (Message::Node, 1, _) => node.inputs.push(self.string(to)?),
+                        (Message::Node, 2, _) => node.outputs.push(self.string(to)?),
+                        (Message::Node, 4, _) => node.operator = self.string(to)?,
+                        (Message::Tensor, 9, _) if to - self.position == 8 => number = Some(self.number()?),
                         // The model's own graph alone: depth 1.
                         (Message::Graph, 11, _) if depth == 1 => {
                             let port = self.port(to)?;
@@ -203,12 +203,18 @@ impl Walk {
                         _ => self.skip(to)?,
                     }
                 }
+                Field::Varint(1, dimension) if kind == Message::Tensor => rows = rows.or(Some(dimension)),
+                Field::Varint(2, element) if kind == Message::Tensor => whole = element == INT64,
                 Field::Varint(14, 1) if kind == Message::Tensor => external.is_external = true,
                 Field::Varint(..) | Field::Fixed => {}
             }
         }
         if kind == Message::Tensor && depth == 2 {
+            self.nodes.weigh(&external.tensor, rows, number.filter(|_| whole));
             self.initializers.insert(external.tensor.clone());
+        }
+        if kind == Message::Node {
+            self.nodes.note(node)?;
         }
         // ONNX Runtime goes by data_location; a location without it is refused all the same if it is out of bounds.
         if external.is_external || external.location.is_some() {
@@ -341,6 +347,16 @@ impl Walk {
             .map_err(|e| format!("byte {}: {e}: the file is cut short", self.position))?;
         self.position = end;
         String::from_utf8(bytes).map_err(|_| format!("a name before byte {end} is not UTF-8: this is no ONNX file"))
+    }
+
+    /// Eight bytes of a weight.
+    fn number(&mut self) -> Result<u64, String> {
+        let mut bytes = [0; 8];
+        self.file
+            .read_exact(&mut bytes)
+            .map_err(|e| format!("byte {}: {e}: the file is cut short", self.position))?;
+        self.position += 8;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn skip(&mut self, to: u64) -> Result<(), String> {

@@ -153,6 +153,41 @@ pub(super) fn parse(
     })
 }
 
+#[derive(Deserialize)]
+struct Positions {
+    #[serde(default)]
+    model_type: String,
+    max_position_embeddings: Option<i64>,
+    n_positions: Option<i64>,
+    pad_token_id: Option<i64>,
+}
+
+/// Families whose first token has the position behind that of the padding token, whose own is its id.
+const BEHIND_PADDING: [&str; 8] = [
+    "roberta",
+    "camembert",
+    "xmod",
+    "mpnet",
+    "longformer",
+    "ibert",
+    "data2vec-text",
+    "luke",
+];
+
+/// Holds an encoder's card to the positions that its `config.json` says; where it says none, they have no end.
+pub(super) fn encoder_fits(config: &str, path: &Path, card: &Card) -> Result<(), Error> {
+    let reading = Reading { path, card };
+    let said: Positions = reading.json(config)?;
+    let Some(positions) = said.max_position_embeddings.or(said.n_positions).filter(|p| *p > 0) else {
+        return Ok(());
+    };
+    let unused = match BEHIND_PADDING.iter().any(|family| said.model_type.contains(family)) {
+        true => said.pad_token_id.unwrap_or(1).saturating_add(1),
+        false => 0,
+    };
+    reading.context(usize::try_from(positions.saturating_sub(unused)).unwrap_or(0))
+}
+
 /// A scaling that depends on how long the text has become is in the graph as it is for short ones.
 fn rope(reading: &Reading<'_>, raw: &Raw, positions: u64) -> Result<(), Error> {
     for rope in [&raw.rope_scaling, &raw.rope_parameters].into_iter().flatten() {

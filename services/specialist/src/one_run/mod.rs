@@ -17,7 +17,7 @@ pub(crate) use prepared::Prepared;
 use crate::{
     engine::{End, Shared, Ticket},
     error::Error,
-    folder::Task,
+    folder::{Folder, Task},
     generator::within,
     prompt::Prompt,
     runtime::Padded,
@@ -104,6 +104,19 @@ pub(crate) trait Runs: Send + 'static {
 pub(crate) struct Limits {
     pub(crate) context_tokens: usize,
     pub(crate) queue_tokens: usize,
+    /// Tokens of a run of several texts, padding included; 0: each runs alone.
+    pub(crate) run_tokens: usize,
+}
+
+impl Limits {
+    /// Of a checked folder.
+    pub(crate) fn of(folder: &Folder, queue_tokens: usize) -> Self {
+        Self {
+            context_tokens: folder.card.limits.context_tokens as usize,
+            queue_tokens,
+            run_tokens: if folder.dynamic_scales { 0 } else { RUN_TOKENS },
+        }
+    }
 }
 
 /// A model that answers in one run: its handle, and the owner thread behind it.
@@ -152,6 +165,7 @@ impl<R: Reads> OneRun<R> {
             ids: R::ids,
             shared: shared.clone(),
             instruments,
+            run_tokens: limits.run_tokens,
             name: name.to_owned(),
         };
         // First: what fails after the owner thread has started would leave it, and the model, behind.

@@ -56,6 +56,7 @@ pub(super) struct Owner<M: Runs> {
     pub(super) ids: fn(&M::Given) -> &[u32],
     pub(super) shared: Arc<Shared<Waiting<M::Given>>>,
     pub(super) instruments: Instruments,
+    pub(super) run_tokens: usize,
     pub(super) name: String,
 }
 
@@ -85,7 +86,7 @@ impl<M: Runs> Owner<M> {
             state.drop_dead(&self.instruments);
             let (mut texts, mut columns): (Vec<Waiting<M::Given>>, usize) = (Vec::new(), 0);
             let fits = |w: &Waiting<M::Given>, rows: usize, columns: usize| {
-                rows == 0 || (rows + 1) * columns.max(self.tokens(w)) <= RUN_TOKENS
+                rows == 0 || (rows + 1) * columns.max(self.tokens(w)) <= self.run_tokens
             };
             let mut class = Class::Batch;
             while let Some(next) = state

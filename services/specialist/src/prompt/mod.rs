@@ -4,7 +4,7 @@ pub mod python_json;
 mod template;
 
 pub use template::Templates;
-pub(crate) use template::{RENDERED_BYTES, environment, jinja};
+pub(crate) use template::{CHAT, RENDERED_BYTES, environment, jinja};
 
 use crate::error::Error;
 use jsonschema::Validator;

@@ -1,11 +1,13 @@
 //! Templates, as Hugging Face writes and renders them: Jinja with Python's methods, trimmed blocks, `tojson` in Python's
-//! spacing, `raise_exception`. The chat template makes the prompt; a task's grammar template ([`crate::constrain::template`])
+//! spacing, `raise_exception`, `strftime_now`. The chat template makes the prompt; a task's grammar template ([`crate::constrain::template`])
 //! is rendered in the same environment with the same variables: `messages` (each `role` and `content`; content is text or a
 //! mapping), `task`, `bos_token`, `eos_token`, `add_generation_prompt`. Fuel bounds what a template can be made to do.
 use super::{Prompt, python_json};
 use crate::{error::Error, folder::Folder};
+use chrono::Utc;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde_json::Value as Json;
+use std::fmt::Write as _;
 
 /// Instructions and data of one rendering: a turn of a conversation costs about 50, 64 bytes of text 1. The largest prompt that
 /// a context of 100,000 tokens can hold is some 10,000 units of text.
@@ -14,7 +16,8 @@ const FUEL: u64 = 1_000_000;
 /// Bytes of a rendered prompt, whatever fuel says.
 pub(crate) const RENDERED_BYTES: usize = 16 << 20;
 
-const CHAT: &str = "chat_template.jinja";
+/// The chat template's file.
+pub(crate) const CHAT: &str = "chat_template.jinja";
 
 /// Where every template of a folder is rendered; it has none yet.
 pub(crate) fn environment() -> Result<Environment<'static>, minijinja::Error> {
@@ -32,7 +35,18 @@ pub(crate) fn environment() -> Result<Environment<'static>, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         },
     );
+    environment.add_function("strftime_now", strftime_now);
     Ok(environment)
+}
+
+/// The date, in Python's directives. transformers takes the machine's own time; here it is UTC, so that all replicas of a model say the same.
+fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
+    let mut date = String::new();
+    write!(date, "{}", Utc::now().format(format)).map_err(|_| {
+        let told = format!("strftime_now: {format:?} has a directive that is not known");
+        minijinja::Error::new(ErrorKind::InvalidOperation, told)
+    })?;
+    Ok(date)
 }
 
 /// A model's templates, compiled.
@@ -213,6 +227,23 @@ mod tests {
         let refusing = template("{{ raise_exception('only one turn') }}");
         let error = refusing.chat(&Prompt::Text("x".into()), "t").expect_err("refused");
         assert!(error.to_string().contains("only one turn"), "{error}");
+    }
+
+    #[test]
+    fn a_template_may_say_what_day_it_is() {
+        let dated = |format: &str| {
+            let source = format!("{{{{ strftime_now('{format}') }}}}");
+            template(&source).chat(&Prompt::Text("x".into()), "t")
+        };
+        // Around midnight it is one of two days.
+        let days = [0, 1].map(|_| (Utc::now(), dated("%d %B %Y, %A").expect("renders")));
+        assert!(
+            days.iter()
+                .any(|(now, said)| now.format("%d %B %Y, %A").to_string() == *said),
+            "{days:?}"
+        );
+        let told = dated("%Q").expect_err("no directive").to_string();
+        assert!(told.contains("\"%Q\""), "{told}");
     }
 
     #[test]

@@ -250,6 +250,7 @@ mod tests {
             intra_op_threads: 1,
             spin: false,
             gpu_mem_limit_bytes: 0,
+            pad_token: 0,
         };
         OrtDecoder::open_on(device, &library, &folder, (slots, 1), &options).expect("opens")
     }

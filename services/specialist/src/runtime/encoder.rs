@@ -34,7 +34,7 @@ pub(crate) struct Output {
     pub values: Vec<f32>,
 }
 
-/// Texts that run together: `ids` and `mask` are `[rows, columns]`, right-padded.
+/// Texts that run together: `ids` and `mask` are `[rows, columns]`, right-padded; where `mask` is 0, so is `ids`, and the model's own token is put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Padded {
     pub rows: usize,
@@ -60,17 +60,43 @@ impl Padded {
             mask: padded(|_| 1),
         }
     }
+
+    /// Tokens of the last text.
+    pub(crate) fn last_tokens(&self) -> usize {
+        let last = self.mask.chunks(self.columns.max(1)).next_back();
+        last.map_or(0, |mask| mask.iter().filter(|m| **m == 1).count())
+    }
 }
 
 /// An input beside the text: which, how many a row, and `[rows, that many]`.
 pub(crate) type Beside = (&'static str, usize, Vec<i64>);
 
-/// A session over `input_ids`, `attention_mask`, if the graph has it `token_type_ids`, and what else its kind reads.
+/// What a run does with the memory that it took, by how many tokens it has.
+struct Memory {
+    keeping: RunOptions<NoSelectedOutputs>,
+    giving_back: RunOptions<NoSelectedOutputs>,
+    /// Tokens, padding included, of a run that keeps it at most.
+    kept_tokens: usize,
+}
+
+impl Memory {
+    fn of(&self, tokens: usize) -> &RunOptions<NoSelectedOutputs> {
+        if tokens <= self.kept_tokens {
+            &self.keeping
+        } else {
+            &self.giving_back
+        }
+    }
+}
+
+/// A session over `input_ids`, `attention_mask`, if the graph has them `token_type_ids` and `position_ids`, and what else its kind reads.
 pub(crate) struct OrtEncoder {
     session: Session,
     token_types: bool,
+    positions: bool,
+    pad_token: i64,
     outputs: Vec<String>,
-    options: RunOptions<NoSelectedOutputs>,
+    memory: Memory,
 }
 
 impl OrtEncoder {
@@ -98,7 +124,7 @@ impl OrtEncoder {
             message,
         };
         for input in session.inputs() {
-            let of_all = ["input_ids", "attention_mask", "token_type_ids"];
+            let of_all = ["input_ids", "attention_mask", "token_type_ids", "position_ids"];
             if !of_all.contains(&input.name()) && !beside.contains(&input.name()) {
                 return Err(refuse(format!(
                     "the graph has input `{}`, which this engine does not know",
@@ -124,27 +150,32 @@ impl OrtEncoder {
             })
         };
         let outputs = outputs.iter().map(named).collect::<Result<_, _>>()?;
-        let token_types = session.inputs().iter().any(|i| i.name() == "token_type_ids");
-        let on_cpu = options.provider == Provider::Cpu;
-        let mut options = RunOptions::new()?;
+        let takes = |name: &str| session.inputs().iter().any(|i| i.name() == name);
+        let (token_types, positions) = (takes("token_type_ids"), takes("position_ids"));
+        let mut giving_back = RunOptions::new()?;
         // What the library makes of a device's arena has not been tried: there it keeps what it took.
-        if on_cpu {
-            options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+        if options.provider == Provider::Cpu {
+            giving_back.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
         Ok(Self {
             session,
             token_types,
+            positions,
+            pad_token: i64::from(options.pad_token),
             outputs,
-            options,
+            memory: Memory {
+                keeping: RunOptions::new()?,
+                giving_back,
+                kept_tokens: 0,
+            },
         })
     }
 
-    /// From here on a run keeps the memory that it took for the next one, which need not ask for it anew. Until then each gives it back: a proof
-    /// reads the longest text that there may be, attention takes memory with the square of that, and ONNX Runtime's arena never shrinks by itself. Of
-    /// 1,024 tokens a filler of 12 MB held 215 MB at rest, and holds 68 so.
-    pub(crate) fn proven(&mut self) -> Result<(), Error> {
-        self.options = RunOptions::new()?;
-        Ok(())
+    /// From here on a run of so many tokens keeps the memory that it took for the next one, which need not ask for it anew. A longer one gives it
+    /// back, and until then each does: attention takes memory with the square of a text's length, a proof reads the longest that there may be, and
+    /// ONNX Runtime's arena never shrinks by itself. Of 1,024 tokens a filler of 12 MB held 215 MB at rest, and holds 68 so.
+    pub(crate) fn proven(&mut self, kept_tokens: usize) {
+        self.memory.kept_tokens = kept_tokens;
     }
 
     /// Whether the graph tells the texts of a pair apart by types, which are all 0 here.
@@ -155,11 +186,10 @@ impl OrtEncoder {
     /// Runs a batch. Gives the outputs in the order in which they were named.
     pub(crate) fn run(&mut self, batch: &Padded, beside: Vec<Beside>) -> Result<Vec<Output>, Error> {
         let (rows, shape) = (batch.rows, [batch.rows, batch.columns]);
+        let filled = |(id, mask): (&i64, &i64)| if *mask == 1 { *id } else { self.pad_token };
+        let ids: Vec<i64> = batch.ids.iter().zip(&batch.mask).map(filled).collect();
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
-            (
-                "input_ids".into(),
-                Tensor::from_array((shape, batch.ids.clone()))?.into(),
-            ),
+            ("input_ids".into(), Tensor::from_array((shape, ids))?.into()),
             (
                 "attention_mask".into(),
                 Tensor::from_array((shape, batch.mask.clone()))?.into(),
@@ -171,10 +201,17 @@ impl OrtEncoder {
                 Tensor::from_array((shape, vec![0i64; batch.ids.len()]))?.into(),
             ));
         }
+        if self.positions {
+            let columns = i64::try_from(batch.columns).unwrap_or(i64::MAX);
+            let positions: Vec<i64> = (0..rows).flat_map(|_| 0..columns).collect();
+            inputs.push(("position_ids".into(), Tensor::from_array((shape, positions))?.into()));
+        }
         for (name, columns, values) in beside {
             inputs.push((name.into(), Tensor::from_array(([rows, columns], values))?.into()));
         }
-        let outputs = self.session.run_with_options(inputs, &self.options)?;
+        let outputs = self
+            .session
+            .run_with_options(inputs, self.memory.of(rows * batch.columns))?;
         let extract = |name: &String| {
             let value = outputs
                 .get(name)
@@ -192,6 +229,34 @@ impl OrtEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_keeps_its_memory_once_the_model_is_proven_and_only_up_to_so_many_tokens() {
+        let library =
+            shoal_kit::onnxruntime::locate(&Default::default(), &|_| {}).expect("this test needs ONNX Runtime");
+        let model =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/tiny_embedder/1/model.onnx");
+        let options = Options {
+            provider: Provider::Cpu,
+            intra_op_threads: 1,
+            spin: false,
+            gpu_mem_limit_bytes: 0,
+            pad_token: 0,
+        };
+        let opened = OrtEncoder::open(&library.path, &model, &[], &[&["last_hidden_state"]], &options);
+        let mut encoder = opened.expect("opens");
+        let keeps =
+            |encoder: &OrtEncoder, tokens| std::ptr::eq(encoder.memory.of(tokens), &raw const encoder.memory.keeping);
+        assert!(!keeps(&encoder, 1), "the proof's runs give it back");
+        encoder.proven(512);
+        assert!(keeps(&encoder, 512) && !keeps(&encoder, 513));
+        // Either way it runs.
+        for tokens in [7, 100] {
+            encoder.proven(50);
+            let batch = Padded::of(&[&vec![5; tokens]]);
+            encoder.run(&batch, Vec::new()).expect("runs");
+        }
+    }
 
     #[test]
     fn weights_in_a_file_of_their_own_make_a_graph_large() {

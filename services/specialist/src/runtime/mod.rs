@@ -94,6 +94,8 @@ pub(crate) struct Options {
     pub spin: bool,
     /// Bytes that the CUDA arena may take; 0 leaves it to the library.
     pub gpu_mem_limit_bytes: usize,
+    /// The token that fills up a shorter text beside a longer one; of encoders alone.
+    pub pad_token: u32,
 }
 
 /// The one environment of the process (ONNX Runtime allows no second), and the library that it came from.

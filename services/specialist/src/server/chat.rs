@@ -1,16 +1,17 @@
-//! The OpenAI-compatible door: `POST /v1/chat/completions` (plain and streamed) and `GET /v1/models`.
+//! The OpenAI-compatible door: `POST /v1/chat/completions` (plain and streamed), `POST /v1/embeddings` (in `embeddings`) and `GET /v1/models`.
 //!
 //! What differs from the original: temperature is 0 unless given; a task's output is held to its form unless
 //! `response_format` says otherwise; the answer carries a `shoal` field with confidence and timings.
 use super::{
     door::{Door, Doors, call_span, failed, spoken},
+    embeddings,
     generate::{Generation, usage},
     request, sse,
 };
 use crate::{
     engine::{Done, Finish, queue::Urgency},
     error::{Error, refuse},
-    folder::Form,
+    folder::{Folder, Form},
     prompt::Prompt,
     specialist::{Ask, Specialist},
 };
@@ -30,12 +31,13 @@ use shoal_kit::{
 };
 use tracing::Span;
 
-const HTTP_STATUS: &str = "http.response.status_code";
+pub(super) const HTTP_STATUS: &str = "http.response.status_code";
 
 /// The routes, for [`shoal_kit::serve::Server::http`].
 pub(crate) fn router(doors: Doors) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(complete))
+        .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/models", get(models))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(doors)
@@ -109,23 +111,27 @@ async fn answer(door: &Door, body: Result<Posted<Request>, Unread>, span: &Span)
     }
 }
 
-fn ask(body: Request, specialist: &Specialist, span: tracing::Span) -> Result<Ask, Error> {
-    let folder = specialist.folder();
-    let task = match folder.tasks.iter().find(|t| t.name == body.model) {
-        Some(task) => task.name.clone(),
-        None if body.model == folder.card.name => String::new(),
+/// The task that a model's name stands for: one of the specialist's, or its own name, which is none.
+pub(super) fn task(model: &str, folder: &Folder) -> Result<String, Error> {
+    match folder.tasks.iter().find(|t| t.name == model) {
+        Some(task) => Ok(task.name.clone()),
+        None if model == folder.card.name => Ok(String::new()),
         None => {
             let all: Vec<_> = folder.tasks.iter().map(|t| t.name.as_str()).collect();
-            return Err(Error::Unknown {
+            Err(Error::Unknown {
                 message: format!(
-                    "no model `{}` here; there is `{}`, with tasks {}",
-                    body.model,
+                    "no model `{model}` here; there is `{}`, with tasks {}",
                     folder.card.name,
                     all.join(", ")
                 ),
-            });
+            })
         }
-    };
+    }
+}
+
+fn ask(body: Request, specialist: &Specialist, span: tracing::Span) -> Result<Ask, Error> {
+    let folder = specialist.folder();
+    let task = task(&body.model, folder)?;
     specialist.generates()?;
     let messages = body.messages()?.into_iter().map(|m| (m.role, m.content)).collect();
     let form = match body.format()? {

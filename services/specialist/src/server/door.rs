@@ -3,14 +3,14 @@ use crate::{error::Error, prompt::Prompt, specialist::Specialist, versions::Serv
 use serde_json::{Value, json};
 use shoal_kit::{
     status::{Reason, code_name},
-    telemetry::names,
+    telemetry::{CONTENT_BYTES, cut, names},
 };
 use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{Span, field};
 
-/// Bytes of a prompt or an output on a span: an exporter's message holds 4 MiB of spans, and a prompt is at most 16 MiB.
-const CONTENT_BYTES: usize = 64 << 10;
+/// Bytes of a model's name on a span: four times what a specialist or a task may be called, so that what is asked for by mistake can be read.
+const NAME_BYTES: usize = 256;
 
 /// The span of one call: name, OpenInference kind, GenAI operation, then what the protocol adds. Set the caller's context on it
 /// before anything else.
@@ -96,21 +96,21 @@ impl Door {
 
     /// Says which model is asked, and which answers.
     pub(super) fn identify(&self, span: &Span, asked: &str) {
-        span.record(names::GEN_AI_REQUEST_MODEL, asked);
+        span.record(names::GEN_AI_REQUEST_MODEL, cut(asked, NAME_BYTES));
         span.record(names::GEN_AI_RESPONSE_MODEL, self.specialist.identity());
     }
 
     /// Says what was asked, if that may be said.
     pub(super) fn asked(&self, span: &Span, what: impl FnOnce() -> String) {
         if self.content {
-            span.record(names::INPUT_VALUE, cut(&what()));
+            span.record(names::INPUT_VALUE, cut(&what(), CONTENT_BYTES));
         }
     }
 
     /// Says what was answered, if that may be said.
     pub(super) fn answered(&self, span: &Span, what: impl FnOnce() -> String) {
         if self.content {
-            span.record(names::OUTPUT_VALUE, cut(&what()));
+            span.record(names::OUTPUT_VALUE, cut(&what(), CONTENT_BYTES));
         }
     }
 }
@@ -136,6 +136,57 @@ pub(super) fn failed(span: &Span, error: &Error) {
     span.record("otel.status_code", field::display("ERROR"));
 }
 
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(CONTENT_BYTES)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_kit::{config, onnxruntime};
+    use std::{
+        path::Path,
+        sync::{Mutex, PoisonError},
+    };
+    use tracing_subscriber::{Layer, layer::SubscriberExt as _};
+
+    /// Keeps the longest text that is recorded on a span.
+    #[derive(Clone, Default)]
+    struct Longest(Arc<Mutex<usize>>);
+
+    impl field::Visit for Longest {
+        fn record_str(&mut self, _: &field::Field, value: &str) {
+            let mut longest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *longest = longest.max(value.len());
+        }
+        fn record_debug(&mut self, _: &field::Field, _: &dyn std::fmt::Debug) {}
+    }
+
+    impl<S: tracing::Subscriber> Layer<S> for Longest {
+        fn on_record(
+            &self,
+            _: &tracing::Id,
+            values: &tracing::span::Record<'_>,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    #[test]
+    fn what_a_caller_calls_a_model_stands_on_a_span_cut_with_content_and_without() {
+        let library = onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {}).expect("ONNX Runtime");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/tiny_classifier");
+        let specialist = Specialist::load(&path, &config::Specialist::default(), &library.path).expect("a good folder");
+        let serving = Serving {
+            specialist: Arc::new(specialist),
+            refused: None,
+        };
+        let longest = Longest::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(longest.clone()));
+        let span = call_span!("call", "LLM", "chat",);
+        for content in [false, true] {
+            let door = Doors::new(watch::channel(serving.clone()).1, content).open();
+            // Of two bytes each, with one before them: a cut in the middle of a letter would panic.
+            door.identify(&span, &format!("x{}", "é".repeat(8 << 20)));
+        }
+        let longest = *longest.0.lock().expect("whole");
+        assert_eq!(longest, NAME_BYTES - 1);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod door;
+mod embeddings;
 mod generate;
 mod grpc;
 mod oip;

@@ -94,11 +94,12 @@ impl Call {
         let of_name = self.resolve(&wire.model_name, &wire.model_version)?;
         let texts = oip::texts(wire, TEXTS)?;
         oip::wants(wire, &self.output())?;
+        let task = oip::text_of(&wire.parameters, "task")?.unwrap_or(of_name);
         self.door.asked(span, || json!(texts).to_string());
         let (output, parameters) = match self.door.specialist().folder().card.kind {
-            Kind::Generate | Kind::Tag | Kind::Fill => self.generate(wire, of_name, texts, deadline, span).await?,
-            Kind::Classify => self.classify(of_name, &texts, deadline).await?,
-            Kind::Embed => self.embed(&texts, deadline).await?,
+            Kind::Generate | Kind::Tag | Kind::Fill => self.generate(wire, task, texts, deadline, span).await?,
+            Kind::Classify => self.classify(task, &texts, deadline).await?,
+            Kind::Embed => self.embed(task, &texts, deadline).await?,
         };
         if let Output::Texts(texts) = &output {
             self.door.answered(span, || json!(texts).to_string());
@@ -106,8 +107,17 @@ impl Call {
         Ok((output, parameters))
     }
 
-    async fn embed(&self, texts: &[String], deadline: Option<Instant>) -> Result<(Output, Parameters), Error> {
+    async fn embed(
+        &self,
+        task: &str,
+        texts: &[String],
+        deadline: Option<Instant>,
+    ) -> Result<(Output, Parameters), Error> {
         let encoder = self.door.specialist().encoder(Kind::Embed)?;
+        // A vector is the same for each task: none need be named, but one that is must be there.
+        if !task.is_empty() {
+            self.door.specialist().task(task)?;
+        }
         let encoded = encoder.encode(texts, Urgency::until(deadline)).await?;
         let vector = |answer| match answer {
             Answer::Vector(vector) => vector,
@@ -152,14 +162,13 @@ impl Call {
     async fn generate(
         &self,
         wire: &ModelInferRequest,
-        of_name: &str,
+        task: &str,
         texts: Vec<String>,
         deadline: Option<Instant>,
         span: &Span,
     ) -> Result<(Output, Parameters), Error> {
         let specialist = self.door.specialist();
         let given = &wire.parameters;
-        let task = oip::text_of(given, "task")?.unwrap_or(of_name);
         let sampling = v1::Sampling {
             max_tokens: oip::whole_of(given, "max_tokens")?.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             temperature: oip::real_of(given, "temperature")?.map(|t| t as f32),

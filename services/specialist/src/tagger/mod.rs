@@ -15,7 +15,7 @@ use crate::{
     encoder::prove,
     error::Error,
     folder::{Folder, Task, manifest::TagInput},
-    one_run::{Limits, OneRun, Prepared, Reads, Runs},
+    one_run::{Limits, OneRun, Prepared, RUN_TOKENS, Reads, Runs},
     prompt::Prompt,
     runtime::{Options, OrtEncoder, Output, Padded},
     sampling::Choice,
@@ -28,6 +28,9 @@ use read::Text;
 use shoal_kit::config;
 use std::{collections::HashMap, path::Path, sync::Arc};
 use tokenizers::Tokenizer;
+
+/// The output of tags: ours, or as optimum names it for the task token-classification.
+const TAG_LOGITS: [&str; 2] = ["tag_logits", "logits"];
 
 /// A tagger: its handle, and the owner thread behind it.
 pub(crate) type Tagger = OneRun<Spans>;
@@ -59,26 +62,23 @@ pub(crate) fn load(
     let reads = Spans::of(tagset.clone(), card.input.as_ref(), &folder.tasks)
         .map_err(|(task, e)| fault(&format!("input schema of task {task}"), e))?;
     let outputs: &[&[&str]] = match tagset.classes() {
-        0 => &[&["tag_logits"]],
-        _ => &[&["tag_logits"], &["class_logits"]],
+        0 => &[&TAG_LOGITS],
+        _ => &[&TAG_LOGITS, &["class_logits"]],
     };
     let mut model = OrtEncoder::open(library, &folder.model, &[], outputs, options)?;
-    let context_tokens = folder.card.limits.context_tokens as usize;
+    let limits = Limits::of(folder, config.queue_tokens);
     if model.reads_types() && card.input.as_ref().is_some_and(|input| input.before.is_some()) {
         let why =
             "the graph reads token_type_ids, which would be 0 for what is said before a text too: export it without";
         return Err(fault("model.onnx", why.into()));
     }
-    let proven = prove(&tokenizer, context_tokens, |batch| {
-        logits(&mut model, &batch, &tagset).map(drop)
+    let proven = prove(&tokenizer, limits, |batch| {
+        let said = logits(&mut model, &batch, &tagset)?;
+        Ok(said.last(&batch, &tagset))
     });
     proven.map_err(|e| fault("model.onnx", e))?;
-    model.proven()?;
+    model.proven(RUN_TOKENS);
     let shape = tagset.clone();
-    let limits = Limits {
-        context_tokens,
-        queue_tokens: config.queue_tokens,
-    };
     let tasks = folder.tasks.iter().map(Prepared::of).collect();
     let runs = Tags {
         model: move |batch: Padded| logits(&mut model, &batch, &shape),
@@ -198,6 +198,13 @@ struct Logits {
 }
 
 impl Logits {
+    /// What is said of the last text, padding left out.
+    fn last(&self, batch: &Padded, tagset: &Tagset) -> Vec<f32> {
+        let (row, width, classes) = (batch.rows - 1, tagset.tags(), tagset.classes());
+        let tags = &self.tags[row * batch.columns * width..][..batch.last_tokens() * width];
+        [tags, &self.classes[row * classes..]].concat()
+    }
+
     /// Holds the model's outputs to the card: `tag_logits`, then `class_logits` if there are classes.
     fn of(outputs: Vec<Output>, rows: usize, columns: usize, tagset: &Tagset) -> Result<Self, String> {
         let wanted = [

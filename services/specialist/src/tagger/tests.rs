@@ -33,6 +33,14 @@ struct Still {
 
 impl Still {
     fn new(queue_tokens: usize, context_tokens: usize) -> Self {
+        Self::of(Limits {
+            context_tokens,
+            queue_tokens,
+            run_tokens: RUN_TOKENS,
+        })
+    }
+
+    fn of(limits: Limits) -> Self {
         let (permits, wait) = std_mpsc::channel::<()>();
         let runs = Arc::new(Mutex::new(Vec::new()));
         let told = runs.clone();
@@ -78,10 +86,6 @@ impl Still {
             calibration: Calibration::default(),
             scores_split: String::new(),
             scores: Default::default(),
-        };
-        let limits = Limits {
-            context_tokens,
-            queue_tokens,
         };
         let tokenizer = Tokenizer::from_bytes(BERT).expect("a tokenizer");
         let tagset = Arc::new(tagset);
@@ -157,6 +161,24 @@ async fn what_waits_runs_together_the_urgent_first_and_each_text_has_its_own_ans
     assert_eq!(text(batch).await.split('/').count(), 240);
     // Three rows of 242 columns are more than run together, so the long one ran alone.
     assert_eq!(still.runs(), [(1, 3), (2, 5), (1, 242)]);
+}
+
+#[tokio::test]
+async fn where_a_run_scales_what_is_in_it_each_text_runs_alone() {
+    let still = Still::of(Limits {
+        context_tokens: 64,
+        queue_tokens: 100,
+        run_tokens: 0,
+    });
+    let mut tickets = Vec::new();
+    for said in ["play", "jazz", "york"] {
+        tickets.push((said, still.asked(said).await));
+        still.permit();
+    }
+    for (said, ticket) in tickets {
+        assert_eq!(text(ticket).await, said);
+    }
+    assert_eq!(still.runs(), [(1, 3); 3]);
 }
 
 #[tokio::test]

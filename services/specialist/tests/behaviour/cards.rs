@@ -142,6 +142,31 @@ fn text_files_of_other_families_are_refused_by_name() {
     let copy = Copy::of("tiny_decoder");
     copy.write("chat_template.jinja", b"{% for x in %}");
     has(&copy.refused(), &["chat_template.jinja", "does not compile"]);
+    for (source, wanted) in [
+        (
+            "{% if tools %}{{ tools }}{% endif %}{{ moon_phase('%d') }}",
+            "moon_phase",
+        ),
+        ("{{ messages[0].content | sideways }}", "sideways"),
+        (
+            "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+            "fuel",
+        ),
+    ] {
+        let copy = Copy::of("tiny_decoder");
+        copy.write("chat_template.jinja", source.as_bytes());
+        has(&copy.refused(), &["chat_template.jinja", "it does not render", wanted]);
+    }
+    // What it refuses of one prompt it may make of another, and what nobody gave is not there.
+    for source in [
+        "{{ raise_exception('give a system message') }}",
+        "{{ tools.first.name }}",
+        "{{ strftime_now('%d %B %Y') }}",
+    ] {
+        let copy = Copy::of("tiny_decoder");
+        copy.write("chat_template.jinja", source.as_bytes());
+        has(&copy.refused(), &["ONNX Runtime at /nonexistent"]);
+    }
     let copy = Copy::of("tiny_decoder");
     copy.write("output.schema.json", br#"{"type": "nonsense"}"#);
     has(&copy.refused(), &["output form", "task call"]);
@@ -161,6 +186,11 @@ fn a_classifiers_thresholds_are_of_its_labels_and_its_labels_differ() {
             "a score between 0 and 1",
         ),
         ("\"weather\"", "\"oos\"", "names `oos` twice"),
+        (
+            "[\"play_music\", \"book_table\", \"weather\", \"oos\"]",
+            "[\"relevant\"]",
+            "labels has `relevant` alone: scores are a softmax over the labels",
+        ),
     ] {
         let copy = Copy::of("tiny_classifier");
         copy.edit("1/card.toml", from, to);

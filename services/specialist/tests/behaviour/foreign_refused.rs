@@ -1,6 +1,7 @@
 //! Exports that this engine would decode wrongly, or not at all: each refused by the name of what it wants, before ONNX Runtime is touched.
 use crate::{
     folders::{Copy, has},
+    graphs::{BRAIN, FLOAT, HALF, INT64, node, port, table, whole},
     hostile::field,
 };
 use serde_json::{Value, json};
@@ -148,31 +149,6 @@ fn optimum_exports_in_several_files_are_refused_by_the_files_name() {
     assert!(!copy.refused().contains("/nonexistent"));
 }
 
-const FLOAT: u8 = 1;
-const INT64: u8 = 7;
-const HALF: u8 = 10;
-const BRAIN: u8 = 16;
-
-/// An input (11) or output (12): `0` is an open dimension.
-fn port(number: u64, name: &str, element: u8, dims: &[u8]) -> Vec<u8> {
-    let dim = |d: &u8| {
-        field(
-            1,
-            &if *d == 0 {
-                field(2, b"n")
-            } else {
-                vec![1 << 3, *d | 0x80, *d >> 7]
-            },
-        )
-    };
-    let shape: Vec<u8> = dims.iter().flat_map(dim).collect();
-    let tensor = [vec![1 << 3, element], field(2, &shape)].concat();
-    field(
-        number,
-        &[field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat(),
-    )
-}
-
 /// A graph of one layer, with `more` beside what every decoder has.
 fn graph(key: u8, value: u8, logits: u8, more: &[Vec<u8>]) -> Vec<u8> {
     let cache = [0, 2, 0, 16];
@@ -251,4 +227,54 @@ fn numbers_that_are_not_bound_are_refused_by_name() {
         &refused(&graph(FLOAT, 3, FLOAT, &[])),
         &["`past_key_values.0.value` is int8"],
     );
+}
+
+#[test]
+fn a_graph_whose_answers_would_depend_on_what_decodes_beside_them_is_refused_by_name() {
+    for operator in ["DynamicQuantizeLinear", "DynamicQuantizeMatMul"] {
+        let words = refused(&graph(FLOAT, FLOAT, FLOAT, &[node(operator, &["x"], &["y"], &[])]));
+        has(&words, &["quantised dynamically", "`-p int4`"]);
+    }
+}
+
+#[test]
+fn a_second_table_of_rotary_positions_is_refused_from_where_it_begins() {
+    let two = |first: i64| {
+        let choice = [
+            node("Greater", &["length", "first"], &["long"], &[]),
+            node("If", &["long"], &["cos_cache", "sin_cache"], &[]),
+            whole("first", &[], &[first]),
+        ];
+        refused(&graph(FLOAT, FLOAT, FLOAT, &choice))
+    };
+    // The card allows 256 tokens.
+    has(&two(64), &["`longrope`", "after 64 positions", "context_tokens to 64"]);
+    has(&two(255), &["context_tokens to 255"]);
+    has(&two(256), &["ONNX Runtime at /nonexistent"]);
+    // A file that does not say where is one of 4,096 positions.
+    let copy = Copy::of("foreign/optimum_llama");
+    copy.write(
+        "model.onnx",
+        &graph(
+            FLOAT,
+            FLOAT,
+            FLOAT,
+            &[node("If", &["long"], &["cos_cache", "sin_cache"], &[])],
+        ),
+    );
+    has(&copy.refused(), &["ONNX Runtime at /nonexistent"]);
+    let config = fs::read_to_string(copy.path("1/config.json")).expect("readable");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    merge(&mut config, &json!({"max_position_embeddings": 8192}));
+    copy.write("config.json", config.to_string().as_bytes());
+    copy.edit("1/card.toml", "context_tokens = 256", "context_tokens = 4097");
+    has(&copy.refused(), &["`longrope`", "context_tokens to 4096"]);
+    // Both in one, the second behind the first, as the builder writes it for DirectML.
+    let behind = |rows: u64| {
+        let cache = table("cos_cache", rows, 1, |_, _| 1.0);
+        copy.write("model.onnx", &graph(FLOAT, FLOAT, FLOAT, &[cache]));
+        copy.refused()
+    };
+    has(&behind(8192 + 4096), &["`longrope`", "context_tokens to 4096"]);
+    has(&behind(8192), &["ONNX Runtime at /nonexistent"]);
 }

@@ -1,5 +1,5 @@
 //! The Open Inference Protocol, as its clients speak it.
-use crate::world::Served;
+use crate::{folders::Copy, world::Served};
 use shoal_proto::oip::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelReadyRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
@@ -143,6 +143,47 @@ async fn metadata_says_what_goes_in_and_out_and_unknown_models_are_not_found() {
         (response.outputs[0].shape.clone(), response.raw_output_contents[0].len()),
         (vec![2, 32], 2 * 32 * 4)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_parameter_names_is_the_one_that_a_classifier_is_asked_for_and_must_be_there() {
+    let copy = Copy::of("tiny_classifier");
+    copy.edit("specialist.toml", "\"route\"", "\"route\", \"urgent\"");
+    // Whatever the text, this task's score says by which map it was made.
+    copy.edit(
+        "1/card.toml",
+        "[training]",
+        "[calibration.urgent]\nconfidence_threshold = 0.5\nstatistic = \"sum_logprob\"\nknots = [[-9, 0.125], [0, 0.125]]\n\n[training]",
+    );
+    let served = Served::folder(copy.root(), 1, |_| {}, &Default::default()).await;
+    let embedder = Served::start("tiny_embedder", 1, |_| {}).await;
+    let asked = |model: &str, task: &str| {
+        let named = InferParameter {
+            parameter_choice: Some(ParameterChoice::StringParam(task.into())),
+        };
+        ModelInferRequest {
+            model_name: model.into(),
+            parameters: [("task".to_owned(), named)].into(),
+            ..request(&["play jazz"], false)
+        }
+    };
+    // One over the other: the parameter says more than the model's name.
+    for model in ["tiny_classifier", "route"] {
+        let answer = client(&served)
+            .model_infer(asked(model, "urgent"))
+            .await
+            .expect("infers");
+        let confidence = answer.into_inner().parameters["confidence"].parameter_choice.clone();
+        assert_eq!(confidence, Some(ParameterChoice::DoubleParam(0.125)), "{model}");
+    }
+    for (at, wire) in [
+        (&served, asked("tiny_classifier", "nobody")),
+        (&embedder, asked("tiny_embedder", "nobody")),
+    ] {
+        let refused = client(at).model_infer(wire).await.expect_err("no such task");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("`nobody` is no task"), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
