@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("shoal-kit", &["shoal-proto"]),
     ("shoal-stack", &["shoal-proto", "shoal-kit"]),
     ("shoal-specialist", &["shoal-proto", "shoal-kit"]),
-    ("shoal-feedback", &["shoal-proto", "shoal-kit"]),
+    ("shoal-feedback", &["shoal-proto", "shoal-kit", "shoal-plan"]),
     ("shoal-concierge", &["shoal-proto", "shoal-kit"]),
     ("shoal-loadtest", &["shoal-proto", "shoal-kit", "shoal-specialist"]),
     (

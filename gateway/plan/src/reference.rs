@@ -2,9 +2,11 @@
 //!
 //! `${find}` is the whole output of node `find`, `${find.address}` a field of it, `${find.rows.0.name}` a field of a field;
 //! `$$` is a dollar sign, and a `$` before anything else is itself. Several may stand in one text. A reference that is a
-//! text's whole content takes the value with its type; inside other text it takes the value's text.
+//! text's whole content takes the value with its type; inside other text it takes the value's text. What a model is asked may be written as
+//! a JSON object: its strings are such texts then ([`Template::fill_prompt`]).
+use crate::integers;
 use serde_json::{Map, Value};
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// A reference to a node's output, or to a field of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -167,6 +169,38 @@ impl Template {
             }
         }
         Ok(Value::String(text))
+    }
+}
+
+impl Template {
+    /// As [`Template::fill`], of what a model is asked: in a text that is a JSON object each string is filled by itself, so that whatever a
+    /// value holds stays inside the string that refers to it.
+    ///
+    /// # Errors
+    /// As [`Template::fill`].
+    pub fn fill_prompt<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> Result<Value, Missing> {
+        match self.object() {
+            Some(object) => object.fill(output),
+            None => self.fill(output),
+        }
+    }
+
+    /// The object that it is, if it refers to something; other text is read by whoever is asked.
+    fn object(&self) -> Option<Json> {
+        let [Part::Text(first), _, ..] = self.0.as_slice() else {
+            return None;
+        };
+        if !first.trim_start().starts_with('{') {
+            return None;
+        }
+        let written = self.to_string();
+        integers::fit(&written).ok()?;
+        let value: Value = serde_json::from_str(&written).ok()?;
+        let object = Json::parse(&value).ok()?;
+        // A key is no template, and an escape may spell a reference that nobody knew when the plan was let in.
+        let known: HashSet<_> = self.references().collect();
+        let found: HashSet<_> = object.references().into_iter().collect();
+        (known == found).then_some(object)
     }
 }
 

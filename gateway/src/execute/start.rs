@@ -69,7 +69,7 @@ impl Driver {
             });
         }
         let filled = match &step.node.kind {
-            Kind::Model { input, .. } => input.fill(&output),
+            Kind::Model { input, .. } => input.fill_prompt(&output),
             Kind::Tool { arguments, .. } => arguments.fill(&output),
         };
         filled.map_err(|missing| Error::Unfit {
@@ -113,6 +113,7 @@ impl Driver {
             accept: None,
             report,
             trail: Arc::default(),
+            progress: Arc::default(),
         };
         self.push(key, job);
     }
@@ -121,6 +122,7 @@ impl Driver {
         let underway = Underway {
             about: job.about.clone(),
             trail: job.trail.clone(),
+            progress: job.progress.clone(),
         };
         self.underway.insert(key, underway);
         self.running.push(Box::pin(async move { (key, node::run(job).await) }));

@@ -2,6 +2,7 @@
 use super::question::{Finish, Means, Said};
 use crate::schema::Schema;
 use serde_json::Value;
+use shoal_plan::integers;
 
 /// What else an answer's text must be: a plan, for a planner.
 pub(crate) type Accept = dyn Fn(&str) -> Result<(), String> + Send + Sync;
@@ -42,12 +43,17 @@ pub(crate) fn judge(said: &Said, bar: Bar<'_>) -> Judged {
     let parsed = serde_json::from_str::<Value>(&said.text);
     let formed = bar.schemas.iter().any(Option::is_some);
     let label = bar.means == Means::Classify;
+    // Read, a larger integer would be another number, and a tool would be called with it.
+    let large = integers::fit(&said.text).err().filter(|_| parsed.is_ok() && !label);
     let value = match &parsed {
         // A form says that it is JSON; without one, an object or a list is what it looks like, and `7` is a text.
-        Ok(value) if !label && (formed || value.is_object() || value.is_array()) => value.clone(),
+        Ok(value) if !label && large.is_none() && (formed || value.is_object() || value.is_array()) => value.clone(),
         _ => Value::String(said.text.clone()),
     };
-    let breach = breach(said, bar, parsed.as_ref().map_err(ToString::to_string), &value);
+    let breach = match large.filter(|_| formed) {
+        Some(large) => Some(format!("the answer cannot be carried on: {large}")),
+        None => breach(said, bar, parsed.as_ref().map_err(ToString::to_string), &value),
+    };
     let valid = (formed || bar.accept.is_some() || bar.grammar).then_some(breach.is_none());
     let verdict = match breach {
         Some(why) => Verdict::Invalid(why),
@@ -189,6 +195,14 @@ mod tests {
             ..FREE
         };
         assert_eq!(judge(&said("7", None), formed).value, json!(7));
+        // An account's number is not to become the nearest float.
+        let large = r#"{"account":98765432109876543210}"#;
+        assert_eq!(judge(&said(large, None), FREE).value, json!(large));
+        let judged = judge(&said("98765432109876543210", None), formed);
+        assert!(
+            matches!(&judged.verdict, Verdict::Invalid(why) if why.contains("as a string")),
+            "{judged:?}"
+        );
         let label = Bar {
             means: Means::Classify,
             ..FREE

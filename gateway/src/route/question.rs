@@ -2,6 +2,7 @@
 use super::lost::Lost;
 use crate::schema::Schema;
 use serde_json::{Map, Value};
+use shoal_plan::integers;
 use shoal_proto::v1;
 use shoal_stack::hedge::Telling;
 use std::{fmt, sync::Arc};
@@ -23,7 +24,8 @@ impl Input {
         match filled {
             Value::Object(map) => Self::Json(map),
             Value::String(text) if text.trim_start().starts_with('{') => match serde_json::from_str(&text) {
-                Ok(Value::Object(map)) => Self::Json(map),
+                // Read, a larger integer would be another number.
+                Ok(Value::Object(map)) if integers::fit(&text).is_ok() => Self::Json(map),
                 _ => Self::Text(text),
             },
             Value::String(text) => Self::Text(text),

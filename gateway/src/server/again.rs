@@ -125,7 +125,7 @@ fn now<'a>(step: &'a Step, outputs: &HashMap<&str, Value>) -> (&'static str, &'a
     let output = |id: &str| outputs.get(id);
     match &step.node.kind {
         Kind::Model { task, input } => {
-            let filled = input.fill(&output).ok();
+            let filled = input.fill_prompt(&output).ok();
             ("model", task, filled.map(|value| Input::of(value).json().to_string()))
         }
         Kind::Tool { name, arguments } => {

@@ -81,7 +81,7 @@ impl Export {
                 break;
             }
             let plan = if judged.outcome.node_id == "planner" {
-                store().of_plan(&judged.outcome.plan_id).unwrap_or_default()
+                store().of_plan(&judged.outcome.plan_id)?
             } else {
                 Vec::new()
             };

@@ -15,6 +15,7 @@ use shoal_kit::{
     status::{self, Reason, Violation},
     task,
 };
+use shoal_plan::integers;
 use shoal_proto::{
     time,
     v1::{self, feedback_service_server::FeedbackServiceServer, submit_feedback_request::Value},
@@ -230,21 +231,29 @@ fn check(feedback: &v1::SubmitFeedbackRequest) -> Result<(), Reason> {
     if feedback.source.len() > SOURCE_BYTES {
         fault("source", "must be at most 128 bytes");
     }
-    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+    // What is wrong with an answer that somebody wrote. Read again, a larger integer would be another number.
+    let wrong = |text: &str| match serde_json::from_str::<serde_json::Value>(text) {
+        Err(_) => Some("must be a JSON value; text needs its quotes".to_owned()),
+        Ok(_) => integers::fit(text).err().map(|large| large.to_string()),
+    };
     match &feedback.value {
         None => fault(
             "value",
             "set one of rating, success, comment, correction_json, demonstration_json",
         ),
         Some(Value::Rating(rating)) if !(0.0..=1.0).contains(rating) => fault("rating", "must be 0 to 1"),
-        Some(Value::CorrectionJson(text)) if !json(text) => {
-            fault("correction_json", "must be a JSON value; text needs its quotes")
-        }
-        Some(Value::DemonstrationJson(text)) if !json(text) => {
-            fault("demonstration_json", "must be a JSON value; text needs its quotes")
-        }
         Some(Value::CorrectionJson(_) | Value::DemonstrationJson(_)) if feedback.node_id.is_empty() => {
             fault("node_id", "a correction is about a node");
+        }
+        Some(Value::CorrectionJson(text)) => {
+            if let Some(wrong) = wrong(text) {
+                fault("correction_json", &wrong);
+            }
+        }
+        Some(Value::DemonstrationJson(text)) => {
+            if let Some(wrong) = wrong(text) {
+                fault("demonstration_json", &wrong);
+            }
         }
         Some(_) => {}
     }
@@ -252,5 +261,31 @@ fn check(feedback: &v1::SubmitFeedbackRequest) -> Result<(), Reason> {
         Ok(())
     } else {
         Err(Reason::Invalid(faults))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_correction_is_json_whose_numbers_keep_their_value() {
+        let said = |correction: &str| {
+            let feedback = v1::SubmitFeedbackRequest {
+                plan_id: "p".into(),
+                node_id: "1".into(),
+                value: Some(Value::CorrectionJson(correction.into())),
+                ..Default::default()
+            };
+            check(&feedback).map_err(|reason| reason.to_string())
+        };
+        assert_eq!(said(r#"{"account": 18446744073709551615}"#), Ok(()));
+        for (wrong, why) in [
+            ("jazz", "needs its quotes"),
+            (r#"{"account": 98765432109876543210}"#, "write it as a string"),
+        ] {
+            let told = said(wrong).expect_err(wrong);
+            assert!(told.contains("correction_json") && told.contains(why), "{told}");
+        }
     }
 }

@@ -9,10 +9,11 @@ from conftest import learned, rows
 
 from shoal_trainer import data, evaluate, score, tasks
 from shoal_trainer.constrain import Constraint
-from shoal_trainer.prompt import Prompt
+from shoal_trainer.prompt import Prompt, environment
 from shoal_trainer.tasks import vary
 from shoal_trainer.tasks.base import FEWER
 from shoal_trainer.tasks.episode import asked_alone
+from shoal_trainer.tasks.plan import Plan
 
 ALL = list(tasks.KNOWN)
 SHIPPED = sorted((Path(__file__).parents[3] / "models").glob("*/1"))
@@ -188,3 +189,14 @@ def test_an_interval_is_around_the_metric_and_of_one_value_where_all_rows_agree(
     low, high = evaluate.interval(weights)
     assert low < task.metrics(some)[task.main] < high
     assert evaluate.interval(np.array([[1.0, 1.0]] * 20 + [[0.0, 0.0]])) == (1.0, 1.0)
+
+
+def test_a_dollar_sign_of_a_goal_is_no_reference_in_its_plan_text() -> None:
+    plan = Plan()
+    steps = [{"task": "tool_call", "input": "echo ${HOME}"}, {"task": "tool_call", "input": "pay $$5 and $1"}]
+    said = plan.say(steps)
+    assert said == "1. tool_call: echo $${HOME}\n2. tool_call: pay $$$$5 and $$1" and plan.read(said) == steps
+    template = environment().from_string(plan.answer_template())
+    spans = [{"label": step["task"], "text": step["input"]} for step in steps]
+    assert template.render(spans=spans, input="") == said
+    assert template.render(spans=[], input="pay $5") == "1. tool_call: pay $$5"

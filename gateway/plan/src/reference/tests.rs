@@ -79,3 +79,37 @@ fn the_size_is_known_before_anything_is_filled() {
     assert!(without_gone.filled_bytes(&get) + 32 >= filled.len(), "{}", filled.len());
     assert!(call.filled_bytes(&get) < 1200, "what is missing weighs nothing");
 }
+
+/// A model's input, filled.
+fn prompt(text: &str, outputs: &Value) -> Value {
+    let template = Template::parse(text).expect("template");
+    template.fill_prompt(&|id| outputs.get(id)).expect("filled")
+}
+
+#[test]
+fn a_prompt_that_is_an_object_is_filled_string_by_string() {
+    let outputs = json!({"1": "say \"hi\"\n", "2": {"n": 7}});
+    assert_eq!(
+        prompt(
+            r#"{"text": "${1}", "of": ["a ${2.n}", "${2}"], "cost": "$$5"}"#,
+            &outputs
+        ),
+        json!({"text": "say \"hi\"\n", "of": ["a 7", {"n": 7}], "cost": "$5"})
+    );
+    // No object of strings: a bare reference is a value's text, as in any text.
+    assert_eq!(prompt(r#"{"n": ${2.n}}"#, &outputs), json!(r#"{"n": 7}"#));
+    // An escape that spells a reference, and a key that is one, are none that the plan's order knows of.
+    for text in [r#"{"a": "${2.n}", "b": "\u0024{1}"}"#, r#"{"${1}": 1, "b": "${2.n}"}"#] {
+        assert!(prompt(text, &outputs).is_string(), "{text}");
+    }
+    assert_eq!(prompt("it is ${2.n}", &outputs), json!("it is 7"));
+}
+
+proptest! {
+    #[test]
+    fn no_value_leaves_the_string_that_refers_to_it(said in "\\PC{0,30}|[\"\\\\,:{}a-z]{0,30}") {
+        let outputs = json!({"1": said.clone()});
+        let filled = prompt(r#"{"text": "so: ${1}", "labels": ["a"]}"#, &outputs);
+        prop_assert_eq!(filled, json!({"text": format!("so: {said}"), "labels": ["a"]}));
+    }
+}

@@ -21,6 +21,7 @@ mod http;
 mod limits;
 mod metrics;
 mod oip;
+mod plan_text;
 mod prefixes;
 mod reference;
 mod required;

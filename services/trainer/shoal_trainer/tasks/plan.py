@@ -13,12 +13,12 @@ from .tool_call import ToolCall
 STEP = re.compile(r"(\d+)\. (\w+): (.+)")
 
 
-# A goal in which no step was found is one step.
+# A goal in which no step was found is one step. A dollar sign is written twice, or plan text would take what follows for a reference.
 ANSWER = """\
 {%- for span in spans -%}
-{{ "" if loop.first else "\\n" }}{{ loop.index }}. {{ span.label }}: {{ span.text | replace("\\n", " ") }}
+{{ "" if loop.first else "\\n" }}{{ loop.index }}. {{ span.label }}: {{ span.text | replace("\\n", " ") | replace("$", "$$") }}
 {%- else -%}
-1. tool_call: {{ input | replace("\\n", " ") }}
+1. tool_call: {{ input | replace("\\n", " ") | replace("$", "$$") }}
 {%- endfor -%}
 """
 
@@ -82,11 +82,11 @@ class Plan(Task):
         return None
 
     def say(self, target: Any) -> str:
-        return "\n".join(f"{i}. {step['task']}: {step['input']}" for i, step in enumerate(target, 1))
+        return "\n".join(f"{i}. {step['task']}: {step['input'].replace('$', '$$')}" for i, step in enumerate(target, 1))
 
     def read(self, text: str) -> Any:
         steps = [STEP.fullmatch(line) for line in text.split("\n")]
-        return [{"task": m[2], "input": m[3]} for m in steps if m] if all(steps) else None
+        return [{"task": m[2], "input": m[3].replace("$$", "$")} for m in steps if m] if all(steps) else None
 
     def labels(self) -> list[str]:
         return sorted({step["task"] for step in self._steps})
@@ -104,7 +104,7 @@ class Plan(Task):
 
     def files(self) -> dict[str, str]:
         text = '// Plan text; every step is a run of whole words of the goal.\nstart: step ("\\n" step)*\nstep: NUMBER ". tool_call: " SAID\nNUMBER: /[1-9][0-9]?/\n'
-        return {"plan.lark.jinja": text + forms.span("SAID", "messages[-1].content")}
+        return {"plan.lark.jinja": text + forms.span("SAID", "messages[-1].content | replace('$', '$$')")}
 
     def vary(self, row: Row, rng: random.Random) -> Row:
         if not self._joiners or rng.random() >= self.JOINED:
