@@ -2,6 +2,7 @@
 use super::{
     join::{self, Arrival, Arrivals},
     node::{End, Run},
+    progress::Progress,
     report::Report,
     result::About,
 };
@@ -48,6 +49,7 @@ pub(super) enum Key {
 pub(super) struct Underway {
     pub(super) about: About,
     pub(super) trail: Arc<Trail>,
+    pub(super) progress: Arc<Progress>,
 }
 
 /// How a plan ends.

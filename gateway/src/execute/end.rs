@@ -166,14 +166,19 @@ impl Driver {
     }
 }
 
-/// The result of something that was running, and its outcome.
+/// The result of something that was running, and its outcome. What had ended, and is being kept, stays as it ended.
 async fn cut(context: &Context, run: &Run, underway: &Underway, why: &v1::Fault) -> v1::NodeResult {
     let (plan, about) = (&run.plan, &underway.about);
-    let result = result(plan, about, &underway.trail.so_far(), &Ended::Cancelled(why));
-    if !result.outcome_id.is_empty() {
-        let outcome = outcome::of(&plan.id, &plan.trace_id, &result, Beyond::default());
+    if let Some(ended) = underway.progress.ended() {
+        counted(context, run, about, ended.state());
+        return ended.clone();
+    }
+    let told = result(plan, about, &underway.trail.so_far(), &Ended::Cancelled(why));
+    if !told.outcome_id.is_empty() {
+        let kept = underway.progress.kept(&told);
+        let outcome = outcome::of(&plan.id, &plan.trace_id, &kept, Beyond::default());
         context.recorder.keep(outcome).await;
     }
     counted(context, run, about, v1::State::Cancelled);
-    result
+    told
 }

@@ -322,6 +322,7 @@ fn ahead(context: Arc<Context>, run: Arc<Run>, node: Node, input: Input, report:
         accept: None,
         report,
         trail: Arc::default(),
+        progress: Arc::default(),
         context,
         run,
     }

@@ -2,6 +2,7 @@
 //! started is dropped with it, down to the specialist's slot.
 use super::{
     policy::{self, Came},
+    progress::Progress,
     report::Report,
     result::{About, Ended, Got, result},
 };
@@ -58,6 +59,7 @@ pub(crate) struct Job {
     pub(crate) accept: Option<Box<Accept>>,
     pub(crate) report: Report,
     pub(crate) trail: Arc<Trail>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// A node that has ended.
@@ -224,31 +226,40 @@ async fn client_tool(job: &Job, name: &str, arguments: &Value) -> Result<Got, Er
 /// Keeps the outcome, and says what is told.
 async fn finish(job: &Job, came: Came) -> End {
     let way = job.trail.so_far();
-    let (ended, output, beyond, fell) = match &came {
-        Came::Got(got) => (Ended::Got(got), Ok(got.value.clone()), got.beyond.clone(), None),
-        Came::FellBack(got, fell) => (Ended::Got(got), Ok(got.value.clone()), got.beyond.clone(), Some(fell)),
-        Came::Default(value, error) => (Ended::Failed(error), Ok(value.clone()), Beyond::default(), None),
-        Came::Failed(error) => (Ended::Failed(error), Err(error.clone()), Beyond::default(), None),
+    let (ended, output, beyond) = match &came {
+        Came::Got(got) => (Ended::Got(got), Ok(got.value.clone()), got.beyond.clone()),
+        Came::Default(value, error) => (Ended::Failed(error), Ok(value.clone()), Beyond::default()),
+        Came::Failed(error) | Came::BothFailed(error, _) => {
+            (Ended::Failed(error), Err(error.clone()), Beyond::default())
+        }
     };
     let mut told = result(&job.run.plan, &job.about, &way, &ended);
-    if !told.outcome_id.is_empty() {
-        let kept = fell.map_or_else(|| told.clone(), |fell| fell.alone(&told));
-        let beyond = Beyond {
-            valid: beyond.valid.or(policy::invalid(&kept)),
-            ..beyond
-        };
-        job.context
-            .recorder
-            .keep(outcome::of(&job.run.plan.id, &job.run.plan.trace_id, &kept, beyond))
-            .await;
-    }
+    let outcome = (!told.outcome_id.is_empty()).then(|| outcome(job, &came, &told, beyond));
     if let Came::Default(value, _) = &came {
         // The plan goes on with the value; the fault says why it is not the node's own. The outcome stays a failure: nobody should
         // learn from a stand-in.
         told.state = v1::State::Succeeded.into();
         told.output_json = value.to_string();
     }
+    if let Some(outcome) = outcome {
+        // Once handed over it is kept, whoever cuts the node off while it is written: no other end must be told then.
+        job.progress.end(told.clone());
+        job.context.recorder.keep(outcome).await;
+    }
     End { result: told, output }
+}
+
+/// What is kept of an end of which this is told.
+fn outcome(job: &Job, came: &Came, told: &v1::NodeResult, beyond: Beyond) -> v1::Outcome {
+    let mut kept = job.progress.kept(told);
+    if let Came::BothFailed(_, own) = came {
+        kept.fault = Some(own.fault());
+    }
+    let beyond = Beyond {
+        valid: beyond.valid.or(policy::invalid(&kept)),
+        ..beyond
+    };
+    outcome::of(&job.run.plan.id, &job.run.plan.trace_id, &kept, beyond)
 }
 
 fn span(job: &Job) -> Span {

@@ -13,20 +13,22 @@ use shoal_proto::v1;
 
 /// How a node came out, its policy applied.
 pub(super) enum Came {
-    /// With its own output.
+    /// With its own output, or its fallback's.
     Got(Got),
-    /// With its fallback's.
-    FellBack(Got, Fell),
     /// With the value that stands in; this was its failure.
     Default(serde_json::Value, Error),
     /// With nothing.
     Failed(Error),
+    /// With nothing, though it fell back: what is told, and how the fallback itself failed.
+    BothFailed(Error, Error),
 }
 
-/// How a node fell back: the task that answered, and its way up to there, which is an outcome of its own.
+/// How a node fell back: the task that was asked instead and what it was asked, and the node's way up to there, which is an outcome
+/// of its own.
 pub(super) struct Fell {
-    pub(super) task: String,
-    pub(super) before: Way,
+    task: String,
+    input_json: String,
+    before: Way,
 }
 
 impl Fell {
@@ -34,7 +36,10 @@ impl Fell {
     pub(super) fn alone(&self, told: &v1::NodeResult) -> v1::NodeResult {
         let (all, before) = (told.usage.unwrap_or_default(), self.before.usage);
         v1::NodeResult {
+            // The node itself may have been a call, with arguments.
+            kind: "model".into(),
             name: self.task.clone(),
+            input_json: self.input_json.clone(),
             decisions: told
                 .decisions
                 .get(self.before.decisions.len()..)
@@ -58,17 +63,16 @@ pub(super) async fn apply(job: &Job, error: Error) -> Came {
             let Some(input) = &job.fall_back_input else {
                 return Came::Failed(error);
             };
+            // First: from here on whoever cuts the node off must not keep its first part once more.
+            job.progress.fall_back(Fell {
+                task: task.clone(),
+                input_json: input.json().to_string(),
+                before: job.trail.so_far(),
+            });
             keep_first(job, &error).await;
-            let before = job.trail.so_far();
             match walk_for(job, task, input, false, deadline(job)).await {
-                Ok(answer) => Came::FellBack(
-                    Got::answer(answer, &job.trail),
-                    Fell {
-                        task: task.clone(),
-                        before,
-                    },
-                ),
-                Err(second) => Came::Failed(both(error, &second)),
+                Ok(answer) => Came::Got(Got::answer(answer, &job.trail)),
+                Err(second) => Came::BothFailed(both(error, &second), second),
             }
         }
         OnFailure::Fail | OnFailure::Skip => Came::Failed(error),

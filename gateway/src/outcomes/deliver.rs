@@ -76,7 +76,7 @@ struct Delivery<'a> {
     spool: &'a Spool,
     acknowledged: &'a Acknowledged,
     instruments: &'a Instruments,
-    /// By outcome id: where it lies (a node that was cut off while its outcome was written may lie there twice), and whose it is.
+    /// By outcome id: where it lies (an earlier gateway may have left one there twice), and whose it is.
     on_the_way: HashMap<String, (Vec<Position>, String)>,
     delivered: u64,
 }

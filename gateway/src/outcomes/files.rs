@@ -5,16 +5,20 @@
 //! spool/00000000000000000007.seg  sealed: read, acknowledged, deleted
 //! spool/00000000000000000008.seg  active: appended to
 //! spool/undeliverable             frames that feedback would never take, for people
+//! spool/…07.damaged               what could not be read, or not to its end, for people
 //! ```
 //!
 //! What is acknowledged is remembered in memory alone: after a kill some outcomes are sent again, and feedback knows them by id.
 use super::frame::{self, Tail};
+use segment::{Segment, passes, set_aside};
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
+
+mod segment;
 
 /// Bytes of a segment before the next one is begun: large enough that files are rare, small enough to be read at once.
 const SEGMENT: u64 = 4 << 20;
@@ -50,35 +54,13 @@ pub enum Unusable {
     },
 }
 
-#[derive(Debug, Default)]
-struct Segment {
-    bytes: u64,
-    /// Frames that are not acknowledged: where each begins, and its bytes.
-    waiting: BTreeMap<u64, u64>,
-    /// The sum of those: it is asked for at every write.
-    waiting_bytes: u64,
-}
-
-impl Segment {
-    fn done(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    fn wait_for(&mut self, offset: u64, bytes: u64) {
-        self.waiting.insert(offset, bytes);
-        self.waiting_bytes += bytes;
-    }
-
-    fn acknowledge(&mut self, offset: u64) {
-        self.waiting_bytes -= self.waiting.remove(&offset).unwrap_or(0);
-    }
-}
-
 /// The folder, held.
 #[derive(Debug)]
 pub(crate) struct Files {
     folder: PathBuf,
     segments: BTreeMap<u64, Segment>,
+    /// The newest segment's number. None comes twice: who reads or acknowledges knows a frame by it.
+    last: u64,
     active: Option<(u64, File)>,
     unsynced: bool,
     _lock: File,
@@ -109,6 +91,7 @@ impl Files {
         let mut files = Self {
             folder: folder.to_owned(),
             segments: BTreeMap::new(),
+            last: 0,
             active: None,
             unsynced: false,
             _lock: lock,
@@ -125,29 +108,40 @@ impl Files {
         Ok(files)
     }
 
-    /// Counts a segment's frames and cuts off what a kill left of the last one.
+    /// Counts a segment's frames. What else lies in it is not read: nothing is appended behind it any more.
     fn recover(&mut self, id: u64, path: &Path) -> io::Result<()> {
-        let bytes = fs::read(path)?;
+        self.last = self.last.max(id);
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if passes(&error) => return Err(error),
+            Err(error) => {
+                tracing::error!(segment = %path.display(), %error, "a segment cannot be read and is set aside: look at the disk");
+                return set_aside(path);
+            }
+        };
         let (payloads, end, tail) = frame::scan(&bytes);
+        let rest = &bytes[end..];
         match tail {
             Tail::Clean => {}
             Tail::Torn => {
-                tracing::warn!(segment = %path.display(), bytes = bytes.len() - end, "cut off an outcome that was never wholly written")
+                tracing::warn!(segment = %path.display(), bytes = rest.len(), "passed over an outcome that was never wholly written")
             }
             Tail::Damaged => {
-                let kept = path.with_extension("damaged");
-                fs::copy(path, &kept)?;
-                tracing::error!(segment = %path.display(), kept = %kept.display(), whole_outcomes = payloads.len(), "a segment is damaged: what is whole of it is delivered, the rest is set aside");
+                tracing::error!(segment = %path.display(), whole_outcomes = payloads.len(), bytes = rest.len(), "a segment is damaged: what is whole of it is delivered, then it is set aside; look at the disk")
             }
         }
+        // One length that is damaged looks like a torn frame and may hide thousands: only zeros are nobody's for sure.
+        let damaged = rest.iter().any(|b| *b != 0);
         if payloads.is_empty() {
-            return fs::remove_file(path);
-        }
-        if end < bytes.len() {
-            OpenOptions::new().write(true).open(path)?.set_len(end as u64)?;
+            return if damaged {
+                set_aside(path)
+            } else {
+                fs::remove_file(path)
+            };
         }
         let mut segment = Segment {
             bytes: end as u64,
+            damaged,
             ..Segment::default()
         };
         for payload in payloads {
@@ -164,11 +158,12 @@ impl Files {
 
     /// Begins the next segment.
     fn rotate(&mut self) -> io::Result<()> {
-        // First what can fail, and the new file last: one that `segments` does not know would be in the way of every later try.
+        // First what can fail, and the new file last: one that `last` does not count would be in the way of every later try.
         self.sync()?;
-        let id = self.segments.last_key_value().map_or(1, |(id, _)| id + 1);
+        let id = self.last + 1;
         let file = OpenOptions::new().create_new(true).append(true).open(self.path(id))?;
         self.active = Some((id, file));
+        self.last = id;
         self.segments.insert(id, Segment::default());
         Ok(())
     }
@@ -221,40 +216,56 @@ impl Files {
         Ok(())
     }
 
-    /// Payloads from `from` on that are not acknowledged, at most `most`, and where to go on.
+    /// Payloads from `from` on that are not acknowledged, at most `most`, and where to go on. What cannot be read is given up, or nothing
+    /// behind it would ever arrive.
     ///
     /// # Errors
-    /// The operating system's.
-    pub(crate) fn read(&self, from: Position, most: usize) -> io::Result<Portion> {
-        let (mut found, mut next) = (Vec::new(), from);
+    /// The operating system's, where a later try may find what this one did not.
+    pub(crate) fn read(&mut self, from: Position, most: usize) -> io::Result<Portion> {
+        let (mut found, mut next, mut lost) = (Vec::new(), from, Vec::new());
         for (&id, segment) in self.segments.range(from.segment..) {
             let offset = if id == from.segment { from.offset } else { 0 };
-            next = Position { segment: id, offset };
-            if offset >= segment.bytes {
-                continue;
-            }
-            let mut file = File::open(self.path(id))?;
-            file.seek(SeekFrom::Start(offset))?;
-            let mut bytes = Vec::new();
-            file.take(segment.bytes - offset).read_to_end(&mut bytes)?;
-            let mut at = 0;
-            while found.len() < most {
-                let Ok(payload) = frame::read(&bytes, at) else { break };
-                let begins = Position {
-                    segment: id,
-                    offset: offset + at as u64,
-                };
-                at = payload.end;
-                next.offset = offset + at as u64;
-                if segment.waiting.contains_key(&begins.offset) {
-                    found.push((begins, bytes[payload].to_vec()));
+            let at = |offset| Position { segment: id, offset };
+            let path = self.path(id);
+            match segment.read(&path, offset, most - found.len()) {
+                Ok(read) => {
+                    next = at(read.next);
+                    found.extend(read.frames.into_iter().map(|(offset, payload)| (at(offset), payload)));
+                    for offset in read.damaged {
+                        tracing::error!(segment = %path.display(), offset, "an outcome in the spool is damaged and is passed over: look at the disk");
+                        lost.push(at(offset));
+                    }
+                }
+                Err(error) if passes(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(segment = %path.display(), outcomes = segment.waiting.len(), %error, "a segment cannot be read and is passed over: look at the disk");
+                    next = at(segment.bytes);
+                    lost.extend(segment.waiting.keys().map(|offset| at(*offset)));
                 }
             }
             if found.len() >= most {
                 break;
             }
         }
+        self.give_up(&lost);
         Ok((found, next))
+    }
+
+    /// Waits no more for frames that cannot be read. Their file is set aside once the rest of it is delivered.
+    fn give_up(&mut self, lost: &[Position]) {
+        for Position { segment: id, .. } in lost {
+            if let Some(segment) = self.segments.get_mut(id) {
+                segment.damaged = true;
+            }
+            if self.active.as_ref().is_some_and(|(active, _)| active == id) {
+                // A restart reads no further than the damage: what comes from now on goes to another file.
+                if let Err(error) = self.sync() {
+                    tracing::warn!(%error, "the last outcomes are not synced");
+                }
+                self.active = None;
+            }
+        }
+        self.acknowledge(lost);
     }
 
     /// Notes acknowledgements, and deletes the segments that have nothing else.
@@ -300,14 +311,19 @@ impl Files {
     }
 
     fn remove(&mut self, id: u64) {
-        match fs::remove_file(self.path(id)) {
+        let path = self.path(id);
+        let damaged = self.segments.remove(&id).is_some_and(|segment| segment.damaged);
+        match if damaged {
+            set_aside(&path)
+        } else {
+            fs::remove_file(&path)
+        } {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(segment = id, %error, "cannot delete a delivered segment; it will be delivered again after a restart")
+                tracing::warn!(segment = id, %error, "cannot move a segment that is done with out of the way; it will be delivered again after a restart")
             }
         }
-        self.segments.remove(&id);
     }
 
     /// Bytes that wait. What is acknowledged and still lies in a file that is appended to does not: it goes with that file.

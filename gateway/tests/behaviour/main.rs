@@ -6,6 +6,7 @@ mod doors;
 mod ending;
 mod endpoints;
 mod execution;
+mod fallbacks;
 mod inference;
 mod intents;
 mod passed;

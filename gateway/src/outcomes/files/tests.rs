@@ -10,7 +10,7 @@ fn append(files: &mut Files, payloads: &[&str]) {
     files.append(frames.iter().map(Vec::as_slice)).expect("appended");
 }
 
-fn all(files: &Files) -> Vec<(Position, String)> {
+fn all(files: &mut Files) -> Vec<(Position, String)> {
     let (found, _) = files.read(Position::default(), usize::MAX).expect("read");
     found
         .into_iter()
@@ -18,8 +18,13 @@ fn all(files: &Files) -> Vec<(Position, String)> {
         .collect()
 }
 
-fn texts(files: &Files) -> Vec<String> {
+fn texts(files: &mut Files) -> Vec<String> {
     all(files).into_iter().map(|(_, text)| text).collect()
+}
+
+fn acknowledge_all(files: &mut Files) {
+    let positions: Vec<Position> = all(files).into_iter().map(|(p, _)| p).collect();
+    files.acknowledge(&positions);
 }
 
 fn segments(folder: &Path) -> Vec<PathBuf> {
@@ -41,26 +46,25 @@ fn what_was_written_is_there_after_a_kill_and_gone_only_after_its_acknowledgemen
         fs::copy(&segment, left.join(segment.file_name().expect("name"))).expect("copied");
     }
     let mut files = Files::open(&left).expect("opened");
-    assert_eq!(texts(&files), ["a", "b", "c"]);
-    let first = all(&files)[0].0;
+    assert_eq!(texts(&mut files), ["a", "b", "c"]);
+    let first = all(&mut files)[0].0;
     files.acknowledge(&[first]);
-    assert_eq!(texts(&files), ["b", "c"]);
+    assert_eq!(texts(&mut files), ["b", "c"]);
     drop(files);
     let mut files = Files::open(&left).expect("opened");
     assert_eq!(
-        texts(&files),
+        texts(&mut files),
         ["a", "b", "c"],
         "an acknowledgement is forgotten with the process; feedback knows the id"
     );
-    let positions: Vec<Position> = all(&files).into_iter().map(|(p, _)| p).collect();
-    files.acknowledge(&positions);
+    acknowledge_all(&mut files);
     assert_eq!((files.waiting(), files.bytes()), (0, 0));
     drop(files);
     assert!(segments(&left).is_empty(), "nothing is left behind");
 }
 
 #[test]
-fn a_torn_tail_is_cut_off_and_what_follows_it_later_is_read() {
+fn a_torn_tail_is_passed_over_and_what_follows_it_later_is_read() {
     let folder = tempfile::tempdir().expect("folder");
     let mut files = Files::open(folder.path()).expect("opened");
     append(&mut files, &["a", "b"]);
@@ -75,9 +79,9 @@ fn a_torn_tail_is_cut_off_and_what_follows_it_later_is_read() {
         .expect("cut");
     let mut files = Files::open(folder.path()).expect("opened");
     append(&mut files, &["c"]);
-    assert_eq!(texts(&files), ["a", "c"]);
+    assert_eq!(texts(&mut files), ["a", "c"]);
     drop(files);
-    assert_eq!(texts(&Files::open(folder.path()).expect("opened")), ["a", "c"]);
+    assert_eq!(texts(&mut Files::open(folder.path()).expect("opened")), ["a", "c"]);
 }
 
 #[test]
@@ -91,11 +95,11 @@ fn zeros_that_a_power_cut_left_behind_an_outcome_are_none_and_what_follows_later
     let grown = OpenOptions::new().write(true).open(&segment).expect("open");
     grown.set_len(4096).expect("grown");
     let mut files = Files::open(folder.path()).expect("opened");
-    assert_eq!((texts(&files), files.waiting()), (vec!["a".to_owned()], 1));
+    assert_eq!((texts(&mut files), files.waiting()), (vec!["a".to_owned()], 1));
     append(&mut files, &["b"]);
-    assert_eq!(texts(&files), ["a", "b"]);
+    assert_eq!(texts(&mut files), ["a", "b"]);
     drop(files);
-    assert_eq!(texts(&Files::open(folder.path()).expect("opened")), ["a", "b"]);
+    assert_eq!(texts(&mut Files::open(folder.path()).expect("opened")), ["a", "b"]);
     assert!(
         !segment.with_extension("damaged").exists(),
         "nothing was lost that had been written"
@@ -103,18 +107,74 @@ fn zeros_that_a_power_cut_left_behind_an_outcome_are_none_and_what_follows_later
 }
 
 #[test]
-fn a_damaged_segment_gives_what_is_whole_and_is_set_aside_for_people() {
+fn a_damaged_segment_gives_what_is_whole_and_is_then_set_aside_for_people() {
+    // A payload, and a length that leads past the file's end: a torn tail to look at, and yet "c" is behind it.
+    for (damaged, byte) in [("payload", 8), ("length", 1)] {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut files = Files::open(folder.path()).expect("opened");
+        append(&mut files, &["a", "bbbb", "c"]);
+        drop(files);
+        let segment = segments(folder.path()).pop().expect("segment");
+        let mut bytes = fs::read(&segment).expect("read");
+        bytes[frame::HEADER + 1 + byte] ^= 1;
+        fs::write(&segment, &bytes).expect("damaged");
+        let mut files = Files::open(folder.path()).expect("opened");
+        assert_eq!(texts(&mut files), ["a"], "{damaged}");
+        // What was set aside in another life stays there as well.
+        fs::write(segment.with_extension("damaged"), "before").expect("written");
+        acknowledge_all(&mut files);
+        let kept = fs::read(segment.with_extension("2.damaged")).expect("kept");
+        assert!(kept == bytes && !segment.exists(), "{damaged}: no byte is lost");
+        assert_eq!(fs::read(segment.with_extension("damaged")).expect("there"), b"before");
+    }
+}
+
+#[test]
+fn an_outcome_that_is_damaged_while_it_waits_costs_no_other_one() {
     let folder = tempfile::tempdir().expect("folder");
     let mut files = Files::open(folder.path()).expect("opened");
     append(&mut files, &["a", "bbbb", "c"]);
-    drop(files);
     let segment = segments(folder.path()).pop().expect("segment");
     let mut bytes = fs::read(&segment).expect("read");
-    let at = bytes.iter().position(|b| *b == b'b').expect("b");
-    bytes[at] = b'x';
-    fs::write(&segment, bytes).expect("damaged");
-    assert_eq!(texts(&Files::open(folder.path()).expect("opened")), ["a"]);
-    assert!(segment.with_extension("damaged").is_file());
+    bytes[frame::HEADER + 1] ^= 1;
+    fs::write(&segment, &bytes).expect("damaged");
+    assert_eq!(texts(&mut files), ["a", "c"]);
+    append(&mut files, &["d"]);
+    assert_eq!(texts(&mut files), ["a", "c", "d"]);
+    assert_eq!(files.waiting(), 3, "nobody waits for it");
+    assert_eq!(segments(folder.path()).len(), 2, "nothing is written behind the damage");
+    acknowledge_all(&mut files);
+    assert_eq!(fs::read(segment.with_extension("damaged")).expect("kept"), bytes);
+    assert_eq!((files.waiting(), files.bytes()), (0, 0));
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_holds_up_nothing_behind_it_and_no_start() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut files = Files::open(folder.path()).expect("opened");
+    let full = "x".repeat(SEGMENT as usize);
+    append(&mut files, &[&full]);
+    append(&mut files, &[&full]);
+    append(&mut files, &["a"]);
+    // The first is gone; in the place of the last, which is appended to, lies something that no read gives a byte of.
+    let [gone, _, unreadable] = segments(folder.path()).try_into().expect("three segments");
+    fs::remove_file(gone).expect("removed");
+    let replace = || {
+        drop(fs::remove_file(&unreadable));
+        fs::create_dir(&unreadable).expect("folder");
+    };
+    replace();
+    let (found, next) = files.read(Position::default(), 9).expect("read");
+    assert_eq!((found.len(), files.waiting()), (1, 1), "the one between them");
+    assert!(unreadable.with_extension("damaged").is_dir());
+    append(&mut files, &["b"]);
+    let (found, _) = files.read(next, 9).expect("read");
+    assert_eq!(found.into_iter().map(|(_, b)| b).collect::<Vec<_>>(), [b"b"]);
+    drop(files);
+    replace();
+    let mut files = Files::open(folder.path()).expect("one file does not keep a gateway from its start");
+    assert_eq!(texts(&mut files), [full.as_str(), "b"]);
+    assert!(!unreadable.exists());
 }
 
 #[test]
@@ -170,8 +230,8 @@ fn a_disk_that_fails_once_as_the_next_segment_is_begun_takes_what_comes_later() 
     append(&mut files, &["b"]);
     assert_eq!(segments(folder.path()).len(), 2);
     drop(files);
-    let files = Files::open(folder.path()).expect("opened");
-    assert_eq!(texts(&files), [full.as_str(), "a", "b"]);
+    let mut files = Files::open(folder.path()).expect("opened");
+    assert_eq!(texts(&mut files), [full.as_str(), "a", "b"]);
 }
 
 #[test]
