@@ -121,17 +121,17 @@ impl Files {
         };
         let (payloads, end, tail) = frame::scan(&bytes);
         let rest = &bytes[end..];
+        // A length that is damaged looks like a torn frame, and may hide thousands.
+        let damaged = tail == Tail::Damaged || frame::hides(rest);
         match tail {
             Tail::Clean => {}
-            Tail::Torn => {
+            Tail::Torn if !damaged => {
                 tracing::warn!(segment = %path.display(), bytes = rest.len(), "passed over an outcome that was never wholly written")
             }
-            Tail::Damaged => {
+            Tail::Torn | Tail::Damaged => {
                 tracing::error!(segment = %path.display(), whole_outcomes = payloads.len(), bytes = rest.len(), "a segment is damaged: what is whole of it is delivered, then it is set aside; look at the disk")
             }
         }
-        // One length that is damaged looks like a torn frame and may hide thousands: only zeros are nobody's for sure.
-        let damaged = rest.iter().any(|b| *b != 0);
         if payloads.is_empty() {
             return if damaged {
                 set_aside(path)

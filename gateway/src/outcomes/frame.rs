@@ -78,6 +78,11 @@ pub(crate) fn scan(bytes: &[u8]) -> (Vec<Range<usize>>, usize, Tail) {
     }
 }
 
+/// Whether a whole frame begins anywhere behind the first byte: what begins at that byte was then not torn by a kill, which leaves nothing behind it.
+pub(crate) fn hides(rest: &[u8]) -> bool {
+    (1..rest.len()).any(|at| read(rest, at).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +107,7 @@ mod tests {
             prop_assert_eq!(read.iter().map(|r| bytes[r.clone()].to_vec()).collect::<Vec<_>>(), &payloads[..whole]);
             prop_assert_eq!(end, whole.checked_sub(1).map_or(0, |i| ends[i]));
             prop_assert_eq!(tail, if end == cut { Tail::Clean } else { Tail::Torn });
+            prop_assert!(!hides(&bytes[end..cut]), "a kill leaves nothing behind what it tore");
         }
 
         #[test]
