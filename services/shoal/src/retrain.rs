@@ -60,6 +60,9 @@ pub struct RetrainArgs {
     /// Train for so many steps instead, the same on a busy machine; 0 goes by the clock
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub steps: u32,
+    /// Of the order of rows and the variants of them: another one makes another candidate
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u32,
     /// Which model [default: the first of the task's chain that has a folder]
     #[arg(long, value_name = "NAME")]
     pub specialist: Option<String>,
@@ -96,6 +99,8 @@ pub(crate) struct Lesson {
     pub(crate) minutes: f64,
     /// Steps of training instead; 0 goes by the clock.
     pub(crate) steps: u32,
+    /// Of order and variants.
+    pub(crate) seed: u32,
 }
 
 /// `shoal retrain`.
@@ -116,6 +121,7 @@ pub(crate) async fn retrain(args: RetrainArgs) -> Result<()> {
         data: args.data.filter(|_| !args.dry_run),
         minutes: args.minutes,
         steps: args.steps,
+        seed: args.seed,
         name,
         folder,
     };

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 import tomllib
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from . import batches, evaluate, lineage, loop, model, publish, state
-from .data import sha256
+from .data import sha256, spread
 from .export import ExportError
 from .lesson import Lesson, LessonError, Staged, Unservable
 from .parity import ParityError
@@ -42,11 +41,11 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
         raise LessonError(str(error)) from error
 
 
-def parted(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """Choosers, and the rest to rehearse. Drawn, for a file may be grouped by answer: its first rows would be all that it has of one."""
-    rows = random.Random(seed).sample(rows, len(rows))
-    count = min(CHOOSERS, len(rows) // 5)
-    return rows[:count], rows[count:]
+def parted(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Choosers, and the rest to rehearse. Evenly spaced, for a file may be grouped by answer: its first rows would be all that it has of one."""
+    choosers = spread(rows, count) if (count := min(CHOOSERS, len(rows) // 5)) else []
+    taken = {id(row) for row in choosers}
+    return choosers, [row for row in rows if id(row) not in taken]
 
 
 def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     model.save(weights, prompt, work)
     rehearsed, choosers = {}, {}
     for task in lesson.tasks:
-        choosers[task.name], rehearsed[task.name] = parted(lesson.rehearsal[task.name], lesson.seed)
+        choosers[task.name], rehearsed[task.name] = parted(lesson.rehearsal[task.name])
     known = sum(len(rows) for rows in rehearsed.values())
     shares = [batches.Share(task, rehearsed[task.name]) for task in lesson.tasks]
     shares.append(batches.Share(lesson.task, lesson.corrections, TAUGHT / (1 - TAUGHT) * known / len(lesson.corrections)))

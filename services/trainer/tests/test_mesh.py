@@ -104,13 +104,3 @@ def test_a_correction_over_the_wire_is_right_from_the_version_that_learned_it(me
     _, after = answers(mesh, data, [lessons[i] for i in wrong])
     right = [node["output"] == lessons[i]["target"] for i, node in zip(wrong, after, strict=True)]
     assert {node["model"] for node in after} == {"tiny@2"} and sum(right) >= 0.8 * len(right), after
-
-
-def test_the_demos_lesson_is_learned_by_the_model_that_is_shipped(binary: str, tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    command = [binary, "demo", "--teach", "--json", "--python", sys.executable, "--data", str(tmp_path / "teach")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-4000:])
-    taught = json.loads(done.stdout.splitlines()[-1])
-    assert (taught["right_before"], taught["right_after"]) == (False, True), taught
-    assert taught["retrain"]["accepted"] and taught["answered_meanwhile"] > 0, taught

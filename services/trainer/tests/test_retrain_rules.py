@@ -260,16 +260,16 @@ def test_the_way_of_a_retraining_is_chosen_on_others_like_what_was_taught() -> N
     assert encode.beside([], taught, learned("route"), 1) == []
 
 
-def test_the_rows_that_choose_the_way_are_drawn_from_the_whole_file() -> None:
+def test_the_rows_that_choose_the_way_are_of_the_whole_file() -> None:
     from shoal_trainer import generate
 
     grouped = [{"id": str(i), "target": f"label {i // 100}"} for i in range(3000)]
-    choosers, rest = generate.parted(grouped, 7)
-    assert len(choosers) == generate.CHOOSERS and (choosers, rest) == generate.parted(grouped, 7) != generate.parted(grouped, 8)
+    choosers, rest = generate.parted(grouped)
+    assert len(choosers) == generate.CHOOSERS
     assert sorted(row["id"] for row in choosers + rest) == sorted(row["id"] for row in grouped)
     for part in (choosers, rest):
         assert len({row["target"] for row in part}) > 25
-    assert [len(part) for part in generate.parted(grouped[:20], 1)] == [4, 16]
+    assert [len(part) for part in generate.parted(grouped[:20])] == [4, 16] and generate.parted(grouped[:3]) == ([], grouped[:3])
 
 
 def test_the_steps_of_a_retraining_are_timed_when_the_device_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:

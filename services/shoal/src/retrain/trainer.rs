@@ -79,6 +79,7 @@ impl Trainer {
             .arg(&lesson.work);
         command.arg("--minutes").arg(lesson.minutes.to_string());
         command.arg("--steps").arg(lesson.steps.to_string());
+        command.arg("--seed").arg(lesson.seed.to_string());
         // In a group of its own: Ctrl-C comes to us, and is passed on as an end without a traceback. If we are killed, the end of its
         // standard input says so.
         command.arg("--exit-with-parent");
@@ -170,6 +171,7 @@ mod tests {
             work: folder.path().to_owned(),
             minutes: 1.0,
             steps: 0,
+            seed: 1,
         };
         let trainer = Trainer::find(Some(&python)).expect("found");
         trainer.run(&lesson, Path::new("c"), &CancellationToken::new()).await
@@ -210,6 +212,7 @@ mod tests {
             work: ".".into(),
             minutes: 1.0,
             steps: 0,
+            seed: 1,
         };
         let missing = nobody.run(&lesson, Path::new("c"), &CancellationToken::new()).await;
         assert!(missing.is_err_and(|f| f.exit == Exit::Usage && f.message.contains("--python")));
