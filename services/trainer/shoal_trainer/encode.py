@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from . import lineage, near
 from .batches import Share
-from .data import sha256, spread
+from .data import sha256
 from .encoder import export, loop, net
 from .encoder import publish as encoder
 from .export import ExportError
@@ -77,9 +77,6 @@ def _train(version: Path, lesson: Lesson, work: Path) -> dict[str, Any]:
     # The loop takes each row once a round; what is drawn here is all the rows of all its steps.
     rng, count = random.Random(lesson.seed), steps * recipe.batch_rows
     each = max(1, (count - int(TAUGHT * count)) // len(lesson.tasks))
-    # Only what it knows can be forgotten. What it has wrong of its training data would be learned anew beside the lesson, and moves more than that
-    # (by demo --teach's lesson the shipped tool_call lost one or two of dev's 67 rows with it, none or one without).
-    rehearsed = {known.name: encoder.known(weights, tokenizer, known, spread(rehearsed[known.name], each)) for known in lesson.tasks}
     drawn = {known.name: rng.choices(rehearsed[known.name] or choosers[known.name], k=each) for known in lesson.tasks}
     drawn[task.name] += [taught[i % len(taught)] for i in range(int(TAUGHT * count))]
     ran = loop.train(weights, tokenizer, [Share(known, drawn[known.name]) for known in lesson.tasks], replace(recipe, epochs=1.0))

@@ -42,8 +42,9 @@ def train_from(version: Path, lesson: Lesson, work: Path, staging: Path) -> Stag
 
 
 def parted(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Choosers, and the rest to rehearse. Evenly spaced, for a file may be grouped by answer: its first rows would be all that it has of one."""
-    choosers = spread(rows, count) if (count := min(CHOOSERS, len(rows) // 5)) else []
+    """Choosers, and the rest to rehearse. Of labels evenly spaced ones, for a file may be grouped by label: its first rows would be all that it has of one."""
+    count = min(CHOOSERS, len(rows) // 5)
+    choosers = spread(rows, count) if count and isinstance(rows[0]["target"], str) else rows[:count]
     taken = {id(row) for row in choosers}
     return choosers, [row for row in rows if id(row) not in taken]
 

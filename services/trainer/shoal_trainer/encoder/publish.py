@@ -175,11 +175,6 @@ def right(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, 
     return _right(task, _said(encoder, tokenizer, task, rows))
 
 
-def known(encoder: net.Encoder | fill.Filler, tokenizer: Tokenizer, task: Task, rows: list[Row]) -> list[Row]:
-    """The rows that a checkpoint answers right."""
-    return [row for row, out in _said(encoder, tokenizer, task, rows) if task.right(row, out)]
-
-
 def _right(task: Task, said: list[tuple[Row, Any]]) -> float:
     return sum(task.right(row, out) for row, out in said) / max(1, len(said))
 
