@@ -38,7 +38,7 @@ const TRIED: usize = 2 * VARIANTS;
 const STEPS: u32 = 120;
 
 /// Candidates that are trained at most, with other draws each. Of the committed samples 67 rows judge what is forgotten, and the gate takes half a point:
-/// one row that flips refuses a candidate, and about every second one flips one.
+/// one row that flips refuses a candidate, and which rows flip hangs on the draws and on the processor's rounding.
 const CANDIDATES: u32 = 4;
 
 /// Between two requests to the mesh while it learns: often enough to see that it answers, too seldom to take its cores.
