@@ -98,7 +98,11 @@ async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, 
     // Before anybody is asked: answers that cannot be written down are an hour lost.
     let unwritable = |file: &PathBuf, e: io::Error| Failure::usage(format!("cannot write {}: {e}", file.display()));
     let mut written = match &args.predictions {
-        Some(file) => Some((file, File::create(file).map_err(|e| unwritable(file, e))?)),
+        // What an earlier run wrote there stays until there is something in its place.
+        Some(file) => {
+            let opened = File::options().write(true).create(true).truncate(false).open(file);
+            Some((file, opened.map_err(|e| unwritable(file, e))?))
+        }
         None => None,
     };
     let session = Session::open(&args.connect, "eval").await?;
@@ -149,7 +153,8 @@ async fn asked(args: &EvalArgs, gold: &[rows::Gold]) -> Result<BTreeMap<String, 
             .filter_map(|g| lines.get(&g.id))
             .map(|l| format!("{l}\n"))
             .collect();
-        open.write_all(text.as_bytes()).map_err(|e| unwritable(file, e))?;
+        let written = open.set_len(0).and_then(|()| open.write_all(text.as_bytes()));
+        written.map_err(|e| unwritable(file, e))?;
     }
     // Scored from the very lines that score.py would read.
     rows::outputs(lines.values().map(String::as_str))
