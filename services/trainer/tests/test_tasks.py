@@ -85,7 +85,7 @@ def test_a_variant_says_only_what_its_input_holds(name: str, rng: random.Random)
 
 
 @pytest.mark.parametrize("name", ["episode", "summarize", "compose"])
-def test_a_variant_is_a_row_of_its_task_and_its_grammar_names_the_same_methods(name: str, rng: random.Random) -> None:
+def test_a_variant_is_a_row_of_its_task_and_its_grammar_names_the_same_methods_at_least(name: str, rng: random.Random) -> None:
     task, changed = learned(name), 0
     for row in rows(name):
         new = task.vary(row, rng)
@@ -93,7 +93,7 @@ def test_a_variant_is_a_row_of_its_task_and_its_grammar_names_the_same_methods(n
         changed += new["target"] != row["target"]
         if name != "compose":
             sort = lambda methods: {s: {m: sorted(p) for m, p in ms.items()} for s, ms in methods.items()}  # noqa: E731
-            assert sort(new["input"]["methods"]) == sort(row["input"]["methods"])
+            assert sort(new["input"]["methods"]).items() >= sort(row["input"]["methods"]).items()
     assert changed > 20
 
 

@@ -10,6 +10,7 @@ from .. import score
 from ..encoder.fill.asked import Call, Reference, Way
 from . import forms
 from .base import SGD, Row, Task, loads
+from .joined import Partners, join
 from .literals import Literals
 from .vary import Pools, swap
 
@@ -118,8 +119,11 @@ class Episode(Task):
     SWAPPED = 0.5
     INVENTED = 0.2
     ALONE = 0.5  # Of the variants, where it can be: one row in three.
+    JOINED = 0.5  # Of the other variants.
+    OFFERED = 0.1  # Of the variants: services more than anybody speaks of.
 
     def __init__(self) -> None:
+        self.partners = Partners("turns", longest=6, most=12)
         self.pools = Pools()
         self.literals = Literals()
 
@@ -145,6 +149,7 @@ class Episode(Task):
         return None
 
     def learn(self, rows: list[Row]) -> None:
+        self.partners.learn(rows)
         for row in rows:
             for kind, value in self._values(row):
                 self.pools.add(kind, [value])
@@ -217,8 +222,9 @@ class Episode(Task):
         return {"episode.lark.jinja": GRAMMAR}
 
     def vary(self, row: Row, rng: random.Random) -> Row:
-        if rng.random() < self.ALONE:
-            row = asked_alone(row) or row
+        alone = asked_alone(row) if rng.random() < self.ALONE else None
+        row = alone or (self._joined(row, rng) if rng.random() < self.JOINED else row)
+        methods = {**row["input"]["methods"], **(self.partners.offered(row, rng) if rng.random() < self.OFFERED else {})}
         turns, target = row["input"]["turns"], row["target"]
         if rng.random() < self.VARIED:
             swapped = swap("\n".join(turns), self._values(row), self.pools, rng, self.SWAPPED, self.INVENTED)
@@ -226,7 +232,11 @@ class Episode(Task):
                 text, new = swapped
                 turns = text.split("\n")
                 target = [{**call, "parameters": {k: new(v) for k, v in call["parameters"].items()}} for call in target]
-        return {**row, "input": {**row["input"], "methods": shuffled(row["input"]["methods"], rng), "turns": turns}, "target": target}
+        return {**row, "input": {**row["input"], "methods": shuffled(methods, rng), "turns": turns}, "target": target}
+
+    def _joined(self, row: Row, rng: random.Random) -> Row:
+        other = self.partners.other(row, rng)
+        return join(*rng.sample([row, other], 2), "turns", _moved) if other else row
 
     def right(self, row: Row, output: Any) -> bool:
         """Right if every call, with its references filled from what was recorded, is the recorded one: score.py's `score`."""
@@ -235,6 +245,11 @@ class Episode(Task):
     def metrics(self, judged: list[tuple[Row, Any, Any]]) -> dict[str, float]:
         """Of rows, too, that do not say what a call returned, or whether they are `cross`: corrections, and what else no corpus recorded."""
         return super().metrics([({"cross": False, **row}, [_recorded(call, place) for place, call in enumerate(target, 1)], output) for row, target, output in judged])
+
+
+def _moved(value: str, before: int) -> str:
+    whole = REFERENCE.fullmatch(value)
+    return f"${{{int(whole[1]) + before}.{whole[2]}}}" if whole else value
 
 
 class _Unrecorded(dict[str, Any]):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 from .. import score
@@ -10,6 +11,7 @@ from ..encoder.fill.asked import Call, Way
 from . import forms
 from .base import SGD, Row, Task, parse
 from .episode import check_methods, shuffled, twice, unknown
+from .joined import Partners, join
 from .literals import Literals
 from .vary import Pools, swap
 
@@ -35,6 +37,19 @@ ANSWER = """\
 """
 
 
+CLOSES = re.compile(r"\s*(no|nope|nah|nada)\b|\bthat('s| is|'ll be| will be) (all|it)\b", re.IGNORECASE)
+
+
+def unclosed(dialogue: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without its good-bye, so that another request may follow; of one turn at least."""
+    kept = list(dialogue)
+    if len(kept) > 1 and kept[-1]["speaker"] == "system" and "?" not in kept[-1]["text"]:
+        kept.pop()
+    if len(kept) > 1 and kept[-1]["speaker"] == "user" and CLOSES.search(kept[-1]["text"]):
+        kept.pop()
+    return kept
+
+
 class Summarize(Task):
     """A list of `{"service", "method", "parameters"}`."""
 
@@ -51,7 +66,11 @@ class Summarize(Task):
     INVENTED = 0.2
     SAID = 6  # Times that a swapped value may stand in the dialogue.
 
+    JOINED = 0.5
+    OFFERED = 0.1  # Services more than anybody speaks of.
+
     def __init__(self) -> None:
+        self.partners = Partners("dialogue", longest=14, most=28)
         self.pools = Pools()
         self.literals = Literals()
 
@@ -71,6 +90,7 @@ class Summarize(Task):
         return None
 
     def learn(self, rows: list[Row]) -> None:
+        self.partners.learn(rows)
         for row in rows:
             for kind, value in self._values(row):
                 self.pools.add(kind, [value])
@@ -121,6 +141,9 @@ class Summarize(Task):
         return {"summarize.schema.json": json.dumps(schema, indent=1) + "\n", "summarize.lark.jinja": GRAMMAR}
 
     def vary(self, row: Row, rng: random.Random) -> Row:
+        if rng.random() < self.JOINED:
+            row = self._joined(row, rng)
+        methods = {**row["input"]["methods"], **(self.partners.offered(row, rng) if rng.random() < self.OFFERED else {})}
         dialogue, target = row["input"]["dialogue"], row["target"]
         if rng.random() < self.VARIED:
             # A name is said again and again in a dialogue: swapped everywhere, if it is nowhere part of another word.
@@ -129,7 +152,15 @@ class Summarize(Task):
                 text, new = swapped
                 dialogue = [{**t, "text": line} for t, line in zip(dialogue, text.split("\n"))]
                 target = [{**call, "parameters": {k: new(v) for k, v in call["parameters"].items()}} for call in target]
-        return {**row, "input": {**row["input"], "methods": shuffled(row["input"]["methods"], rng), "dialogue": dialogue}, "target": target}
+        return {**row, "input": {**row["input"], "methods": shuffled(methods, rng), "dialogue": dialogue}, "target": target}
+
+    def _joined(self, row: Row, rng: random.Random) -> Row:
+        other = self.partners.other(row, rng)
+        if not other:
+            return row
+        first, second = rng.sample([row, other], 2)
+        going_on = {**first, "input": {**first["input"], "dialogue": unclosed(first["input"]["dialogue"])}}
+        return join(going_on, second, "dialogue", lambda value, before: value)
 
     def weight(self, judged: tuple[Row, Any, Any]) -> tuple[float, float]:
         wanted, found = score.calls(judged[1]), score.calls(judged[2])
