@@ -236,6 +236,7 @@ def test_a_run_goes_on_from_its_last_look_and_ends_as_it_was_best(tmp_path: Path
     look, then = looks(encoder, 0.4, 0.3)
     ran = loop.train(encoder, tokenizer, shares, recipe, look, tmp_path, resume=True)
     assert ran["steps"] == 12 and len(then) == 2 and ran["best_dev"] == 0.5, "it went on from the sixth step"
+    assert ran["curve"] == [[3, 0.2], [6, 0.5], [9, 0.4], [12, 0.3]], "of the looks before the stop too"
     assert torch.equal(encoder.tag.weight, first[1]) and not torch.equal(then[0], first[1]), "as it was at the better look of the first part"
     with pytest.raises(DataError, match="is of a run of 12 steps, and this one has 6"):
         loop.train(encoder, tokenizer, shares, replace(recipe, epochs=1.0), look, tmp_path, resume=True)
@@ -243,6 +244,7 @@ def test_a_run_goes_on_from_its_last_look_and_ends_as_it_was_best(tmp_path: Path
     look, _ = looks(encoder, 0.2, 0.1, 0.1)
     ran = loop.train(encoder, tokenizer, shares, replace(recipe, patience=2), look, tmp_path)
     assert ran["steps"] == 9 and ran["best_dev"] == 0.2, "two looks without a better one are enough"
+    assert ran["curve"] == [[3, 0.2], [6, 0.1], [9, 0.1]], "of this run alone"
 
 
 def test_the_rate_rises_and_falls_once_in_a_run_of_any_length() -> None:

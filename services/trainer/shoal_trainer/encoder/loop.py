@@ -6,7 +6,7 @@ import json
 import math
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -106,7 +106,7 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     saved.best()
     encoder.to("cpu").eval()
     unreadable = sum(of.unreadable for of in examples)
-    best = {"best_dev": round(at.best, 4)} if at.best >= 0 else {}
+    best = {"best_dev": round(at.best, 4), "curve": at.curve} if at.best >= 0 else {}
     return {"device": device.type, "precision": precision.name(device.type), "steps": at.step, "tokens": at.tokens, "seconds": round(time.monotonic() - began, 1), "unreadable_rows": unreadable, **best}
 
 
@@ -137,6 +137,7 @@ class _At:
     tokens: int = 0
     best: float = -1.0  # Reached on dev.
     stale: int = 0  # Looks since.
+    curve: list[list[float]] = field(default_factory=list)  # Of each look the step, and what was reached on dev.
 
 
 class _State:
@@ -150,6 +151,7 @@ class _State:
 
     def looked(self, reached: float) -> None:
         """After a look at dev."""
+        self.at.curve.append([self.at.step, round(reached, 4)])
         self.at.stale = 0 if reached > self.at.best else self.at.stale + 1
         if reached > self.at.best:
             self.at.best = reached
