@@ -182,7 +182,7 @@ impl Generator {
             .instrument(span.clone())
             .await?;
         // Before a grammar is compiled for it.
-        self.engine.check(&ids)?;
+        self.engine.check(&ids, urgency.class)?;
         let held = self.held(form, prepared, prompt, &task.name, urgency.deadline);
         let (grammar, required) = held.instrument(span.clone()).await?;
         self.engine.submit(Request {

@@ -60,7 +60,8 @@ pub struct Specialist {
     pub background: bool,
     /// Cores that the process may use, by the operating system's numbers. Default: all.
     pub cpus: Vec<usize>,
-    /// Prompt tokens waiting for a slot at most; more are RESOURCE_EXHAUSTED. Default 65536.
+    /// Prompt tokens waiting for a slot at most; more are RESOURCE_EXHAUSTED. Batch calls may fill three quarters of it and normal ones seven
+    /// eighths, so that who is more urgent still gets in. Default 65536.
     pub queue_tokens: usize,
     /// CUDA memory cap in MiB; 0 is none. Default 0.
     pub gpu_mem_limit_mb: u64,

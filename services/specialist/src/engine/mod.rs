@@ -39,7 +39,7 @@ use crate::{
     telemetry::{Counters, Instruments},
     vocabulary::Vocabulary,
 };
-use queue::Urgency;
+use queue::{Class, Urgency};
 use std::{fmt, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -151,11 +151,11 @@ impl Engine {
         self.stopped.clone()
     }
 
-    /// Whether [`Self::submit`] would take a prompt now: for callers that have dear work to do before it.
+    /// Whether [`Self::submit`] would take a prompt of a class now: for callers that have dear work to do before it.
     ///
     /// # Errors
     /// As [`Self::submit`].
-    pub fn check(&self, prompt: &[u32]) -> Result<(), Error> {
+    pub fn check(&self, prompt: &[u32], class: Class) -> Result<(), Error> {
         let (length, context) = (prompt.len(), self.shape.context_tokens);
         if length == 0 || length >= context {
             return Err(Error::invalid(
@@ -177,7 +177,7 @@ impl Engine {
                 message: "the engine stopped".into(),
             });
         }
-        self.shared.check(length)
+        self.shared.check(length, class)
     }
 
     /// Queues a request.
@@ -185,11 +185,11 @@ impl Engine {
     /// # Errors
     /// `Busy` when the queue is full, `Invalid` for a prompt that is empty or fills the context, `Closing` at the end.
     pub fn submit(&self, request: Request) -> Result<Ticket, Error> {
-        self.check(&request.prompt)?;
+        let class = request.urgency.class;
+        self.check(&request.prompt, class)?;
         let (length, context) = (request.prompt.len(), self.shape.context_tokens);
         // One delta a token, one for what was held back, one end: the owner thread never finds it full.
         let (events, receiver) = mpsc::channel(request.sampling.max_tokens.min(context) + 2);
-        let class = request.urgency.class;
         let waiting = Waiting {
             request,
             events,

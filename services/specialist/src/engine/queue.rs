@@ -1,4 +1,4 @@
-//! What waits for a slot: bounded by prompt tokens; the more urgent class first, within a class whatever is due first, and
+//! What waits for a slot: bounded by prompt tokens, so that what nobody waits for cannot lock out who waits; the more urgent class first, within a class whatever is due first, and
 //! what is not in the order of arrival. Nothing waits for ever: a class, and within it the oldest, is passed over a bounded
 //! number of times ([`PATIENCE`]).
 
@@ -26,6 +26,16 @@ impl Class {
     #[must_use]
     pub const fn and_above(self) -> usize {
         self as usize + 1
+    }
+
+    /// What of a bound of the queue a class may fill, counted over all that waits: what is kept from the less urgent is there when somebody more
+    /// urgent comes, however long they keep the queue full. An eighth of the tokens is 8,192 by default: more than one long prompt.
+    const fn may_fill(self, bound: usize) -> usize {
+        match self {
+            Self::Interactive => bound,
+            Self::Normal => bound - bound / 8,
+            Self::Batch | Self::InParts => bound - bound / 4,
+        }
     }
 }
 
@@ -74,12 +84,12 @@ pub struct Refused {
     pub full: Full,
 }
 
-/// A bound of the queue.
+/// A bound of the queue, as far as the class that was refused may fill it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// So many prompt tokens may wait.
+    /// So many prompt tokens may wait when one of the class comes.
     Tokens(usize),
-    /// So many requests may wait, however small.
+    /// So many requests may, however small.
     Requests(usize),
 }
 
@@ -123,7 +133,7 @@ impl<T> Line<T> {
 }
 
 impl<T> Queue<T> {
-    /// At most `queue_tokens` prompt tokens and `requests` requests wait. One request alone always may.
+    /// At most `queue_tokens` prompt tokens and `requests` requests wait, fewer if they are not urgent. One request alone always may.
     #[must_use]
     pub fn new(queue_tokens: usize, requests: usize) -> Self {
         Self {
@@ -145,17 +155,18 @@ impl<T> Queue<T> {
         Self { patience, ..self }
     }
 
-    /// Whether a request of `tokens` prompt tokens may wait.
+    /// Whether a request of `tokens` prompt tokens may wait in a class.
     ///
     /// # Errors
     /// When it does not fit.
-    pub fn fits(&self, tokens: usize) -> Result<(), Refused> {
+    pub fn fits(&self, tokens: usize, class: Class) -> Result<(), Refused> {
+        let (requests, queue_tokens) = (class.may_fill(self.requests), class.may_fill(self.queue_tokens));
         let full = if self.is_empty() {
             return Ok(());
-        } else if self.len() >= self.requests {
-            Full::Requests(self.requests)
-        } else if self.waiting_tokens.saturating_add(tokens) > self.queue_tokens {
-            Full::Tokens(self.queue_tokens)
+        } else if self.len() >= requests {
+            Full::Requests(requests)
+        } else if self.waiting_tokens.saturating_add(tokens) > queue_tokens {
+            Full::Tokens(queue_tokens)
         } else {
             return Ok(());
         };
@@ -170,7 +181,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// When it does not fit; nothing has changed then.
     pub fn offer(&mut self, item: T, tokens: usize, class: Class, due: Option<Instant>) -> Result<(), Refused> {
-        self.fits(tokens)?;
+        self.fits(tokens, class)?;
         self.waiting_tokens += tokens;
         self.classes[class as usize]
             .waiting

@@ -18,9 +18,13 @@ fn busy(refused: Refused) -> Error {
     let tokens = refused.waiting_tokens;
     let message = match refused.full {
         Full::Tokens(may) => {
-            format!("the queue is full: {tokens} prompt tokens wait, and {may} may ([specialist.NAME] queue_tokens)")
+            format!(
+                "the queue is full: {tokens} prompt tokens wait, and {may} may for one of this priority ([specialist.NAME] queue_tokens)"
+            )
         }
-        Full::Requests(may) => format!("the queue is full: {may} requests wait, and no more may, however short"),
+        Full::Requests(may) => {
+            format!("the queue is full: {may} requests or more wait, and no more of this priority may, however short")
+        }
     };
     Error::queue_full(tokens, message)
 }
@@ -84,13 +88,13 @@ impl<T> Shared<T> {
         self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether so many prompt tokens would be taken now.
+    /// Whether so many prompt tokens would be taken now, of a class.
     ///
     /// # Errors
     /// `Busy` when the queue is full, `Closing` at the end.
-    pub(crate) fn check(&self, tokens: usize) -> Result<(), Error> {
+    pub(crate) fn check(&self, tokens: usize, class: Class) -> Result<(), Error> {
         let state = self.lock();
-        match state.queue.fits(tokens) {
+        match state.queue.fits(tokens, class) {
             _ if state.closing => Err(Error::Closing),
             Ok(()) => Ok(()),
             Err(refused) => Err(busy(refused)),

@@ -228,9 +228,9 @@ async fn a_queue_full_of_tokens_refuses_and_what_nobody_waits_for_is_not_run() {
     still.taken().await;
     let leaves = still.asked("play jazz by miles davis").await;
     let Err(Error::Busy { message, retry_after }) = still.ask("play jazz", |_| {}).await else {
-        panic!("7 of 10 tokens wait, and 4 more do not fit");
+        panic!("7 of 9 tokens wait, and 4 more do not fit");
     };
-    assert!(message.contains("7 prompt tokens wait, and 10 may") && retry_after > Duration::ZERO);
+    assert!(message.contains("7 prompt tokens wait, and 9 may") && retry_after > Duration::ZERO);
     drop(leaves);
     still.permit();
     text(first).await;

@@ -72,7 +72,8 @@ async fn a_deadline_ends_a_row_before_the_next_step_and_frees_its_slot() {
 #[tokio::test]
 async fn what_waits_in_the_queue_is_dropped_with_its_caller_or_its_deadline_and_gives_its_tokens_back() {
     let (decoder, permits, _) = Stub::held(1);
-    let engine = stub::engine(decoder, 20);
+    // Of which an eighth is for who is more urgent.
+    let engine = stub::engine(decoder, 22);
     let running = engine.submit(request(&[1], 3, None)).expect("admitted");
     until("it runs", || engine.counters().live_slots.load(Ordering::Relaxed) == 1).await;
     let mut expires = engine

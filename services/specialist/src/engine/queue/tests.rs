@@ -6,7 +6,7 @@ use std::time::Duration;
 #[test]
 fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
     let mut queue = Queue::new(10, 100);
-    queue.offer('a', 6, Class::Normal, None).expect("fits");
+    queue.offer('a', 6, Class::Interactive, None).expect("fits");
     assert_eq!(
         queue.offer('b', 5, Class::Interactive, None),
         Err(Refused {
@@ -14,13 +14,29 @@ fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
             full: Full::Tokens(10)
         })
     );
-    queue.offer('c', 4, Class::Normal, None).expect("fits exactly");
+    queue.offer('c', 4, Class::Interactive, None).expect("fits exactly");
     assert_eq!(queue.take(), Some('a'));
     queue
         .offer('b', 5, Class::Interactive, None)
         .expect("there is room again");
-    assert_eq!((queue.take(), queue.take(), queue.take()), (Some('b'), Some('c'), None));
+    assert_eq!((queue.take(), queue.take(), queue.take()), (Some('c'), Some('b'), None));
     assert_eq!(queue.waiting_tokens(), 0);
+}
+
+#[test]
+fn what_is_not_waited_for_fills_no_queue_and_leaves_room_for_who_is() {
+    // Bound by tokens, then by requests.
+    for mut queue in [Queue::new(160, 1000), Queue::new(1000, 160)] {
+        let mut fill = |class: Class| std::iter::from_fn(|| queue.offer((), 1, class, None).ok()).count();
+        assert_eq!(
+            Class::ALL.map(|class| (fill(Class::Batch), fill(class))),
+            [(120, 40), (0, 0), (0, 0)],
+            "an urgent one may always fill what a batch had to leave"
+        );
+        queue.remove(|()| true);
+        let mut fill = |class: Class| std::iter::from_fn(|| queue.offer((), 1, class, None).ok()).count();
+        assert_eq!((fill(Class::Normal), fill(Class::Batch), fill(Class::Interactive)), (140, 0, 20));
+    }
 }
 
 #[test]
@@ -140,12 +156,15 @@ proptest! {
         steps in prop::collection::vec((0u8..10, 1usize..20, 0u8..3), 0..200),
     ) {
         let mut queue = Queue::new(60, 12);
+        let bounds = [(60, 12), (53, 11), (45, 9)];
         let mut inside: Vec<(usize, usize, Class)> = Vec::new();
         for (id, (what, tokens, class)) in steps.into_iter().enumerate() {
             let class = [Class::Interactive, Class::Normal, Class::Batch][class as usize];
             match what {
                 0..=5 => {
-                    let fits = inside.is_empty() || (inside.len() < 12 && inside.iter().map(|i| i.1).sum::<usize>() + tokens <= 60);
+                    let (most, requests) = bounds[class as usize];
+                    let fits = inside.is_empty()
+                        || (inside.len() < requests && inside.iter().map(|i| i.1).sum::<usize>() + tokens <= most);
                     prop_assert_eq!(queue.offer((id, class), tokens, class, None).is_ok(), fits);
                     if fits {
                         inside.push((id, tokens, class));
