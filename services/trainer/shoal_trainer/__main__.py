@@ -12,7 +12,7 @@
     python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
     python -m shoal_trainer end-to-end --data DIR models/splitter/1 models/tool_call/1 --large models/tool_call_wide/1
     python -m shoal_trainer rescore --data DIR models/tool_call/1
-    python -m shoal_trainer rules --task plan,episode,compose --data DIR
+    python -m shoal_trainer rules --data DIR
     python -m shoal_trainer table models > models/README.md
 """
 from __future__ import annotations
@@ -280,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
     w.add_argument("--dev-rows", type=flags.count, default=0, help="judge only N dev rows, evenly spaced, and write nothing; 0 is all")
     w.set_defaults(run=scored_whole)
     b = commands.add_parser("rules", help=(ruled.__doc__ or "").splitlines()[0])
-    b.add_argument("--task", default=",".join(rules.RULES), help="one or several of plan, episode and compose")
+    b.add_argument("--task", default=",".join(rules.RULES), help=f"one or several of {', '.join(rules.RULES)}; default: all of them")
     b.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     b.set_defaults(run=ruled)
     t = commands.add_parser("table", help="models/README.md from the folders, to standard output")

@@ -55,7 +55,7 @@ class Extract(Task):
     name = "extract"
     corpus = SGD
     bars = {"score": 0.95, "exact_nonempty": 0.93, "false_extraction": 0.02}
-    beside = "a quarter of the targets are empty"
+    beside = "rules without a model (`rules`): score 0.820, exact_nonempty 0.736, unseen_score 0.701; a quarter of the targets are empty"
     input_type = dict
     kind = "tag"
     kinds = ("tag", "fill", "generate")
