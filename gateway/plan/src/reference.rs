@@ -52,25 +52,27 @@ pub enum Missing {
         reference: Reference,
     },
     /// The output has no such field.
-    #[error("{reference}: the output of `{}` has no `{field}`; it has {}", reference.node, there(fields))]
+    #[error("{reference}: the output of `{}` has no `{field}`; it has {}", reference.node, there(fields, *more))]
     Field {
         /// The reference.
         reference: Reference,
         /// The first name that is not there.
         field: String,
-        /// The names that are.
+        /// The first names that are.
         fields: Vec<String>,
+        /// How many more there are.
+        more: usize,
     },
 }
 
 /// Field names that an error lists at most: enough to see the typo.
 const TOLD: usize = 16;
 
-fn there(fields: &[String]) -> String {
-    match fields {
-        [] => "no fields".to_owned(),
-        few if few.len() <= TOLD => few.join(", "),
-        many => format!("{} and {} more", many[..TOLD].join(", "), many.len() - TOLD),
+fn there(fields: &[String], more: usize) -> String {
+    match (fields, more) {
+        ([], _) => "no fields".to_owned(),
+        (few, 0) => few.join(", "),
+        (first, more) => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -139,15 +141,22 @@ impl Template {
         })
     }
 
-    /// Bytes that [`Template::fill`] would write at most. Ask before filling: a text of many references to a large output is a
-    /// thousand times its own size.
+    /// Whether [`Template::fill`] would write so many bytes at most, about; what is missing has none. Ask before filling: a text of many
+    /// references to a large output is a thousand times its own size. What is looked at is bounded by `most` and by the text.
     #[must_use]
-    pub fn filled_bytes<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> usize {
-        let part = |part: &Part| match part {
-            Part::Text(plain) => plain.len(),
-            Part::Reference(reference) => look_up(reference, output).map_or(0, bytes),
-        };
-        self.0.iter().map(part).fold(0, usize::saturating_add)
+    pub fn fits<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>, most: usize) -> bool {
+        self.spend(output, most).is_some()
+    }
+
+    /// What is left of so many bytes once it is written.
+    fn spend<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>, left: usize) -> Option<usize> {
+        self.0.iter().try_fold(left, |left, part| match part {
+            Part::Text(plain) => left.checked_sub(plain.len()),
+            Part::Reference(reference) => match look_up(reference, output) {
+                Ok(value) => spend(value, left),
+                Err(_) => Some(left),
+            },
+        })
     }
 
     /// The text with its references filled: the value itself for a lone reference, else text.
@@ -244,27 +253,38 @@ fn look_up<'a>(reference: &Reference, output: &impl Fn(&str) -> Option<&'a Value
             Value::Array(list) => field.parse().ok().and_then(|i: usize| list.get(i)),
             _ => None,
         };
-        value = inner.ok_or_else(|| Missing::Field {
-            reference: reference.clone(),
-            field: field.clone(),
-            fields: match value {
-                Value::Object(object) => object.keys().cloned().collect(),
-                Value::Array(list) => (0..list.len()).map(|i| i.to_string()).collect(),
-                _ => Vec::new(),
-            },
+        value = inner.ok_or_else(|| {
+            let (fields, all): (Vec<String>, _) = match value {
+                Value::Object(object) => (object.keys().take(TOLD).cloned().collect(), object.len()),
+                Value::Array(list) => ((0..list.len().min(TOLD)).map(|i| i.to_string()).collect(), list.len()),
+                _ => (Vec::new(), 0),
+            };
+            Missing::Field {
+                reference: reference.clone(),
+                field: field.clone(),
+                more: all - fields.len(),
+                fields,
+            }
         })?;
     }
     Ok(value)
 }
 
-/// About the bytes of a value as text, without writing it.
-fn bytes(value: &Value) -> usize {
+/// What is left of so many bytes once a value is written as text, about, without writing it.
+fn spend(value: &Value, left: usize) -> Option<usize> {
     match value {
-        Value::Null | Value::Bool(_) => 5,
-        Value::Number(_) => 24,
-        Value::String(text) => text.len() + 2,
-        Value::Array(list) => list.iter().map(|v| bytes(v) + 1).sum::<usize>() + 2,
-        Value::Object(object) => object.iter().map(|(k, v)| k.len() + bytes(v) + 4).sum::<usize>() + 2,
+        Value::Null | Value::Bool(_) => left.checked_sub(5),
+        Value::Number(_) => left.checked_sub(24),
+        Value::String(text) => left.checked_sub(text.len() + 2),
+        Value::Array(list) => {
+            let left = left.checked_sub(list.len() + 2)?;
+            list.iter().try_fold(left, |left, v| spend(v, left))
+        }
+        Value::Object(object) => {
+            let left = left.checked_sub(2)?;
+            let mut fields = object.iter();
+            fields.try_fold(left, |left, (k, v)| spend(v, left.checked_sub(k.len() + 4)?))
+        }
     }
 }
 
@@ -311,19 +331,20 @@ impl Json {
         }
     }
 
-    /// As [`Template::filled_bytes`], for every string of the value.
+    /// As [`Template::fits`], for every string of the value.
     #[must_use]
-    pub fn filled_bytes<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>) -> usize {
+    pub fn fits<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>, most: usize) -> bool {
+        self.spend(output, most).is_some()
+    }
+
+    fn spend<'a>(&self, output: &impl Fn(&str) -> Option<&'a Value>, left: usize) -> Option<usize> {
         match self {
-            Self::Plain(value) => bytes(value),
-            Self::Text(template) => template.filled_bytes(output),
-            Self::List(list) => list
-                .iter()
-                .map(|v| v.filled_bytes(output))
-                .fold(0, usize::saturating_add),
+            Self::Plain(value) => spend(value, left),
+            Self::Text(template) => template.spend(output, left),
+            Self::List(list) => list.iter().try_fold(left, |left, v| v.spend(output, left)),
             Self::Object(object) => {
-                let field = |(k, v): &(String, Self)| k.len().saturating_add(v.filled_bytes(output));
-                object.iter().map(field).fold(0, usize::saturating_add)
+                let mut fields = object.iter();
+                fields.try_fold(left, |left, (k, v)| v.spend(output, left.checked_sub(k.len())?))
             }
         }
     }

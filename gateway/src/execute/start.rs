@@ -56,15 +56,16 @@ impl Driver {
     /// The references of a step, filled from what earlier nodes really answered.
     fn filled(&self, step: &Step) -> Result<Value, Error> {
         let output = |id: &str| self.outputs.get(id);
-        let (bytes, most) = match &step.node.kind {
-            Kind::Model { input, .. } => (input.filled_bytes(&output), self.context.config.max_input_bytes),
-            Kind::Tool { arguments, .. } => (arguments.filled_bytes(&output), self.context.config.max_input_bytes),
+        let most = self.context.config.max_input_bytes;
+        let fits = match &step.node.kind {
+            Kind::Model { input, .. } => input.fits(&output, most),
+            Kind::Tool { arguments, .. } => arguments.fits(&output, most),
         };
-        if bytes > most {
+        if !fits {
             return Err(Error::Unfit {
                 reason: "INPUT_TOO_LARGE",
                 what: format!(
-                    "with its references filled in, the input has {bytes} bytes; at most {most} are taken ([gateway] max_input_bytes)"
+                    "with its references filled in, the input has more than {most} bytes ([gateway] max_input_bytes)"
                 ),
             });
         }

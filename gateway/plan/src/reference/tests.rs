@@ -72,12 +72,34 @@ fn the_size_is_known_before_anything_is_filled() {
     let large = json!({"a": {"x": "y".repeat(1000)}, "b": [1, true, null, "z"]});
     let get = |id: &str| large.get(id);
     let bomb = Template::parse(&"${a.x}".repeat(1000)).expect("template");
-    assert!((1_000_000..1_010_000).contains(&bomb.filled_bytes(&get)));
-    let call = Json::parse(&json!({"k": ["${a.x} and ${b}", 7], "m": {"n": "${gone}"}})).expect("templates");
+    assert!(!bomb.fits(&get, 1_000_000) && bomb.fits(&get, 1_010_000));
     let without_gone = Json::parse(&json!({"k": ["${a.x} and ${b}", 7]})).expect("templates");
-    let filled = without_gone.fill(&get).expect("filled").to_string();
-    assert!(without_gone.filled_bytes(&get) + 32 >= filled.len(), "{}", filled.len());
-    assert!(call.filled_bytes(&get) < 1200, "what is missing weighs nothing");
+    let filled = without_gone.fill(&get).expect("filled").to_string().len();
+    assert!(!without_gone.fits(&get, filled - 32), "{filled}");
+    let call = Json::parse(&json!({"k": ["${a.x} and ${b}", 7], "m": {"n": "${gone}"}})).expect("templates");
+    assert!(call.fits(&get, 1200), "what is missing weighs nothing");
+}
+
+#[test]
+fn asking_for_the_size_of_many_references_to_a_large_output_takes_no_time() {
+    let list = Value::from(vec![7; 100_000]);
+    let get = |id: &str| (id == "a").then_some(&list);
+    let began = std::time::Instant::now();
+    // A walk of the list for each of them took seconds, and a list of names for each that is missing minutes.
+    let (whole, missing) = ("${a}".repeat(20_000), "${a.x}".repeat(20_000));
+    assert!(!Template::parse(&whole).expect("template").fits(&get, 1 << 20));
+    let missing = Template::parse(&missing).expect("template");
+    assert!(missing.fits(&get, 1 << 20));
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    let said = missing.fill(&get).expect_err("missing").to_string();
+    assert!(
+        said.contains("has no `x`; it has 0, 1, ") && said.ends_with("15 and 99984 more"),
+        "{said}"
+    );
 }
 
 /// A model's input, filled.
