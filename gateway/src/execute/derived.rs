@@ -1,7 +1,7 @@
 //! A model node of task `tool_call` yields a call. When that tool is registered, or the plan's client answers it, the call runs as a
 //! tool node of its own, called after its parent: `4` yields `4-call`. What refers to `4` then gets the tool's answer; and the
 //! parent's failure policy covers the call as well. A call to a tool that nobody offers, or that the plan's goal does not name among
-//! its methods, is simply the node's output.
+//! its methods, is simply the node's output. While a tool server has not been asked yet nobody knows that, and the call is away.
 use crate::admit::{self, Step};
 use serde_json::Value;
 use shoal_plan::{Json, Kind, Node, reference::is_id};

@@ -7,7 +7,7 @@ use super::{
     result::{About, Ended, Got, result},
 };
 use crate::{
-    admit::Step,
+    admit::{Catalogue, Known, Step},
     context::Context,
     error::Error,
     outcomes::outcome::{self, Beyond},
@@ -176,11 +176,16 @@ pub(super) async fn walk_for(
 
 async fn tool(job: &Job, name: &str, arguments: &Value, deadline: Instant) -> Result<Got, Error> {
     let Some(tool) = job.context.registry.tool(name) else {
-        return Err(Error::Passed(v1::Fault {
-            code: tonic::Code::NotFound as i32,
-            reason: "TOOL_UNKNOWN".into(),
-            message: format!("no tool `{name}` is registered any more"),
-        }));
+        return Err(match Catalogue::tool(&*job.context.registry, name) {
+            Known::Unlisted(server) => Error::Away {
+                what: format!("tool server `{server}` has not answered yet, and may offer `{name}`"),
+            },
+            Known::Registered(_) | Known::Unknown(_) => Error::Passed(v1::Fault {
+                code: tonic::Code::NotFound as i32,
+                reason: "TOOL_UNKNOWN".into(),
+                message: format!("no tool `{name}` is registered any more"),
+            }),
+        });
     };
     job.report.start(&tool.server.name);
     job.trail

@@ -6,7 +6,12 @@ use super::{
     report::Report,
     result::About,
 };
-use crate::{admit::Step, decompose, error::Error, route::Input};
+use crate::{
+    admit::{Catalogue, Known, Step},
+    decompose,
+    error::Error,
+    route::Input,
+};
 use serde_json::Value;
 use shoal_plan::{Kind, slack, text};
 use shoal_proto::v1::{self, plan_event::Event};
@@ -135,7 +140,9 @@ impl Driver {
         let Some((name, arguments)) = derived::yielded(&parent, output) else {
             return false;
         };
-        let offered = self.run.client.names().contains(&name) || self.context.registry.tool(&name).is_some();
+        // A server that has not been asked yet may offer it: then it runs, and is away.
+        let nobodys = || matches!(Catalogue::tool(&*self.context.registry, &name), Known::Unknown(_));
+        let offered = self.run.client.names().contains(&name) || !nobodys();
         if !offered || !decompose::may_call(&self.methods, &name) {
             return false;
         }

@@ -1,7 +1,8 @@
 //! Tools that answer, that do not, and that answer nonsense.
 use crate::support::{
+    model::{Model, say},
     ms,
-    plan::{request, tool},
+    plan::{model, request, tool},
     process::anywhere,
     store::{self, Disk},
     tools::{self, Reply},
@@ -151,7 +152,13 @@ async fn a_server_that_comes_late_is_found_and_until_then_its_tools_are_away_and
         .expect("address")
         .port();
     let address = SocketAddr::new(anywhere().ip(), port);
-    let world = Mesh::new().tools(&format!("http://{address}")).start().await;
+    let says = Model::new("says", "tool_call", |_, _| say(r#"{"tool":"S.M","arguments":{}}"#)).start();
+    let world = Mesh::new()
+        .specialist("says", &says.server.url())
+        .task("tool_call", &["says"])
+        .tools(&format!("http://{address}"))
+        .start()
+        .await;
     let plan = || request(vec![tool("a", "S.M", json!({}))]);
     let away = world.refused(plan()).await;
     assert_eq!(away.code(), Code::Unavailable, "{away:?}");
@@ -159,6 +166,11 @@ async fn a_server_that_comes_late_is_found_and_until_then_its_tools_are_away_and
         status::retry_after(&away).is_some() && away.message().contains("concierge"),
         "{away:?}"
     );
+    // A model says what to call only once the plan runs: that the call was made must not be told then either.
+    let yielded = world.run(request(vec![model("c", "tool_call", "do it")])).await;
+    let fault = yielded.node("c-call").fault.expect("fault");
+    assert_eq!((yielded.state(), fault.code), (State::Failed, Code::Unavailable as i32));
+    assert!(fault.message.contains("concierge"), "{fault:?}");
     let _tools = tools::start_at(address, &[("S.M", true)], |_, _| Reply::Text("{}".into()));
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while world.open(plan()).await.is_err() {
