@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
             self.pass_over(target, obstacle);
             return None;
         }
-        let reservation = match self.reserve(target, card.as_deref()) {
+        let reservation = match self.reserve(target, card.as_deref()).await {
             Ok(reservation) => reservation,
             Err(why) => {
                 self.pass_over(target, Obstacle::Spent(why));

@@ -180,3 +180,21 @@ async fn a_spent_budget_ends_model_calls_and_is_never_exceeded() {
     assert!(ran.state() == State::Failed && ran.finished().fault.expect("fault").message.contains("max_cost_usd"));
     assert_eq!(world.run(limited(10_000, 1.0)).await.state(), State::Succeeded);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_side_by_side_share_a_budget_that_all_of_them_fit_in() {
+    let (_echo, world) = echo(|m| m).await;
+    // Each uses fifteen tokens, and may use more than there are.
+    let nodes = (0..5).map(|i| model(&format!("n{i}"), "echo", "x"));
+    let limits = v1::PlanLimits {
+        max_tokens: 90,
+        ..v1::PlanLimits::default()
+    };
+    let plan = v1::ExecutePlanRequest {
+        limits: Some(limits),
+        ..request(nodes.collect())
+    };
+    let ran = world.run(plan).await;
+    assert_eq!(ran.state(), State::Succeeded, "{:?}", ran.finished());
+    assert!(ran.nodes().iter().all(|n| n.output_json == "\"said x\""), "{ran:?}");
+}

@@ -93,10 +93,10 @@ impl<'a> Walk<'a> {
     }
 
     /// This target's share of the plan's budget.
-    pub(super) fn reserve(&self, target: &Target, card: Option<&Card>) -> Result<Reservation<'a>, String> {
+    pub(super) async fn reserve(&self, target: &Target, card: Option<&Card>) -> Result<Reservation<'a>, String> {
         let wanted = self.ask.sampling.and_then(|s| s.max_tokens);
         let most = card.map_or(ENDPOINT_TOKENS, |c| c.max_new_tokens);
-        self.ask.budget.reserve(Need {
+        let need = Need {
             input_bytes: self.ask.input.bytes(),
             max_new_tokens: if card.is_some_and(|c| !c.decodes()) {
                 1
@@ -104,7 +104,8 @@ impl<'a> Walk<'a> {
                 wanted.unwrap_or(most)
             },
             price: target.price().or(card.map(|c| c.price)).unwrap_or_default(),
-        })
+        };
+        self.ask.budget.reserve(need).await
     }
 
     /// The question as this target is asked it; `most` are the new tokens that the budget allows, if it has a say.
