@@ -20,8 +20,8 @@ pub(crate) struct Facts {
     pub(crate) broken: bool,
     /// The least time that an answer takes.
     pub(crate) least: Option<Duration>,
-    /// What is left to the node.
-    pub(crate) left: Duration,
+    /// What it would be given.
+    pub(crate) time: Duration,
 }
 
 /// Why a target is passed over.
@@ -73,10 +73,10 @@ pub(crate) fn obstacle(facts: &Facts) -> Option<Obstacle> {
         return Some(Obstacle::Broken("its breaker is open".into()));
     }
     match facts.least {
-        Some(least) if least > facts.left => {
-            let (least, left) = (least.as_millis(), facts.left.as_millis());
+        Some(least) if least > facts.time => {
+            let (least, time) = (least.as_millis(), facts.time.as_millis());
             Some(Obstacle::Late(format!(
-                "it was never faster than {least} ms lately, and {left} ms are left"
+                "it was never faster than {least} ms lately, and would have {time} ms"
             )))
         }
         _ => None,
@@ -91,7 +91,7 @@ mod tests {
     fn each_rule_passes_a_target_over_and_says_which() {
         let able = Facts {
             serves: true,
-            left: Duration::from_secs(1),
+            time: Duration::from_secs(1),
             ..Facts::default()
         };
         assert_eq!(obstacle(&able), None);

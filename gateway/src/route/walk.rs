@@ -122,8 +122,14 @@ impl<'a> Walk<'a> {
     async fn candidate(&mut self, at: usize, target: &Target) -> Option<Answer> {
         let card = self.card(target).await;
         let others = self.others(at);
-        if let Some(obstacle) = self.obstacle(target, card.as_deref())
+        let time = if others {
+            ask::share(self.time_left())
+        } else {
+            self.time_left()
+        };
+        if let Some(obstacle) = self.obstacle(target, card.as_deref(), time)
             && (obstacle.is_final() || others || self.ask.has_fallback)
+            && !(matches!(obstacle, Obstacle::Late(_)) && target.pace.probe(self.ask.task))
         {
             self.pass_over(target, obstacle);
             return None;

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// Times that are remembered of each kind of work: enough that six of them lie past the 95th percentile, and few enough that a
 /// target that has become slower is known to be within that many answers.
@@ -20,25 +21,54 @@ const ENOUGH: usize = 8;
 /// Times before anything is concluded of the tail: with fewer, the slowest of all would be the 95th percentile.
 const ENOUGH_FOR_TAIL: usize = 32;
 
+/// How old the newest time may be before somebody may find out anew. Who is passed over for being slow is not asked, and so never seen to be
+/// fast again; a call in ten seconds is what that costs where it still is slow.
+const STALE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Seen {
+    times: VecDeque<Duration>,
+    /// When the newest was seen, or somebody was last let find out.
+    at: Instant,
+}
+
 /// Observed times; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Pace(Arc<Mutex<HashMap<Arc<str>, VecDeque<Duration>>>>);
+pub struct Pace(Arc<Mutex<HashMap<Arc<str>, Seen>>>);
 
 impl Pace {
     /// Notes how long it took.
     pub fn observe(&self, work: &Arc<str>, took: Duration) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = seen.entry(work.clone()).or_default();
-        if seen.len() == REMEMBERED {
-            seen.pop_front();
+        let seen = seen.entry(work.clone()).or_insert_with(|| Seen {
+            times: VecDeque::new(),
+            at: Instant::now(),
+        });
+        if seen.times.len() == REMEMBERED {
+            seen.times.pop_front();
         }
-        seen.push_back(took);
+        seen.times.push_back(took);
+        seen.at = Instant::now();
+    }
+
+    /// Whether this call, of which what is known says that it will be late, is to find out whether that still holds: one in a while is.
+    #[must_use]
+    pub fn probe(&self, work: &str) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get_mut(work).is_some_and(|seen| {
+            let stale = seen.at.elapsed() >= STALE;
+            if stale {
+                seen.at = Instant::now();
+            }
+            stale
+        })
     }
 
     /// What is concluded from at least `enough` times.
     fn of<T>(&self, work: &str, enough: usize, conclude: impl FnOnce(&VecDeque<Duration>) -> T) -> Option<T> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(work).filter(|s| s.len() >= enough).map(conclude)
+        let times = seen.get(work).map(|seen| &seen.times);
+        times.filter(|times| times.len() >= enough).map(conclude)
     }
 
     /// The least time that it takes; `None` while too few were seen.
@@ -89,6 +119,20 @@ mod tests {
         assert_eq!((pace.least("t"), pace.least("other")), (Some(ms(40)), None));
         (0..REMEMBERED).for_each(|_| pace.observe(&work, ms(7)));
         assert_eq!(pace.tail("t", 1.0), Some(ms(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_in_a_while_finds_out_whether_what_was_slow_still_is() {
+        let (pace, work) = (Pace::default(), Arc::from("t"));
+        (0..LATELY).for_each(|_| pace.observe(&work, ms(1200)));
+        assert!(!pace.probe("t") && !pace.probe("other"));
+        tokio::time::advance(STALE).await;
+        assert!(pace.probe("t") && !pace.probe("t"), "one");
+        tokio::time::advance(STALE).await;
+        assert!(pace.probe("t"), "and one more");
+        pace.observe(&work, ms(10));
+        tokio::time::advance(STALE / 2).await;
+        assert_eq!((pace.probe("t"), pace.least("t")), (false, Some(ms(10))));
     }
 
     #[test]

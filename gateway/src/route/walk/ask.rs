@@ -28,13 +28,20 @@ fn means(card: Option<&Card>) -> Means {
     }
 }
 
+/// What a candidate is given of the time that is left where others could be asked after it: whoever is asked second should have as much as who
+/// was asked first.
+pub(super) fn share(left: Duration) -> Duration {
+    left / 2
+}
+
 impl<'a> Walk<'a> {
     /// Whether somebody after this candidate can be asked, as far as anybody knows now.
     pub(super) fn others(&self, at: usize) -> bool {
         let rest = self.route.chain.get(at + 1..).unwrap_or_default();
+        let left = self.time_left();
         rest.iter().any(|target| {
-            self.obstacle(target, self.registry.card(&target.name).as_deref())
-                .is_none()
+            let card = self.registry.card(&target.name);
+            self.obstacle(target, card.as_deref(), left).is_none()
         })
     }
 
@@ -72,7 +79,13 @@ impl<'a> Walk<'a> {
         found.ok().cloned().flatten().or(card)
     }
 
-    pub(super) fn obstacle(&self, target: &Target, card: Option<&Card>) -> Option<Obstacle> {
+    /// What is left to the node.
+    pub(super) fn time_left(&self) -> Duration {
+        self.ask.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What speaks against asking a target that is given so much time.
+    pub(super) fn obstacle(&self, target: &Target, card: Option<&Card>, time: Duration) -> Option<Obstacle> {
         let serves = match &target.tier {
             Tier::Endpoint(_) => true,
             Tier::Specialist { tasks, .. } if !tasks.is_empty() => tasks.iter().any(|t| t == self.ask.task),
@@ -88,7 +101,7 @@ impl<'a> Walk<'a> {
             human_facing: self.ask.human_facing,
             broken: target.broken(),
             least: target.pace.least(self.ask.task),
-            left: self.ask.deadline.saturating_duration_since(Instant::now()),
+            time,
         })
     }
 
@@ -161,11 +174,9 @@ impl<'a> Walk<'a> {
         question: Question,
         others: bool,
     ) -> Result<Answered<Said>, shoal_stack::Error> {
-        let began = Instant::now();
-        let left = self.ask.deadline.saturating_duration_since(began);
+        let (began, left) = (Instant::now(), self.time_left());
         let within = Within {
-            // Whoever is asked second should have as much time as who was asked first.
-            deadline: if others { began + left / 2 } else { self.ask.deadline },
+            deadline: if others { began + share(left) } else { self.ask.deadline },
             // A fallback is somebody else, too.
             patience: if others || self.ask.has_fallback {
                 began + PATIENCE.min(left / 4)
