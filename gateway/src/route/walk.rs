@@ -4,7 +4,13 @@
 //! one that can be asked has nobody to hand over to: its doubt is told and its answer taken. And a doubted answer is better than
 //! none: if all who come after it fail, it is taken after all.
 use super::{
-    Input, Registry, Sink, Trail, budget::Budget, judge::Accept, pass::Obstacle, question::Finish, registry::Route,
+    Input, Registry, Sink, Trail,
+    budget::{Budget, Reservation},
+    judge::Accept,
+    lost::Lost,
+    pass::Obstacle,
+    question::Finish,
+    registry::Route,
     target::Target,
 };
 use crate::{error::Error, schema::Schema, telemetry::Instruments};
@@ -110,11 +116,30 @@ struct Walk<'a> {
     route: &'a Route,
     /// An answer that was doubted, and why.
     doubted: Option<(Answer, v1::Decision)>,
-    /// The target that was left last, and the decision that ended it.
-    left: Option<v1::Decision>,
+    /// The decision that ended the target that was left last, and why in a word.
+    left: Option<(v1::Decision, &'static str)>,
     failure: Option<Error>,
     /// Why targets were passed over.
     obstacles: Vec<(String, Obstacle)>,
+}
+
+/// A call under way. However it ends, also by whoever drops it, what its attempts that came to no answer have used is counted then.
+struct Losing<'a> {
+    reservation: &'a Reservation<'a>,
+    trail: &'a Trail,
+    instruments: &'a Instruments,
+    target: &'a str,
+    prompt: usize,
+    lost: Arc<Lost>,
+}
+
+impl Drop for Losing<'_> {
+    fn drop(&mut self) {
+        if let Some(usage) = self.reservation.lose(self.prompt, self.lost.so_far()) {
+            self.trail.spend(&usage);
+            self.instruments.used(self.target, &usage);
+        }
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -142,20 +167,29 @@ impl<'a> Walk<'a> {
             }
         };
         let question = self.question(target, card.as_deref(), reservation.max_new_tokens, !others);
-        let (means, prompt, lost) = (question.means, question.bytes(), question.lost.clone());
+        let (means, prompt) = (question.means, question.bytes());
         match &self.left {
             None => self.ask.listener.asked(&target.name),
-            Some(decision) => self.ask.listener.left(&decision.target, &target.name, decision),
+            Some((decision, why)) => {
+                self.instruments.escalated(self.ask.task, &decision.target, why);
+                self.ask.listener.left(&decision.target, &target.name, decision);
+            }
         }
         self.ask
             .trail
             .with(|way| target.name.to_string().clone_into(&mut way.target));
         let began = Instant::now();
-        let answer = self.answer(target, question, others).await;
-        if let Some(usage) = reservation.lose(prompt, lost.so_far()) {
-            self.ask.trail.spend(&usage);
-            self.instruments.used(&target.name, &usage);
-        }
+        let answer = {
+            let _losing = Losing {
+                reservation: &reservation,
+                trail: self.ask.trail,
+                instruments: self.instruments,
+                target: &target.name,
+                prompt,
+                lost: question.lost.clone(),
+            };
+            self.answer(target, question, others).await
+        };
         match answer {
             Ok(Answered {
                 address,
@@ -200,9 +234,8 @@ impl<'a> Walk<'a> {
     }
 
     fn leave(&mut self, decision: v1::Decision, why: &'static str) {
-        self.instruments.escalated(self.ask.task, &decision.target, why);
         self.ask.trail.decide(decision.clone());
-        self.left = Some(decision);
+        self.left = Some((decision, why));
     }
 
     fn pass_over(&mut self, target: &Target, obstacle: Obstacle) {

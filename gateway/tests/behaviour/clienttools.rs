@@ -1,5 +1,6 @@
 //! Tools that a plan's own client answers, on ExecutePlanStream.
 use crate::support::{
+    metrics::Metrics,
     model::{Model, say},
     ms,
     plan::{model, on_failure, request, tool},
@@ -8,16 +9,9 @@ use crate::support::{
     world::Mesh,
 };
 use futures::StreamExt as _;
-use opentelemetry_sdk::{
-    error::OTelSdkResult,
-    metrics::{PeriodicReader, SdkMeterProvider, Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
-};
 use serde_json::json;
 use shoal_proto::v1::{self, State, failure_policy::Action, plan_event::Event, tool_result::Outcome};
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,32 +136,9 @@ async fn a_call_whose_client_can_answer_no_more_fails_at_once_by_its_nodes_polic
     }
 }
 
-/// Writes down what is exported.
-#[derive(Debug, Clone, Default)]
-struct Exported(Arc<Mutex<String>>);
-
-impl PushMetricExporter for Exported {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        *self.0.lock().expect("whole") = format!("{metrics:?}");
-        Ok(())
-    }
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_calls_its_tools_is_no_series_of_the_metrics() {
-    let exported = Exported::default();
-    let reader = PeriodicReader::builder(exported.clone()).build();
-    let provider = SdkMeterProvider::builder().with_reader(reader).build();
-    opentelemetry::global::set_meter_provider(provider.clone());
+    let metrics = Metrics::counted();
     let world = Mesh::new().start().await;
     for (name, plan_id) in [("Answered.ByMe", "answered"), ("Left.Open", "open")] {
         let request = v1::ExecutePlanRequest {
@@ -184,16 +155,12 @@ async fn what_a_client_calls_its_tools_is_no_series_of_the_metrics() {
         }
         client.rest().await;
     }
-    let told = || {
-        provider.force_flush().expect("exported");
-        exported.0.lock().expect("whole").clone()
-    };
     until("both are counted", || {
-        let text = told();
+        let text = metrics.of("shoal_node_seconds");
         text.contains("succeeded") && text.contains("cancelled")
     })
     .await;
-    let text = told();
+    let text = metrics.told();
     assert!(
         text.contains("shoal_node_seconds") && text.contains("\"client\""),
         "{text}"

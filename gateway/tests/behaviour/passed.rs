@@ -2,9 +2,10 @@
 use crate::{
     routing::{both, once, pair, verdicts},
     support::{
-        model::{Act, Model, down, say},
+        metrics::Metrics,
+        model::{Act, Model, down, say, slow, unsure},
         ms,
-        plan::{model, request},
+        plan::{model, request, within},
         until,
         world::Mesh,
     },
@@ -131,4 +132,50 @@ async fn a_hanging_target_leaves_time_for_the_next() {
         small.notes.dropped() == small.notes.count()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_could_not_answer_in_its_share_of_the_time_is_passed_over_for_who_can_in_all_of_it() {
+    let first = Model::new("first", "t", |_, _| slow(1200)).start();
+    let second = Model::new("second", "t", |_, _| slow(1000)).start();
+    let world = Mesh::new()
+        .specialist("first", &first.server.url())
+        .specialist("second", &second.server.url())
+        .task("t", &["first", "second"])
+        .start()
+        .await;
+    let nodes = (0..10).map(|i| model(&format!("n{i}"), "t", "x")).collect();
+    assert_eq!(world.run(request(nodes)).await.state(), State::Succeeded);
+    // Half of it is not enough for either, and all of it is for both.
+    let ran = world.run(within(request(vec![model("a", "t", "x")]), ms(1900))).await;
+    let told = verdicts(&ran);
+    assert_eq!(told, [("first".into(), PassedOver), ("second".into(), Chosen)]);
+    assert_eq!((ran.state(), first.notes.count()), (State::Succeeded, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_answer_that_went_to_the_next_target_is_an_escalation() {
+    let metrics = Metrics::counted();
+    let fails = Model::new("fails", "sole_of_a_chain", |_, _| down()).start();
+    let wavers = Model::new("wavers", "first_of_a_chain", |_, _| unsure("?", 0.1))
+        .threshold(0.5)
+        .start();
+    let sure = Model::new("sure", "first_of_a_chain", |_, _| say("!")).start();
+    let world = Mesh::new()
+        .specialist("fails", &fails.server.url())
+        .specialist("wavers", &wavers.server.url())
+        .specialist("sure", &sure.server.url())
+        .task("sole_of_a_chain", &["fails"])
+        .task("first_of_a_chain", &["wavers", "sure"])
+        .start()
+        .await;
+    let failed = world.run(request(vec![model("a", "sole_of_a_chain", "x")])).await;
+    let moved = world.run(request(vec![model("a", "first_of_a_chain", "x")])).await;
+    assert_eq!((failed.state(), moved.output("a")), (State::Failed, json!("!")));
+    let counted = metrics.of("shoal_escalations");
+    assert!(
+        counted.contains("first_of_a_chain") && counted.contains("unsure"),
+        "{counted}"
+    );
+    assert!(!counted.contains("sole_of_a_chain"), "{counted}");
 }

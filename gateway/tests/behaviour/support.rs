@@ -1,5 +1,6 @@
 //! What the tests stand on: a gateway on real sockets, and stubs of everybody that it calls.
 pub(crate) mod endpoint;
+pub(crate) mod metrics;
 pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod process;
