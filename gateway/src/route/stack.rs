@@ -237,6 +237,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_its_usual_time_is_not_cut_short_because_another_replica_could_follow() {
+        let (stack, _) = built(9, &[("a", Some(600), false), ("b", Some(600), false)]);
+        for _ in 0..40 {
+            stack.clone().oneshot(call(10_000, 2)).await.expect("answered");
+        }
+        assert!(stack.oneshot(call(1000, 2)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_slow_answer_is_not_cut_short_where_nobody_else_could_give_one() {
         let (stack, _) = built(9, &[("a", Some(900), false)]);
         assert!(stack.oneshot(call(1000, 2)).await.is_ok());

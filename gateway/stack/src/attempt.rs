@@ -1,5 +1,6 @@
 //! One attempt's bound, so that a replica that hangs leaves time for another. Half of what is left, since whoever is tried
-//! second should have as much as who was tried first; the last attempt, and one that no other replica could follow, has all of it.
+//! second should have as much as who was tried first; the last attempt, and one that no other replica could follow, has all of it. So has one
+//! that usually takes more than half: cut short, neither it nor the next would ever answer.
 use crate::{Call, Error};
 use futures::future::BoxFuture;
 use std::{
@@ -56,7 +57,8 @@ where
 
     fn call(&mut self, mut call: Call<R>) -> Self::Future {
         let left = call.deadline.saturating_duration_since(Instant::now());
-        let last = call.attempt + 1 >= call.max_attempts || call.others == 0;
+        let long = call.usual.is_some_and(|usual| usual > left / 2);
+        let last = call.attempt + 1 >= call.max_attempts || call.others == 0 || long;
         let bound = if last { left } else { left / 2 };
         // The callee is told this attempt's deadline, and not the plan's: it should not work on for nobody. The last one's is the call's to
         // the nanosecond: were it a moment later, the layers above would drop the attempt before it can say that it has expired.

@@ -223,8 +223,13 @@ where
                 ended: false,
             };
             let answer = endpoint.service.clone().oneshot(call).await;
-            let failed = answer.as_ref().is_err_and(Error::endpoint_fault);
-            endpoint.observe(if failed { PENALTY } else { held.began.elapsed() });
+            let took = held.began.elapsed();
+            match &answer {
+                // Its caller had no more time for it, as of a call that is dropped: that is no fault, and it would have taken longer.
+                Err(Error::Attempt { .. } | Error::Expired) => endpoint.at_least(took),
+                Err(error) if error.endpoint_fault() => endpoint.observe(PENALTY),
+                _ => endpoint.observe(took),
+            }
             held.ended = true;
             drop(held);
             let address = endpoint.address.clone();
@@ -239,7 +244,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tower::service_fn;
+    use crate::attempt::AttemptTimeoutLayer;
+    use tower::{Layer as _, service_fn};
 
     type Fake = tower::util::BoxCloneSyncService<Call<()>, (), Error>;
 
@@ -298,6 +304,22 @@ mod tests {
             skewed["fast"] > 3 * skewed.get("slow").copied().unwrap_or(0),
             "{skewed:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_in_a_hurry_takes_no_replica_out_of_service() {
+        let plain = endpoints(&[("a", 20, false), ("b", 20, false)]);
+        let endpoints = Endpoints::new("t".into());
+        endpoints.update(&["a".into(), "b".into()], |address, _| {
+            let inner = plain.list().into_iter().find(|e| e.address == *address).expect("known");
+            Fake::new(AttemptTimeoutLayer::new(address.clone()).layer(inner.service.clone()))
+        });
+        counts(&endpoints, 20).await;
+        let hurried = Call::new((), Instant::now() + Duration::from_millis(30), 2);
+        let ended = Balance::new(endpoints.clone()).oneshot(hurried).await;
+        assert!(matches!(ended, Err((_, Error::Attempt { .. }))), "{ended:?}");
+        let counts = counts(&endpoints, 100).await;
+        assert!(counts.values().all(|&n| n > 20), "{counts:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -224,6 +224,7 @@ where
             }
             let began = Instant::now();
             let call = Call {
+                usual: layer.pace.usual(&call.work),
                 sent_to: Arc::default(),
                 ..call
             };

@@ -26,7 +26,10 @@ pub mod trace;
 pub use error::Error;
 
 use queue::order::Class;
-use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// One typed call on its way through the stack.
@@ -54,6 +57,8 @@ pub struct Call<R> {
     pub attempt: u32,
     /// Endpoints that could be tried after this one; the balancer says so when it has picked.
     pub others: usize,
+    /// How long such a call usually takes, if enough were seen: the hedge layer, which sees them, says so.
+    pub usual: Option<Duration>,
     /// Where it was sent: the balancer says so when it has picked.
     pub sent_to: Arc<OnceLock<Arc<str>>>,
     /// Whether some of the answer has come: whoever reads the wire says so, and the breaker has one for each attempt.
@@ -76,6 +81,7 @@ impl<R> Call<R> {
             tried: Vec::new(),
             attempt: 0,
             others: 0,
+            usual: None,
             sent_to: Arc::default(),
             heard: Arc::default(),
         }
