@@ -18,6 +18,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -39,6 +40,8 @@ pub(crate) struct Server {
     /// Told when what it offers may be out of date.
     pub(crate) stale: Notify,
     stack: Stack<Arc<v1::CallToolRequest>, String>,
+    /// In which a replica that is well has answered.
+    fair: Duration,
     listed: AtomicBool,
     /// What it said last: the same again needs nothing to be compiled anew.
     list: Mutex<Vec<v1::Tool>>,
@@ -69,6 +72,7 @@ impl Server {
                 pace.clone(),
                 endpoints.clone(),
             ),
+            fair: stack::done(gateway.tool_timeout),
             name,
             endpoints,
             pace,
@@ -91,7 +95,7 @@ impl Server {
             .collect();
         self.endpoints.update(&reachable, |address, breaker| {
             let wire = wire::Replica::new(address.clone(), self.replicas.channel(address));
-            stack::endpoint(address, breaker, stack::DONE, wire)
+            stack::endpoint(address, breaker, self.fair, wire)
         });
     }
 }

@@ -92,7 +92,13 @@ pub(crate) const BEGUN: Duration = Duration::from_secs(2);
 
 /// In which somebody who tells nothing before the end has answered: a large model writes for seconds, and so long may a tool take that
 /// asks others.
-pub(crate) const DONE: Duration = Duration::from_secs(10);
+const DONE: Duration = Duration::from_secs(10);
+
+/// The same, of somebody whose calls are bounded by configuration: half of that bound at most, since an attempt that another could follow is
+/// given no more of it. One that hangs would never be broken off else.
+pub(crate) fn done(timeout: Duration) -> Duration {
+    DONE.min(timeout / 2)
+}
 
 /// The part of one endpoint, down to the service that knows the wire; what a `fair` time is, the breaker says.
 pub(crate) fn endpoint<R, T, S>(address: &Arc<str>, breaker: &Breaker, fair: Duration, wire: S) -> Endpoint<R, T>

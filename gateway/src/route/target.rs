@@ -104,7 +104,7 @@ impl Target {
         let wire = OpenAi::new(config, key.and_then(|(_, key)| key), client.clone());
         let address = wire.address.clone();
         target.endpoints.update(&[address], |address, breaker| {
-            stack::endpoint(address, breaker, stack::DONE, wire.clone())
+            stack::endpoint(address, breaker, stack::done(config.timeout), wire.clone())
         });
         target
     }

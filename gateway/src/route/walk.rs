@@ -213,10 +213,11 @@ impl<'a> Walk<'a> {
             Err(error) => {
                 drop(reservation);
                 let endpoint = decide::address(&error);
-                let error = Error::from(error);
+                let took = began.elapsed();
+                let error = decide::failure(target, error, took, others);
                 let decision = v1::Decision {
                     endpoint,
-                    ..decide::decision(target, decision::Verdict::Failed, error.to_string(), began.elapsed())
+                    ..decide::decision(target, decision::Verdict::Failed, error.to_string(), took)
                 };
                 self.leave(decision, "failed");
                 self.failure = Some(error);

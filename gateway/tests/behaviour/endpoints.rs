@@ -187,6 +187,35 @@ async fn an_endpoint_that_recovers_is_tried_again_and_one_that_hangs_has_its_own
         (State::Failed, Verdict::Failed)
     );
     assert_eq!(HELD.load(Ordering::SeqCst), 1);
+    let fault = ran.finished().fault.expect("fault");
+    assert!(fault.message.contains("300ms ([endpoint.large] timeout)"), "{fault:?}");
+    // Whoever always takes all of that is broken off.
+    for _ in 0..4 {
+        world.run(request(vec![model("a", "t", "x")])).await;
+    }
+    let refused = world.run(request(vec![model("a", "t", "x")])).await;
+    let fault = refused.finished().fault.expect("fault");
+    assert_eq!(fault.code, Code::Unavailable as i32, "{fault:?}");
+    assert_eq!(HELD.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_has_used_that_the_plans_deadline_cut_off_is_counted() {
+    let pieces: String = in_pieces(&["word "; 200], "");
+    let endpoint = Endpoint::start(move |_, _| (200, pieces.clone())).await;
+    let world = Mesh::new()
+        .endpoint("large", &endpoint.base_url, |e| e.output_usd_per_million_tokens = 20.0)
+        .task("t", &["large"])
+        .start()
+        .await;
+    let ran = world.run(within(request(vec![model("a", "t", "x")]), ms(900))).await;
+    assert_eq!(ran.state(), State::Cancelled);
+    let (plan, node) = (
+        ran.finished().usage.expect("usage"),
+        ran.node("a").usage.expect("usage"),
+    );
+    assert!(node.output_tokens > 1 && node.cost_usd > 0.0, "{node:?}");
+    assert_eq!(plan, node);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,11 @@
 //! What is written down of a candidate, and what a model that does not know the task is told of it. Pure.
 use crate::{
     error::Error,
-    route::{card::TaskCard, pass::Obstacle, target::Target},
+    route::{
+        card::TaskCard,
+        pass::Obstacle,
+        target::{Target, Tier},
+    },
 };
 use shoal_proto::{
     time,
@@ -28,6 +32,25 @@ pub(super) fn with_hedge(reason: String, hedged: Option<&Hedged>) -> String {
     match hedged {
         Some(hedged) => format!("{reason}; {hedged}"),
         None => reason,
+    }
+}
+
+/// Why a call came to nothing. Of one whose time was over before the node's, whose time that was.
+pub(super) fn failure(target: &Target, error: shoal_stack::Error, took: Duration, others: bool) -> Error {
+    match (error, &target.tier) {
+        (shoal_stack::Error::Expired, Tier::Endpoint(config)) if took >= config.timeout => Error::Expired {
+            what: format!(
+                "it did not answer within {:?} ([endpoint.{}] timeout)",
+                config.timeout, target.name
+            ),
+        },
+        (shoal_stack::Error::Expired, _) if others => Error::Expired {
+            what: format!(
+                "it did not answer within {} ms, its share of what was left",
+                took.as_millis()
+            ),
+        },
+        (other, _) => other.into(),
     }
 }
 
