@@ -52,6 +52,8 @@ impl Log {
         if let Event::NodeDelta(delta) = &event {
             let bytes = inner.deltas.1 + delta.text.len();
             if inner.deltas.0 >= DELTAS.0 || bytes > DELTAS.1 {
+                // Nor is a smaller one told after it: what is told of a text is a beginning of it, and has no holes.
+                inner.deltas.0 = DELTAS.0;
                 return;
             }
             inner.deltas = (inner.deltas.0 + 1, bytes);
@@ -147,6 +149,15 @@ mod tests {
         assert_eq!(early.await.expect("watched"), late);
         assert_eq!(sequences(&log.clone().watch(2).collect::<Vec<_>>().await), [3]);
         assert!(log.clone().watch(u64::MAX).collect::<Vec<_>>().await.is_empty());
+    }
+
+    #[test]
+    fn no_piece_of_text_is_told_after_one_that_was_not() {
+        let log = Log::new("p");
+        for bytes in [DELTAS.1 - 1, 10, 1] {
+            log.push(delta(&"x".repeat(bytes)));
+        }
+        assert_eq!(log.events().len(), 1);
     }
 
     #[tokio::test]
