@@ -17,7 +17,7 @@ use shoal_kit::{
     channel,
     config::MeshConfig,
     resolve::{Lookup, SystemLookup},
-    serve::{Bound, MAX_REQUEST_BYTES, Process, Server},
+    serve::{self, Bound, MAX_REQUEST_BYTES, Process, Server},
 };
 use shoal_proto::{
     oip::grpc_inference_service_server::GrpcInferenceServiceServer,
@@ -151,7 +151,7 @@ impl Gateway {
             leaving.cancel();
             // Detached plans hold no stream that the server would wait for.
             if tokio::time::timeout(drain, plans.idle()).await.is_err() {
-                plans.cancel_all("the gateway is shutting down");
+                plans.cancel_all(&serve::draining("the gateway").into());
                 drop(tokio::time::timeout(CUT, plans.idle()).await);
             }
         };

@@ -46,7 +46,7 @@ pub(crate) struct Plan {
     detached: AtomicBool,
     attached: AtomicUsize,
     cancelled: CancellationToken,
-    why: Mutex<Option<String>>,
+    why: Mutex<Option<Error>>,
     refused: Mutex<Option<Error>>,
 }
 
@@ -119,18 +119,23 @@ impl Plan {
     }
 
     /// Cancels what still runs; the first reason stays.
-    pub(crate) fn cancel(&self, why: &str) {
+    pub(crate) fn cancel(&self, why: Error) {
         let mut first = self.why.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| why.to_owned());
+        first.get_or_insert(why);
         drop(first);
         self.cancelled.cancel();
     }
 
     /// Resolves when somebody has cancelled it, with the reason.
-    pub(crate) async fn cancelled(&self) -> String {
+    pub(crate) async fn cancelled(&self) -> Error {
         self.cancelled.cancelled().await;
-        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
-        why.clone().unwrap_or_default()
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        why.unwrap_or_else(|| Error::Cancelled { why: String::new() })
+    }
+
+    /// Whether it goes on without anybody.
+    pub(crate) fn detached(&self) -> bool {
+        self.detached.load(Ordering::Acquire)
     }
 
     /// Where it is.
@@ -167,8 +172,10 @@ pub(crate) struct Attached(Arc<Plan>);
 impl Drop for Attached {
     fn drop(&mut self) {
         let others = self.0.attached.fetch_sub(1, Ordering::AcqRel) - 1;
-        if others == 0 && !self.0.detached.load(Ordering::Acquire) && !self.0.log.closed() {
-            self.0.cancel("its client has gone");
+        if others == 0 && !self.0.detached() && !self.0.log.closed() {
+            self.0.cancel(Error::Cancelled {
+                why: "its client has gone".into(),
+            });
         }
     }
 }
@@ -298,7 +305,7 @@ impl Plans {
     }
 
     /// Cancels whatever runs.
-    pub(crate) fn cancel_all(&self, why: &str) {
+    pub(crate) fn cancel_all(&self, why: &Error) {
         let running: Vec<Arc<Plan>> = self
             .0
             .plans
@@ -306,7 +313,7 @@ impl Plans {
             .map(|p| p.value().clone())
             .filter(|p| !p.log.closed())
             .collect();
-        running.iter().for_each(|plan| plan.cancel(why));
+        running.iter().for_each(|plan| plan.cancel(why.clone()));
     }
 }
 

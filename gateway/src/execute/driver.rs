@@ -169,7 +169,7 @@ impl Driver {
                 // The deadline first: a node that failed because of it has not failed by itself.
                 biased;
                 () = sleep_until(plan.deadline) => return expired(&plan),
-                why = plan.cancelled() => return Ending::Cut(Error::Cancelled { why }.fault()),
+                why = plan.cancelled() => return Ending::Cut(why.fault()),
                 Some((key, end)) = self.running.next() => self.ended(key, end),
                 arrival = self.arrivals.next() => self.arrived(arrival),
             };

@@ -64,9 +64,9 @@ async fn the_last_client_to_leave_cancels_the_plan_and_an_earlier_one_does_not()
     drop(first);
     assert!(!plan.cancelled.is_cancelled());
     drop(second);
-    assert_eq!(plan.cancelled().await, "its client has gone");
-    plan.cancel("too late");
-    assert_eq!(plan.cancelled().await, "its client has gone");
+    assert_eq!(plan.cancelled().await.to_string(), "its client has gone");
+    plan.cancel(Error::Cancelled { why: "too late".into() });
+    assert_eq!(plan.cancelled().await.to_string(), "its client has gone");
 }
 
 #[tokio::test]
@@ -83,8 +83,8 @@ async fn a_detached_plan_outlives_its_clients_and_the_store_waits_for_it() {
     assert!(!plan.cancelled.is_cancelled());
     let waiting = tokio::time::timeout(Duration::from_millis(5), plans.idle()).await;
     assert!(waiting.is_err(), "it still runs");
-    plans.cancel_all("shutdown");
-    assert_eq!(plan.cancelled().await, "shutdown");
+    plans.cancel_all(&Error::Cancelled { why: "shutdown".into() });
+    assert_eq!(plan.cancelled().await.to_string(), "shutdown");
     drop(running);
     plans.idle().await;
 }

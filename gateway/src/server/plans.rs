@@ -158,7 +158,7 @@ impl PlanService for Plans {
                 } else {
                     reason.chars().take(500).collect()
                 };
-                plan.cancel(&why);
+                plan.cancel(Error::Cancelled { why });
                 plan.ended().await;
                 plan.state()
             }

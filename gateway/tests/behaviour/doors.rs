@@ -44,8 +44,12 @@ pub(crate) async fn served() -> (Specialist, Specialist, World) {
 }
 
 async fn send(world: &World, body: &Value) -> reqwest::Result<reqwest::Response> {
+    send_to(&world.http, body).await
+}
+
+async fn send_to(http: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("{}/v1/chat/completions", world.http);
+    let url = format!("{http}/v1/chat/completions");
     client
         .post(url)
         .header("content-type", "application/json")
@@ -264,4 +268,22 @@ async fn a_reader_that_goes_cancels_its_completion() {
         call.abort();
         until("it is dropped", || echo.notes.dropped() == dropped + 1).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_that_a_leaving_gateway_cuts_off_is_to_be_tried_again() {
+    let hang = Model::new("hang", "hang", |_, _| Act::Hang).start();
+    let world = Mesh::new()
+        .specialist("hang", &hang.server.url())
+        .task("hang", &["hang"])
+        .change(|c| c.gateway.drain = ms(100))
+        .start()
+        .await;
+    let http = world.http.clone();
+    let asked = tokio::spawn(async move { send_to(&http, &chat("hang", "x")).await });
+    until("it runs", || hang.notes.live() == 1).await;
+    world.stop().await;
+    let response = asked.await.expect("asked").expect("answered");
+    assert_eq!(response.status().as_u16(), 503);
+    assert!(response.headers().contains_key("retry-after"), "{response:?}");
 }

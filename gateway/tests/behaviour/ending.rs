@@ -245,5 +245,8 @@ async fn a_gateway_that_leaves_lets_plans_end_and_cuts_off_those_that_do_not() {
     assert_eq!(ends.await.expect("watched").state(), State::Succeeded);
     let cut = hangs.await.expect("watched");
     assert_eq!(cut.state(), State::Cancelled);
-    assert!(cut.finished().fault.expect("fault").message.contains("shutting down"));
+    // Nobody has given up: it is to be tried again, elsewhere or later.
+    let fault = cut.finished().fault.expect("fault");
+    assert_eq!(fault.code, Code::Unavailable as i32);
+    assert!(fault.message.contains("shutting down"), "{fault:?}");
 }

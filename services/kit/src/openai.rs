@@ -247,7 +247,7 @@ pub fn refusal(status: &Status) -> Response {
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        // Nginx's word for a client that has closed its request; nobody reads it.
+        // Nginx's word for a client that has closed its request, or for whom somebody else has cancelled it.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
