@@ -125,14 +125,16 @@ impl Driver {
         };
         match sent.map(|sent| *sent) {
             None => {
-                self.arrivals.client = None;
-                // Nothing can answer its tools any more: who waits for that must not wait until the deadline.
-                self.run.client.close();
+                self.gone();
                 Ok(())
             }
             Some(Err(status)) => {
-                self.arrivals.client = None;
-                Err(unreadable(&status))
+                self.gone();
+                match unreadable(&status) {
+                    // A client that is lost is no other end than one that goes.
+                    Error::Cancelled { .. } if self.run.plan.detached() => Ok(()),
+                    error => Err(error),
+                }
             }
             Some(Ok(message)) => match message.message {
                 Some(Message::Step(step)) => self.sent(&step),
@@ -144,6 +146,13 @@ impl Driver {
                 None => Err(Error::invalid("message", "set one of step and tool_result")),
             },
         }
+    }
+
+    /// The client has nothing more to say.
+    fn gone(&mut self) {
+        self.arrivals.client = None;
+        // Nothing can answer its tools any more: who waits for that must not wait until the deadline.
+        self.run.client.close();
     }
 
     fn sent(&mut self, wire: &v1::Node) -> Result<(), Error> {

@@ -1,12 +1,13 @@
 //! ExecutePlanStream: steps and tool results come in while earlier steps run.
 use crate::support::{
-    model::{Act, Model, say},
+    model::{Act, Model, say, slow},
     ms,
     plan::{Ran, model, request, tool},
     stream::{Client, finished, message, open},
     until,
     world::Mesh,
 };
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use shoal_proto::v1::{
     self, State,
@@ -188,4 +189,41 @@ async fn a_streamed_plan_is_a_plan_like_any_other() {
         .map(|n| n.node_id.clone())
         .collect();
     assert_eq!(ids, ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_plan_goes_on_when_its_client_is_lost() {
+    let model = Model::new("slow", "slow", |_, _| slow(1500)).start();
+    let world = Mesh::new()
+        .specialist("slow", &model.server.url())
+        .task("slow", &["slow"])
+        .start()
+        .await;
+    let opening = Open {
+        request: Some(v1::ExecutePlanRequest {
+            plan_id: "mine".into(),
+            detach: true,
+            ..request(vec![crate::support::plan::model("a", "slow", "x")])
+        }),
+        client_tools: Vec::new(),
+    };
+    // A client with a connection of its own, which ends without a word.
+    let client = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("runtime");
+    let url = world.grpc.clone();
+    client.spawn(async move {
+        let channel = shoal_kit::channel::connect_lazy(&url).expect("URL");
+        let sent = futures::stream::iter([message(Message::Open(opening))]).chain(futures::stream::pending());
+        let mut plans = v1::plan_service_client::PlanServiceClient::new(channel);
+        let events = plans.execute_plan_stream(sent).await.expect("opened");
+        std::future::pending::<()>().await;
+        drop(events);
+    });
+    until("it runs", || model.notes.live() == 1).await;
+    let watched = world.watch("mine", 0).await.expect("known");
+    client.shutdown_background();
+    assert_eq!(Ran::through(watched).await.state(), State::Succeeded);
 }

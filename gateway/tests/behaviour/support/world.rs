@@ -114,8 +114,10 @@ impl Mesh {
         }
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(gateway.run(bound, shutdown.clone()));
-        let channel = channel::connect_lazy(&format!("http://{grpc}")).expect("URL");
+        let grpc = format!("http://{grpc}");
+        let channel = channel::connect_lazy(&grpc).expect("URL");
         World {
+            grpc,
             http: format!("http://{http}"),
             channel,
             shutdown,
@@ -127,6 +129,7 @@ impl Mesh {
 
 /// A gateway at work.
 pub(crate) struct World {
+    pub(crate) grpc: String,
     pub(crate) http: String,
     pub(crate) channel: Channel,
     pub(crate) shutdown: CancellationToken,
