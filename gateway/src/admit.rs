@@ -160,6 +160,17 @@ impl Admission<'_> {
         })
     }
 
+    /// Whether texts of that size together, which came under `field`, are taken.
+    ///
+    /// # Errors
+    /// `Invalid` if not.
+    pub(crate) fn sized(&self, field: &str, size: usize) -> Result<(), Error> {
+        if size > self.config.max_input_bytes {
+            return Err(Error::invalid(field, self.too_large(size)));
+        }
+        Ok(())
+    }
+
     fn too_large(&self, size: usize) -> String {
         let most = self.config.max_input_bytes;
         format!("{size} bytes, lists with their entries; at most {most} are taken ([gateway] max_input_bytes)")

@@ -15,6 +15,7 @@ use shoal_kit::{deadline, propagate, serve};
 use shoal_plan::reference::is_id;
 use shoal_proto::v1::{self, execute_plan_stream_request::Message, plan_service_server::PlanService};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::Instrument as _;
 
@@ -44,6 +45,16 @@ fn left(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
     open::past(deadline::of(metadata)?)
 }
 
+/// What is left now, of what was left to a call when it came.
+fn still(left: Option<Duration>, came: Instant) -> Result<Option<Duration>, Error> {
+    match left.map(|left| left.saturating_sub(came.elapsed())) {
+        Some(Duration::ZERO) => Err(Error::Expired {
+            what: "grpc-timeout ran out before the plan had begun".into(),
+        }),
+        left => Ok(left),
+    }
+}
+
 #[tonic::async_trait]
 impl PlanService for Plans {
     type ExecutePlanStream = Events;
@@ -53,11 +64,12 @@ impl PlanService for Plans {
     async fn execute_plan(&self, request: Request<v1::ExecutePlanRequest>) -> Result<Response<Events>, Status> {
         let span = open::span("shoal.v1.PlanService/ExecutePlan");
         propagate::adopt(request.metadata(), &span);
-        let entrance = Entrance::whole(span, left(request.metadata())?);
+        let (came, left) = (Instant::now(), left(request.metadata())?);
         let request = request.into_inner();
         if let Some(log) = again::ran(&self.0, &request, false, &BTreeSet::new()).await? {
             return Ok(Response::new(log.watch(0).map(|event| Ok((*event).clone())).boxed()));
         }
+        let entrance = Entrance::whole(span, still(left, came)?);
         let plan = open::open(&self.0, request, false, entrance)?;
         Ok(Response::new(executed(plan)))
     }
@@ -68,7 +80,7 @@ impl PlanService for Plans {
     ) -> Result<Response<Events>, Status> {
         let span = open::span("shoal.v1.PlanService/ExecutePlanStream");
         propagate::adopt(request.metadata(), &span);
-        let left = left(request.metadata())?;
+        let (came, left) = (Instant::now(), left(request.metadata())?);
         let mut incoming = request.into_inner();
         // A client that opens nothing holds nothing: its own deadline, or ours, ends the wait.
         let first = tokio::time::timeout(left.unwrap_or(self.0.config.default_deadline), incoming.message());
@@ -94,7 +106,7 @@ impl PlanService for Plans {
         let bytes = prost::Message::encoded_len(&request);
         let entrance = Entrance {
             span,
-            left,
+            left: still(left, came)?,
             client_tools,
             arrivals: Arrivals::from_client(incoming.boxed(), bytes),
         };

@@ -47,7 +47,11 @@ pub(crate) fn begin(
         ..v1::ExecutePlanRequest::default()
     };
     let entrance = Entrance::whole(span, left);
-    let mut admitted = context.admission(&entrance.client_tools).request(request, left, false);
+    let admission = context.admission(&entrance.client_tools);
+    let said = asked.conversation.iter().flatten().map(|message| message.content.len());
+    let mut admitted = admission
+        .sized("messages", said.sum())
+        .and_then(|()| admission.request(request, left, false));
     if let Ok(admitted) = &mut admitted
         && let Source::Steps(_, steps) = &mut admitted.source
         && let [only] = steps.as_mut_slice()

@@ -287,3 +287,19 @@ async fn a_completion_that_a_leaving_gateway_cuts_off_is_to_be_tried_again() {
     assert_eq!(response.status().as_u16(), 503);
     assert!(response.headers().contains_key("retry-after"), "{response:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_was_said_in_a_conversation_counts_as_its_input() {
+    let (echo, _planner, world) = served().await;
+    let said = |content: String| json!({"role": "user", "content": content});
+    let long = |n: usize| said("x".repeat(n));
+    let body = |messages: Vec<Value>| json!({"model": "echo", "messages": messages});
+    let (status, text) = post(&world, &body(vec![long(600 << 10), long(600 << 10), said("hi".into())])).await;
+    assert_eq!((status, echo.notes.count()), (400, 0), "{text}");
+    assert!(
+        text.contains("messages: ") && text.contains("max_input_bytes"),
+        "{text}"
+    );
+    let (status, text) = post(&world, &body(vec![long(400 << 10), long(400 << 10), said("hi".into())])).await;
+    assert_eq!(status, 200, "{text}");
+}

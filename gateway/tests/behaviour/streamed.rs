@@ -227,3 +227,39 @@ async fn a_detached_plan_goes_on_when_its_client_is_lost() {
     client.shutdown_background();
     assert_eq!(Ran::through(watched).await.state(), State::Succeeded);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_callers_time_runs_from_the_call_and_not_from_what_opens_the_plan() {
+    let hang = Model::new("hang", "hang", |_, _| Act::Hang).start();
+    let world = Mesh::new()
+        .specialist("hang", &hang.server.url())
+        .task("hang", &["hang"])
+        .start()
+        .await;
+    let opening = Open {
+        request: Some(request(vec![model("a", "hang", "x")])),
+        client_tools: Vec::new(),
+    };
+    let late = futures::stream::once(async {
+        tokio::time::sleep(ms(600)).await;
+        message(Message::Open(opening))
+    });
+    let mut call = tonic::Request::new(late);
+    shoal_kit::deadline::set(&mut call, ms(1500));
+    let called = std::time::SystemTime::now();
+    let mut events = world
+        .plans()
+        .execute_plan_stream(call)
+        .await
+        .expect("opened")
+        .into_inner();
+    let accepted = events.message().await.expect("told").and_then(|e| e.event);
+    let Some(Event::Accepted(accepted)) = accepted else {
+        panic!("{accepted:?}")
+    };
+    let deadline = accepted.deadline.as_ref().and_then(shoal_proto::time::system_time);
+    let given = deadline
+        .and_then(|at| at.duration_since(called).ok())
+        .expect("a deadline");
+    assert!(given < ms(1800), "{given:?}");
+}
