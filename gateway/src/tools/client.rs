@@ -2,12 +2,14 @@
 use super::call::answer_of;
 use crate::error::Error;
 use serde_json::Value;
+use shoal_kit::status;
 use shoal_proto::v1::{self, tool_result::Outcome};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
 };
 use tokio::sync::oneshot;
+use tonic::Code;
 
 type Answer = Result<Value, Error>;
 
@@ -21,6 +23,26 @@ fn gone() -> Error {
         what: "the client has closed its side of the stream, and answers its tools no more; keep it open until they are answered".into(),
     }
 }
+
+/// A client's fault, held to what everybody's is: the code of an error, a reason that is a name, and a message that fits an event and a log.
+fn held(fault: v1::Fault) -> v1::Fault {
+    let code = match Code::from(fault.code) {
+        Code::Ok => Code::Unknown,
+        code => code,
+    };
+    let word = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
+    let named = (1..=REASON_BYTES).contains(&fault.reason.len()) && fault.reason.bytes().all(word);
+    let code = code as i32;
+    let reason = if named {
+        fault.reason
+    } else {
+        status::code_name(code).to_owned()
+    };
+    status::to_fault(&status::from_fault(&v1::Fault { code, reason, ..fault }))
+}
+
+/// Bytes of a reason: what google.rpc.ErrorInfo allows.
+const REASON_BYTES: usize = 63;
 
 /// The calls of one plan.
 #[derive(Debug)]
@@ -100,7 +122,7 @@ impl ClientTools {
                 ));
             }
             Some(Outcome::OutputJson(text)) => answer_of(&text),
-            Some(Outcome::Fault(fault)) => Err(Error::Passed(fault)),
+            Some(Outcome::Fault(fault)) => Err(Error::Passed(held(fault))),
         };
         let mut calls = self.lock();
         match calls.open.remove(&result.call_id) {
@@ -187,6 +209,27 @@ mod tests {
         let unknown = tools.answer(result("nobody", Some(Outcome::OutputJson("1".into()))));
         assert!(matches!(unknown, Err(Error::Invalid(_))));
         assert!(matches!(tools.answer(result(&late, None)), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn a_clients_fault_is_one_whatever_it_sends() {
+        let fault = |code, reason: &str, message: String| {
+            held(v1::Fault {
+                code,
+                reason: reason.into(),
+                message,
+            })
+        };
+        let own = fault(Code::NotFound as i32, "NO_TABLE", "none at eight".into());
+        assert_eq!(
+            (own.code, own.reason.as_str(), own.message.as_str()),
+            (5, "NO_TABLE", "none at eight")
+        );
+        for code in [0, 99, -1] {
+            let none = fault(code, "x y\n", "z".repeat(2 << 20));
+            assert_eq!((none.code, none.reason.as_str()), (Code::Unknown as i32, "UNKNOWN"));
+            assert!(none.message.len() < 2048, "{}", none.message.len());
+        }
     }
 
     #[tokio::test]
