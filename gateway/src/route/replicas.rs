@@ -2,7 +2,11 @@
 use dashmap::DashMap;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use shoal_kit::resolve::{self, Lookup};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 
@@ -13,14 +17,25 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// Replicas by address; they come and go as the name service says.
 #[derive(Debug)]
 pub(crate) struct Replicas {
-    urls: Vec<String>,
+    names: Vec<Name>,
     channels: DashMap<Arc<str>, Channel>,
+}
+
+/// A URL, and what its host stood for when it was last looked up.
+#[derive(Debug)]
+struct Name {
+    url: String,
+    last: Mutex<Vec<Arc<str>>>,
 }
 
 impl Replicas {
     pub(crate) fn new(urls: Vec<String>) -> Self {
+        let name = |url| Name {
+            url,
+            last: Mutex::default(),
+        };
         Self {
-            urls,
+            names: urls.into_iter().map(name).collect(),
             channels: DashMap::new(),
         }
     }
@@ -28,12 +43,17 @@ impl Replicas {
     /// Looks the names up again; says which addresses there are now. A name that cannot be looked up keeps what it stood for: a
     /// name service that is away is no reason to stop calling those who answer.
     pub(crate) async fn resolve(&self, lookup: &dyn Lookup) -> Vec<Arc<str>> {
-        let (mut found, failed) = resolve::addresses(lookup, &self.urls).await;
-        if let Some(error) = failed {
-            tracing::debug!(%error, "a name cannot be looked up, its addresses stay what they were");
-            found.extend(self.channels.iter().map(|entry| entry.key().clone()));
-            found.sort_unstable();
-            found.dedup();
+        let mut found = BTreeSet::new();
+        for name in &self.names {
+            let (addresses, failed) = resolve::addresses(lookup, std::slice::from_ref(&name.url)).await;
+            let mut last = name.last.lock().unwrap_or_else(PoisonError::into_inner);
+            match failed {
+                None => *last = addresses,
+                Some(error) => {
+                    tracing::debug!(%error, "a name cannot be looked up, its addresses stay what they were");
+                }
+            }
+            found.extend(last.iter().cloned());
         }
         self.channels.retain(|address, _| found.contains(address));
         for address in &found {
@@ -44,7 +64,7 @@ impl Replicas {
                 }
             }
         }
-        found
+        found.into_iter().collect()
     }
 
     /// The channel to an address that [`Replicas::resolve`] gave.
@@ -98,14 +118,19 @@ pub(crate) async fn first_good<T>(asked: impl IntoIterator<Item = impl Future<Ou
 mod tests {
     use super::*;
     use futures::future::BoxFuture;
-    use std::{io, net::SocketAddr, sync::Mutex};
+    use std::{io, net::SocketAddr};
 
+    /// What `r` stands for; `s` cannot be looked up any more once that has changed.
     #[derive(Debug, Default)]
     struct Zone(Mutex<Option<Vec<&'static str>>>);
 
     impl Lookup for Zone {
-        fn lookup<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        fn lookup<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
             let now = self.0.lock().expect("zone").clone();
+            let now = match host {
+                "s" => now.filter(|now| now.len() == 2).map(|_| vec!["10.0.1.1"]),
+                _ => now,
+            };
             Box::pin(async move {
                 let ips = now.ok_or_else(|| io::Error::other("away"))?;
                 Ok(ips
@@ -135,6 +160,16 @@ mod tests {
             now(Some(vec!["10.0.0.2", "10.0.0.3"])).await,
             ["10.0.0.2:7", "10.0.0.3:7"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_looked_up_keeps_its_own_addresses_and_nobody_elses() {
+        let zone = Zone(Mutex::new(Some(vec!["10.0.0.1", "10.0.0.2"])));
+        let replicas = Replicas::new(vec!["http://r:7".into(), "http://s:7".into()]);
+        assert_eq!(replicas.resolve(&zone).await.len(), 3);
+        *zone.0.lock().expect("zone") = Some(vec!["10.0.0.2"]);
+        let left: Vec<String> = replicas.resolve(&zone).await.iter().map(ToString::to_string).collect();
+        assert_eq!(left, ["10.0.0.2:7", "10.0.1.1:7"]);
     }
 
     #[tokio::test(start_paused = true)]
