@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::fmt;
 
 mod weight;
+mod work;
 pub(crate) use weight::Allowance;
 use weight::Author;
 
@@ -18,6 +19,7 @@ const PATTERN_BYTES: usize = 256 << 10;
 pub(crate) struct Schema {
     value: Value,
     validator: jsonschema::Validator,
+    recursive: bool,
 }
 
 impl fmt::Debug for Schema {
@@ -34,8 +36,8 @@ impl Schema {
     /// In words.
     pub(crate) fn compile(text: &str) -> Result<Self, String> {
         let value = json(text)?;
-        weight::bounded(&value, Author::Operator)?;
-        Self::built(value, PatternOptions::regex())
+        let recursive = weight::bounded(&value, Author::Operator)?.recursive;
+        Self::built(value, PatternOptions::regex(), recursive)
     }
 
     /// Reads and compiles one of several that came together from anybody who may send a plan: as [`Schema::compile`], and patterns that take
@@ -45,20 +47,25 @@ impl Schema {
     /// In words.
     pub(crate) fn within(allowance: &mut Allowance, text: &str) -> Result<Self, String> {
         let value = json(text)?;
-        allowance.take(weight::bounded(&value, Author::Anybody)?)?;
+        let weighed = weight::bounded(&value, Author::Anybody)?;
+        allowance.take(weighed.weight)?;
         let patterns = PatternOptions::regex()
             .size_limit(PATTERN_BYTES)
             .dfa_size_limit(PATTERN_BYTES);
-        Self::built(value, patterns)
+        Self::built(value, patterns, weighed.recursive)
     }
 
-    fn built(value: Value, patterns: PatternOptions<jsonschema::Regex>) -> Result<Self, String> {
+    fn built(value: Value, patterns: PatternOptions<jsonschema::Regex>, recursive: bool) -> Result<Self, String> {
         let validator = jsonschema::options()
             .offline()
             .with_pattern_options(patterns)
             .build(&value)
             .map_err(|e| format!("is no JSON Schema: {e}"))?;
-        Ok(Self { value, validator })
+        Ok(Self {
+            value,
+            validator,
+            recursive,
+        })
     }
 
     /// The schema itself.
@@ -69,8 +76,11 @@ impl Schema {
     /// Whether `instance` satisfies it.
     ///
     /// # Errors
-    /// The first breaches, each with its place.
+    /// The first breaches, each with its place; or that a schema that refers to itself would take too long to tell.
     pub(crate) fn check(&self, instance: &Value) -> Result<(), String> {
+        if self.recursive {
+            work::bounded(&self.value, instance)?;
+        }
         let breaches: Vec<String> = self
             .validator
             .iter_errors(instance)
@@ -161,6 +171,34 @@ mod tests {
             .take_while(|_| Schema::within(&mut allowance, &one).is_ok())
             .count();
         assert!((2..20).contains(&fit), "{fit}");
+    }
+
+    #[test]
+    fn what_a_schema_that_refers_to_itself_would_take_days_to_check_is_refused_at_once() {
+        let on = json!({"properties": {"a": {"$ref": "#/$defs/s"}}});
+        let text = json!({"$ref": "#/$defs/s", "$defs": {"s": {"allOf": [on, on]}}}).to_string();
+        let schema = Schema::within(&mut Allowance::default(), &text).expect("schema");
+        let nested = |depth: usize| (0..depth).fold(json!({}), |inner, _| json!({"a": inner}));
+        assert_eq!(schema.check(&nested(10)), Ok(()));
+        assert!(schema.check(&nested(40)).is_err());
+    }
+
+    /// A schema whose every level of an instance is some sixty of its own, and an instance of so many.
+    fn deep(levels: usize) -> (Schema, Value) {
+        let wrap = |inner: Value| (0..30).fold(inner, |inner, _| json!({"allOf": [inner]}));
+        let on = wrap(json!({"properties": {"a": {"$ref": "#"}}}));
+        let mut whole = wrap(json!({"$ref": "#/$defs/on"}));
+        whole["$defs"] = json!({"on": on});
+        let schema = Schema::within(&mut Allowance::default(), &whole.to_string()).expect("schema");
+        (schema, (0..levels).fold(json!({}), |inner, _| json!({"a": inner})))
+    }
+
+    #[test]
+    fn the_deepest_way_through_a_schema_that_is_taken_fits_a_workers_stack() {
+        let (schema, fits) = deep(12);
+        assert_eq!(schema.check(&fits), Ok(()));
+        let (schema, deeper) = deep(120);
+        assert!(schema.check(&deeper).expect_err("deep").contains("levels"));
     }
 
     #[test]

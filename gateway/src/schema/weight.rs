@@ -50,15 +50,25 @@ pub(super) enum Author {
     Operator,
 }
 
+/// A schema that was weighed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weighed {
+    pub(super) weight: u64,
+    /// It contains itself: how often is the instance's to say, and [`super::work`]'s to bound.
+    pub(super) recursive: bool,
+}
+
 /// Its weight, if a validator can be expected to come to an end with it soon.
 ///
 /// # Errors
 /// In words.
-pub(super) fn bounded(schema: &Value, author: Author) -> Result<u64, String> {
+pub(super) fn bounded(schema: &Value, author: Author) -> Result<Weighed, String> {
     let mut walk = Walk {
         root: schema,
         author,
         known: HashMap::new(),
+        recursive: false,
+        elsewhere: false,
     };
     let weight = walk.weigh(schema, 0)?;
     if weight > WEIGHT {
@@ -66,7 +76,10 @@ pub(super) fn bounded(schema: &Value, author: Author) -> Result<u64, String> {
             "has more than {WEIGHT} subschemas once its references are followed; a pattern counts as {PATTERN} and its length"
         ));
     }
-    Ok(weight)
+    Ok(Weighed {
+        weight,
+        recursive: walk.recursive,
+    })
 }
 
 struct Walk<'a> {
@@ -74,6 +87,9 @@ struct Walk<'a> {
     author: Author,
     /// By reference: its target's weight, or `None` while that is being weighed, which is a schema that contains itself.
     known: HashMap<&'a str, Option<u64>>,
+    recursive: bool,
+    /// Inside a part with an `$id` of its own: what a reference means there is not looked up here.
+    elsewhere: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -99,6 +115,8 @@ impl<'a> Walk<'a> {
                 }
             }
             Value::Object(object) => {
+                let outside = self.elsewhere;
+                self.elsewhere |= self.is_elsewhere(value);
                 for (key, inner) in object {
                     let more = match (key.as_str(), inner.as_str()) {
                         ("$ref" | "$dynamicRef" | "$recursiveRef", Some(reference)) => self.follow(reference, depth)?,
@@ -112,6 +130,7 @@ impl<'a> Walk<'a> {
                     };
                     weight = weight.saturating_add(more);
                 }
+                self.elsewhere = outside;
             }
             _ => {}
         }
@@ -121,13 +140,16 @@ impl<'a> Walk<'a> {
     fn follow(&mut self, reference: &'a str, depth: usize) -> Result<u64, String> {
         match self.known.get(reference) {
             Some(Some(weight)) => return Ok(*weight),
-            // It contains itself: how often is the instance's to say.
-            Some(None) => return Ok(1),
+            Some(None) => {
+                self.recursive = true;
+                return Ok(1);
+            }
             None => {}
         }
-        let Some(target) = self.target(reference) else {
+        let target = self.target(reference).filter(|_| !self.elsewhere);
+        let Some(target) = target else {
             return Err(format!(
-                "refers to `{reference}`; only references like `#/$defs/name` are followed"
+                "refers to `{reference}`; only references like `#/$defs/name` are followed, and none into or from within a part with an `$id` of its own"
             ));
         };
         self.known.insert(reference, None);
@@ -138,7 +160,24 @@ impl<'a> Walk<'a> {
 
     /// The value at a reference into this document, or this document for `#`.
     fn target(&self, reference: &str) -> Option<&'a Value> {
-        self.root.pointer(reference.strip_prefix('#')?)
+        let path = reference.strip_prefix('#')?;
+        let ways = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let mut passed = ways.filter_map(|way| self.root.pointer(way));
+        (!passed.any(|part| self.is_elsewhere(part))).then(|| self.root.pointer(path))?
+    }
+
+    /// Whether it is a document of its own within this one. It is by draft 4's `id` too, where that is the draft.
+    fn is_elsewhere(&self, part: &Value) -> bool {
+        let draft = self.root.get("$schema").and_then(Value::as_str);
+        let key = match draft {
+            Some(draft) if draft.contains("draft-04") => "id",
+            _ => "$id",
+        };
+        let named = part
+            .get(key)
+            .and_then(Value::as_str)
+            .is_some_and(|id| !id.starts_with('#'));
+        named && !std::ptr::eq(part, self.root)
     }
 }
 
@@ -182,6 +221,27 @@ mod tests {
             assert!(bounded(&many, Author::Anybody).expect_err("many").contains("pattern"));
         }
         assert!(bounded(&json!({"pattern": "a".repeat(50_000)}), Author::Anybody).is_err());
+    }
+
+    #[test]
+    fn what_a_reference_means_inside_a_part_with_an_id_of_its_own_is_not_guessed() {
+        let mut whole = json!({"$id": "http://example.com/whole", "$defs": {"part": chain(40, 2), "a0": true}, "$ref": "#/$defs/part"});
+        for i in 0..=40 {
+            whole["$defs"][format!("a{i}")] = json!(true);
+        }
+        for (schema, id) in [(None, "$id"), (Some("http://json-schema.org/draft-04/schema#"), "id")] {
+            let mut whole = whole.clone();
+            whole["$defs"]["part"][id] = json!("http://example.com/part");
+            if let Some(schema) = schema {
+                whole["$schema"] = json!(schema);
+            }
+            assert!(bounded(&whole, Author::Anybody).expect_err("inside").contains("$id"));
+            whole["$ref"] = json!("#/$defs/part/$defs/a0");
+            assert!(bounded(&whole, Author::Anybody).expect_err("into").contains("$id"));
+        }
+        let names =
+            json!({"properties": {"$id": {"type": "string"}, "a": {"$id": "http://example.com/a", "type": "string"}}});
+        assert!(bounded(&names, Author::Anybody).is_ok());
     }
 
     #[test]
