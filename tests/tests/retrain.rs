@@ -104,8 +104,9 @@ async fn a_dry_run_exports_what_was_corrected_and_reports_what_was_poisoned() ->
     assert_eq!(
         done.last()?,
         json!({
-            "task": "tool_call", "model": "tool_call", "from_version": 1, "to_version": 2, "corrections": 3, "quarantined": 204,
-            "reasons": {"contradiction": 2, "duplicate": 199, "schema": 1, "unsayable": 2},
+            "task": "tool_call", "model": "tool_call", "from_version": 1, "to_version": 2, "corrections": 2, "quarantined": 205,
+            "reasons": {"contradiction": 2, "flood": 200, "schema": 1, "unsayable": 2},
+            "sources": {"ann": 1, "mallory": 204},
         }),
         "{}",
         done.err
@@ -119,7 +120,7 @@ async fn a_dry_run_exports_what_was_corrected_and_reports_what_was_poisoned() ->
             .or_default() += 1;
     }
     // Of two who contradict each other nobody here knows who is right: ann's row waits as well.
-    assert_eq!(by, BTreeMap::from([("ann".into(), 1), ("mallory".into(), 203)]));
+    assert_eq!(by, BTreeMap::from([("ann".into(), 1), ("mallory".into(), 204)]));
     Ok(())
 }
 

@@ -12,6 +12,7 @@
     python -m shoal_trainer escalate --task tool_call --data DIR models/tool_call/1 models/tool_call_wide/1
     python -m shoal_trainer end-to-end --data DIR models/splitter/1 models/tool_call/1 --large models/tool_call_wide/1
     python -m shoal_trainer rescore --data DIR models/tool_call/1
+    python -m shoal_trainer cost models/tool_call/1
     python -m shoal_trainer rules --data DIR
     python -m shoal_trainer table models > models/README.md
 """
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import calibrate, data, end_to_end, evaluate, flags, folders, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
+from . import calibrate, card, data, end_to_end, evaluate, flags, folders, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
 from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
@@ -146,21 +147,37 @@ def rescored(args: argparse.Namespace) -> None:
             print(json.dumps({"folder": str(folder), "task": name, **scores}))
         if not args.dev_rows:
             about.setdefault("training", {})["judged_on"] = data.digests(args.data, names, "dev")
+            lineage.account(about)
             (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
+
+
+def accounted(args: argparse.Namespace) -> None:
+    """Writes into cards what the trainings of their weights cost, by the runs that they list; no row is read and no weight."""
+    for folder in args.folders:
+        about = tomllib.loads((folder / "card.toml").read_text())
+        print(json.dumps({"folder": str(folder), **lineage.account(about)}))
+        (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 
 def escalated(args: argparse.Namespace) -> None:
     """What a larger model answers right of the dev rows that a specialist leaves, those under its threshold: on services seen in training, on others, and on all."""
     task = tasks.named(args.task)[0]
-    judged = {}
-    for folder in (args.small, args.large):
-        about = tomllib.loads((folder / "card.toml").read_text())
+    small, large = cards = [tomllib.loads((folder / "card.toml").read_text()) for folder in (args.small, args.large)]
+    of = data.digests(args.data, [task.name], "dev")
+    if args.write and not of.items() <= small["training"].get("judged_on", {}).items():
+        raise data.DataError(f"{args.small}: its threshold is not of the dev file in {args.data}: give the one that `judged_on` in its card names, or leave --write out")
+    judged = []
+    for folder, about in zip((args.small, args.large), cards):
         task.kind = about["kind"]
         task.learn(data.read(data.find(args.data, task.name, "train"), task))
         dev = data.read(data.find(args.data, task.name, "dev"), task)
-        judged[folder] = evaluate.judge(folder, task, dev, about["limits"]["max_new_tokens"], about)
-    kept = tomllib.loads((args.small / "card.toml").read_text())["calibration"][task.name]
-    print(json.dumps({"task": task.name, **evaluate.escalation(judged[args.small], judged[args.large], kept["confidence_threshold"], calibrate.Map.of(kept))}))
+        judged.append(evaluate.judge(folder, task, dev, about["limits"]["max_new_tokens"], about))
+    kept = small["calibration"][task.name]
+    found = evaluate.escalation(*judged, kept["confidence_threshold"], calibrate.Map.of(kept))
+    print(json.dumps({"task": task.name, **found}))
+    if args.write:
+        small["training"].setdefault("escalation", {})[task.name] = {"larger": card.named(large), "threshold": kept["confidence_threshold"], **found}
+        (args.small / "card.toml").write_bytes(tomli_w.dumps(small).encode())
 
 
 def scored_whole(args: argparse.Namespace) -> None:
@@ -266,11 +283,15 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--dev-rows", type=flags.count, default=0, help="judge only N dev rows, evenly spaced, and write nothing; 0 is all")
     r.add_argument("--calibrate", action="store_true", help="fit confidence and thresholds anew too, as `export` does")
     r.set_defaults(run=rescored)
+    k = commands.add_parser("cost", help=(accounted.__doc__ or "").splitlines()[0])
+    k.add_argument("folders", type=folders.of_version, nargs="+", help="versions of shipped specialists")
+    k.set_defaults(run=accounted)
     e = commands.add_parser("escalate", help=(escalated.__doc__ or "").splitlines()[0])
     e.add_argument("small", type=folders.of_version, help="a version of the specialist")
     e.add_argument("large", type=folders.of_version, help="a version of the larger model")
     e.add_argument("--task", required=True)
     e.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
+    e.add_argument("--write", action="store_true", help="write it into the card of the specialist, whose threshold it is of")
     e.set_defaults(run=escalated)
     w = commands.add_parser("end-to-end", help=(scored_whole.__doc__ or "").splitlines()[0])
     w.add_argument("splitter", type=folders.of_version, help="a version that answers `plan`; its card is written")

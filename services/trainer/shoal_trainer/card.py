@@ -13,6 +13,11 @@ from .data import sha256
 PRICE = {"input_usd_per_million_tokens": 0.01, "output_usd_per_million_tokens": 0.02}
 
 
+def named(card: dict[str, Any]) -> str:
+    """`NAME@VERSION`, as the mesh says who answered."""
+    return f"{card['name']}@{card['version']}"
+
+
 def write(folder: Path, name: str, tasks: list[str], card: dict[str, Any]) -> None:
     """Writes `folder/specialist.toml` and `folder/VERSION/card.toml`, with the sha256 of every other file of the version."""
     here = folder / str(card["version"])

@@ -15,6 +15,7 @@ import numpy as np
 import tomli_w
 
 from . import calibrate, evaluate, score
+from .card import named
 from .data import DataError
 from .runtime import Answer
 from .tasks import KNOWN, Row
@@ -48,11 +49,11 @@ def measured(splitter: Path, caller: Path, large: Path | None, rows: list[Row], 
     calls = {step: answer and task.read(answer.text) for step, answer in said.items()}
     alone = whole(planned, calls)
     low, high = evaluate.interval(np.array([(score.plan([one])["score"], 1.0) for one in alone]))
-    found, behind = {"score": score.plan(alone)["score"], "score_low": low, "score_high": high}, {"calls": _named(caller)}
+    found, behind = {"score": score.plan(alone)["score"], "score_low": low, "score_high": high}, {"calls": named(_card(caller, task.name))}
     if large:
         left = unsure(said, _card(caller, task.name)["calibration"][task.name])
         calls |= {step: answer and task.read(answer.text) for step, answer in _asked(large, left).items()}
-        found["score_escalated"], behind["escalated_to"] = score.plan(whole(planned, calls))["score"], _named(large)
+        found["score_escalated"], behind["escalated_to"] = score.plan(whole(planned, calls))["score"], named(_card(large, task.name))
     found = {name: round(value, 4) for name, value in found.items()}
     if write:
         card["scores"]["plan"] |= found
@@ -77,9 +78,3 @@ def _card(folder: Path, task: str) -> dict[str, Any]:
     if task not in card["calibration"]:
         raise DataError(f"{folder}: it does not answer `{task}`, but {', '.join(card['calibration'])}")
     return card
-
-
-def _named(folder: Path) -> str:
-    """`NAME@VERSION`, as the mesh says who answered."""
-    card = _card(folder, "tool_call")
-    return f"{card['name']}@{card['version']}"

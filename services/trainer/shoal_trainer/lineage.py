@@ -23,8 +23,7 @@ def of(folder: Path) -> Lineage:
         return json.loads((folder / "training.json").read_text())
     if (folder / "card.toml").is_file():
         card = tomllib.loads((folder / "card.toml").read_text())
-        training = card.get("training", {})
-        return {"runs": training.get("runs", [training]), "data": card.get("data", [])}
+        return {"runs": _runs(card), "data": card.get("data", [])}
     return {"runs": [], "data": []}
 
 
@@ -85,6 +84,17 @@ def cost(lineage: Lineage) -> dict[str, float]:
     booked = {unit: of for unit, of in hours.items() if of} or {"core": 0.0}
     said = {f"{unit}_hours": round(of, 4) for unit, of in booked.items()} | {f"usd_per_{unit}_hour": USD_PER_HOUR[unit] for unit in booked}
     return said | {"usd": round(sum(of * USD_PER_HOUR[unit] for unit, of in booked.items()), 4)}
+
+
+def account(card: dict[str, Any]) -> dict[str, float]:
+    """Puts into a card what its own runs cost, and gives it."""
+    card["training"]["cost"] = found = cost({"runs": _runs(card), "data": []})
+    return found
+
+
+def _runs(card: dict[str, Any]) -> list[dict[str, Any]]:
+    training = card.get("training", {})
+    return training.get("runs", [training])
 
 
 def write(lineage: Lineage, folder: Path) -> None:

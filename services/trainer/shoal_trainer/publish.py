@@ -75,6 +75,10 @@ def calibrated(about: dict[str, Any], task: Task, judge: Callable[[], list[evalu
     if others:
         beside |= calibrate.elsewhere(made, [j.statistics for j in others], [j.trusted for j in others])
     about.setdefault("training", {}).setdefault("confidence", {})[task.name] = beside
+    # What a larger model had of the rows under it was of the threshold before.
+    left = about["training"].pop("escalation", {})
+    left.pop(task.name, None)
+    about["training"] |= {"escalation": left} if left else {}
     if about["kind"] == "classify":
         about["classify"]["thresholds"] = encoder.thresholds(task, judged, about)
         judged = judge()

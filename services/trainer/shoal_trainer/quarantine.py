@@ -7,16 +7,18 @@ Anybody who can reach the mesh can say that an answer was wrong, so a correction
 - `contradiction`: one input, several targets, or another than the training data or dev has. Nobody here can tell who is right, so all of them wait for
   a person, who corrects the data if that is wrong.
 - `duplicate`: nearly the same input with the same target as an earlier row, however often and from whomever.
-- `flood`: more than `MOST` rows from one source; the newest are kept, or what was said first would be learned again for ever and nothing after it. What
-  another source has said too is learned from that one.
+- `flood`: what one source says too much. Of one thing more than `COPIES` rows: then none of them is learned from. In all more than `MOST` rows: the newest are
+  kept, or what was said first would be learned again for ever and nothing after it. In both cases what another source has said too is learned from that one.
 
-What this does not stop: sources that say a wrong answer of a request that nobody else has answered. Sources are as good as whoever checks names before
-the mesh; what they can do then is bounded by the gate, which a version that got worse on dev does not pass.
+A flood still contradicts: it may be one who shouts or many who gave no name, and a single row would have done as much.
+
+What this does not stop: sources that say a wrong answer of a request that nobody else has answered, once or under many names. Sources are as good as whoever
+checks names before the mesh; what they can do then is bounded by the gate, which a version that got worse on dev does not pass.
 """
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,6 +29,11 @@ from .tasks import Row, Task
 # Of one source in one retraining. Corrections are three in ten of what is learned from (see `generate`), so a hundred rows are as many as a
 # careful person writes in a morning, and too few for one hand to be most of a busy mesh's lessons.
 MOST = 100
+# Of one thing, nearly in the same words and with the same target, from one source. Who meets a wrong answer again corrects it again, a client that heard
+# nothing sends twice, and all who give no name are one source: a score of them may meet the same answer between two retrainings, and their word counts
+# once, as a `duplicate`. Beyond that a repetition is no evidence but a wish to be heard, and even one row of it would be heard well: three in ten of what is
+# learned, where nothing else was corrected, and its variants are what the gate then judges by. Who is wronged by it needs one other voice.
+COPIES = 20
 SHOWN = 200  # Bytes of a line that is no row.
 
 
@@ -41,6 +48,11 @@ class Sorted:
     def reasons(self) -> dict[str, int]:
         """How many rows were set aside for which reason."""
         return dict(Counter(row["reason"] for row in self.quarantined))
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many rows were set aside of which source, the most first; those without one, and lines that are no rows, are of the empty name."""
+        return dict(Counter(source(row) for row in self.quarantined).most_common())
 
 
 def read(path: Path) -> tuple[list[Row], list[Row]]:
@@ -97,20 +109,19 @@ def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row]
         else:
             agreed.append(row)
 
-    by_target: dict[str, list[Row]] = defaultdict(list)
-    for row in agreed:
-        by_target[near.said(row)].append(row)
     copies: dict[int, Row] = {}
+    shouted: dict[int, int] = {}  # Rows of what their source said too often, and how often that was.
     place = {id(row): i for i, row in enumerate(agreed)}
-    for same in by_target.values():
-        for first, *others in near.groups([near.words(row["input"]) for row in same]):
-            copies |= {id(same[i]): same[first] for i in others}
-            # Who says it again has said it newly.
-            again = (place[id(same[i])] for i in others if source(same[i]) == source(same[first]))
-            place[id(same[first])] = max(again, default=place[id(same[first])])
+    for group in _alike(agreed):
+        times = Counter(map(source, group))
+        shouted |= {id(row): times[source(row)] for row in group if times[source(row)] > COPIES}
+        heard = [row for row in group if id(row) not in shouted]
+        copies |= {id(row): heard[0] for row in heard[1:]}
+        if heard:  # Who says it again has said it newly.
+            place[id(heard[0])] = max(place[id(row)] for row in heard if source(row) == source(heard[0]))
     given: dict[str, list[Row]] = defaultdict(list)
     for row in agreed:
-        if id(row) not in copies:
+        if id(row) not in copies and id(row) not in shouted:
             given[source(row)].append(row)
     taken = {id(row) for of in given.values() for row in sorted(of, key=lambda row: -place[id(row)])[:most]}
     # A flood silences nobody else: for a row that it took away stands its newest copy of a source that has fewer.
@@ -118,7 +129,7 @@ def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row]
     stands: dict[int, Row] = {}
     for row in reversed(agreed):
         first = copies.get(id(row), row)
-        if id(first) not in taken and id(first) not in stands and counted[source(row)] < most:
+        if id(row) not in shouted and id(first) not in taken and id(first) not in stands and counted[source(row)] < most:
             stands[id(first)] = row
             counted[source(row)] += 1
     taken |= {id(row) for row in stands.values()}
@@ -126,11 +137,23 @@ def sort(rows: list[Row], task: Task, most: int = MOST, data_rows: Iterable[Row]
         first = copies.get(id(row), row)
         if id(row) in taken:
             found.clean.append(row)
+        elif id(row) in shouted:
+            aside(row, "flood", f"said {shouted[id(row)]} times, nearly in these words, by {_who(row)}; of more than {COPIES} of one source none is learned from")
         elif row is first:
-            aside(row, "flood", f"{most} newer rows are of source `{source(row)}`")
+            aside(row, "flood", f"{most} newer rows are of {_who(row)}")
         else:
             aside(row, "duplicate", f"nearly the same as {stands.get(id(first), first)['id']}")
     return found
+
+
+def _alike(rows: list[Row]) -> Iterator[list[Row]]:
+    """Rows that say the same thing: near inputs, one target."""
+    by_target: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_target[near.said(row)].append(row)
+    for same in by_target.values():
+        for group in near.groups([near.words(row["input"]) for row in same]):
+            yield [same[i] for i in group]
 
 
 def _unreadable(row: Row, task: Task) -> str | None:
@@ -143,6 +166,10 @@ def _unreadable(row: Row, task: Task) -> str | None:
 def source(row: Row) -> str:
     """Who said so; all who gave no name are one source."""
     return str(row.get("source") or "")
+
+
+def _who(row: Row) -> str:
+    return f"source `{source(row)}`" if source(row) else "those who gave no source"
 
 
 def corrected_at(row: Row) -> float:

@@ -33,7 +33,7 @@ from .turn import turn
 
 KINDS = {"generate": "shoal_trainer.generate", "tag": "shoal_trainer.encode", "classify": "shoal_trainer.encode", "fill": "shoal_trainer.encode"}
 REFUSED = 3
-SHOWN = 10  # Of the rows in quarantine, on standard error.
+SHOWN = 10  # Of the rows in quarantine, and of their sources, on standard error.
 
 
 def retrain(args: argparse.Namespace) -> int:
@@ -62,6 +62,8 @@ def retrain(args: argparse.Namespace) -> int:
     found.quarantined.extend(broken)
     (folders.writable(args.work) / "quarantine.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.quarantined), encoding="utf-8")
     _say(f"{len(found.clean)} corrections to learn from, {len(found.quarantined)} in quarantine {found.reasons or ''}".rstrip())
+    if found.quarantined:
+        _say(f"they are of the sources {dict(list(found.sources.items())[:SHOWN])}{f' and {len(found.sources) - SHOWN} more' if len(found.sources) > SHOWN else ''}")
     for row in sorted(found.quarantined, key=lambda row: row["line"])[:SHOWN]:
         _say(f"{args.corrections}:{row['line']}: {row['reason']}: {row['why']}")
     if len(found.quarantined) > SHOWN:
@@ -74,6 +76,7 @@ def retrain(args: argparse.Namespace) -> int:
         "corrections": len(found.clean),
         "quarantined": len(found.quarantined),
         "reasons": found.reasons,
+        "sources": found.sources,
     }
     if args.dry_run:
         print(json.dumps(report))

@@ -29,10 +29,13 @@ there than the confidence says, and where the ECE is far over the one beside it,
 - `at 97 %`: where what stays is right in 97 % only if less than 20 % stays, of these rows or of most of those folds, the threshold is at the knee of the curve, and here is what would be kept
   at 97 %, and from which threshold on.
 - `ECE`: expected calibration error of the confidence, on rows that it was not fitted on, with what promises without fault would show on as many rows in brackets.
+- `larger tier`: the next of the task's chain in mesh.toml, which gets what is under the threshold: how many of the rows that are, and what share of them it has right, for the
+  specialist's own. `escalate --write` measures it, of what mesh.toml chains.
+- `cost`: of training, over all runs that the weights come from, each hour of a core taken for 0.02 dollars (and of a GPU for 2.50): a rate to compare by, no bill.
 - The risk-coverage curve is `curve` in `[training.confidence.TASK]` of each card.
 
-| folder | task | version | parameters | size | main metric | other metrics | bar | beside it | threshold | at 97 % | kept | right of kept | ECE | on other services | trained for |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| folder | task | version | parameters | size | main metric | other metrics | bar | beside it | threshold | at 97 % | kept | right of kept | ECE | on other services | larger tier | trained for | cost |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -50,7 +53,7 @@ def table(models: Path) -> str:
         for task in card["scores"]:
             known = tasks.KNOWN[task]
             cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", *_scores(card, known), _bars(known), known.beside]
-            cells += [*_confidence(card, task), f"{lineage.minutes(lineage.of(here)):.0f} min"]
+            cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(lineage.of(here)):.0f} min", _cost(card)]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
             verdict = "right" if sample["right"] else "WRONG"
@@ -83,3 +86,23 @@ def _confidence(card: dict[str, Any], task: str) -> list[str]:
     surest = "" if point is None else f"{point['coverage']:.3f} kept" + (f" from {point['threshold']:.3f} on" if "threshold" in point else "")
     others = "kept {unseen_coverage:.3f}, right of kept {unseen_accuracy_kept:.3f}, ECE {unseen_ece:.3f}".format(**beside) if "unseen_ece" in beside else ""
     return [least, surest, kept + held[0], right + held[1], f"{off} ({floor})" if off and floor else off, others]
+
+
+def _larger(card: dict[str, Any], task: str) -> str:
+    """Who gets what is left, and what share of it is right then; empty where a card does not say."""
+    made = card["training"].get("escalation", {}).get(task)
+    if made is None:
+        return ""
+
+    def said(part: dict[str, Any]) -> str:
+        return f"{part['large_right']:.3f} of the {part['left'] / part['rows']:.3f} that are left, for {part['small_right']:.3f}"
+
+    others = f"; on other services {said(made['unseen'])}" if "unseen" in made else ""
+    return f"{made['larger']} has {said(made['seen'])}{others}"
+
+
+def _cost(card: dict[str, Any]) -> str:
+    """Hours and dollars; empty where a card does not say."""
+    cost = card["training"].get("cost", {})
+    hours = [f"{cost[f'{unit}_hours']:.1f} {unit} hours" for unit in ("core", "gpu") if f"{unit}_hours" in cost]
+    return ", ".join([*hours, f"{cost['usd']:.3f} $"]) if cost else ""

@@ -125,7 +125,7 @@ def test_escalation_is_measured_on_services_seen_in_training_on_others_and_on_al
         return [evaluate.Judged(row, "", None, {"sum_logprob": s}, r == "T") for row, r, s in zip(dev, right, sure, strict=True)]
 
     monkeypatch.setattr(evaluate, "judge", judge)
-    commands.escalated(argparse.Namespace(task="summarize", data=tmp_path, small=tmp_path / "small", large=tmp_path / "large"))
+    commands.escalated(argparse.Namespace(task="summarize", data=tmp_path, small=tmp_path / "small", large=tmp_path / "large", write=False))
     assert json.loads(capsys.readouterr().out) == {
         "task": "summarize",
         "seen": {"rows": 2, "left": 1, "small_right": 0.0, "large_right": 1.0},

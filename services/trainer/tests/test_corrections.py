@@ -91,6 +91,20 @@ def test_what_would_end_a_training_is_set_aside_with_its_line(task: str, bad: ob
     assert f"corrections.jsonl:2: {reason}: " in said.err and json.loads(said.out)["corrections"] == 1
 
 
+def test_the_report_says_of_which_sources_the_rows_in_quarantine_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    copies = [json.dumps({**GOOD["tool_call"], "input": "Play jazz", "source": "mallory", "id": f"c{i}"}).encode() for i in range(1000)]
+    nameless = json.dumps({**GOOD["tool_call"], "source": None, "target": 5}).encode()
+    aside = dry_run("tool_call", [*copies, nameless, b"no row"], tmp_path)
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert (report["corrections"], report["quarantined"]) == (1, 1002) == (1, len(aside))
+    assert report["reasons"] == {"flood": 1000, "schema": 2} and report["sources"] == {"mallory": 1000, "": 2}
+    assert "they are of the sources {'mallory': 1000, '': 2}" in said.err and "corrections.jsonl:2: flood: said 1000 times" in said.err
+    many = [json.dumps({**GOOD["tool_call"], "source": f"s{i}", "target": 5}).encode() for i in range(30)]
+    dry_run("tool_call", many, tmp_path)
+    assert "'s9': 1} and 20 more" in capsys.readouterr().err
+
+
 def test_a_slot_without_a_label_is_sayable_to_who_reads_names_and_not_to_a_tagger(tmp_path: Path) -> None:
     row = {**GOOD["extract"], "input": {**GOOD["extract"]["input"], "slots": ["bike_kind"]}, "target": {"bike_kind": "Oslo"}}
     assert dry_run("extract", [json.dumps(row).encode()], tmp_path) == [], "the shipped one is a filler"

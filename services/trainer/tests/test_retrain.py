@@ -51,12 +51,14 @@ def test_corrections_make_the_next_version_better_and_poison_is_set_aside(first:
     ]
     code, report, said = retrain(first, tmp_path, lessons + poison, "--steps", 50, "--rate", 4e-3)
     assert code == 0 and report["accepted"], (report, said)
-    assert report["reasons"] == {"contradiction": 2, "unsayable": 1, "schema": 1, "duplicate": 999}
-    assert report["corrections"] == len(lessons) and report["quarantined"] == 1003 and report["held_out"]["candidate"] > report["held_out"]["incumbent"]
+    assert report["reasons"] == {"contradiction": 2, "unsayable": 1, "schema": 1, "flood": 1000}
+    assert report["sources"] == {"mallory": 1003, "ann": 1}
+    assert report["corrections"] == len(lessons) - 1 and report["quarantined"] == 1004 and report["held_out"]["candidate"] > report["held_out"]["incumbent"]
     assert report["dev"]["incumbent"] - report["dev"]["candidate"] <= 0.005 and report["seconds"] > 0
     set_aside = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert {r["reason"] for r in set_aside if r["id"] == "invented"} == {"unsayable"}
     assert "held-out corrections: " in said and "95 %" in said, said
+    assert json.loads((tmp_path / "report.json").read_text())["sources"] == report["sources"]
 
     candidate = Path(report["candidate"])
     assert candidate == tmp_path / "candidate" / "2" and report["to_version"] == 2

@@ -96,15 +96,48 @@ def test_no_variant_that_is_held_out_has_the_words_and_the_target_of_the_row_tha
     assert found > 5 or not task.varies or name == "route"
 
 
-def test_a_thousand_copies_count_once_and_a_flood_of_different_rows_is_bounded() -> None:
+def test_of_a_thousand_copies_of_one_source_none_is_learned_and_who_else_says_it_is() -> None:
     task = learned("tool_call")
     copies = [call(f"c{i}", "play jazz" + "!" * (i % 7), "bot", genre="jazz") for i in range(1000)]
+    honest = [call("h", "put on some Coltrane", "ann", artist="Coltrane")]
+    found = quarantine.sort(copies + honest, task)
+    assert [row["id"] for row in found.clean] == ["h"] and found.reasons == {"flood": 1000} and found.sources == {"bot": 1000}
+    assert all("said 1000 times, nearly in these words, by source `bot`" in row["why"] for row in found.quarantined)
+    for at in (0, 500, 1000):
+        witness = call("w", "Play jazz", "ann", genre="jazz")
+        beside = quarantine.sort([*copies[:at], witness, *copies[at:], *honest], task)
+        assert [row["id"] for row in beside.clean] == ["w", "h"] and beside.reasons == {"flood": 1000}, at
+    # A bound of its own for each source, and for all who give no name together.
+    two = quarantine.sort([{**row, "source": f"bot{i % 2}"} for i, row in enumerate(copies)], task)
+    assert not two.clean and two.sources == {"bot0": 500, "bot1": 500}
+    unnamed = quarantine.sort([{k: v for k, v in row.items() if k != "source"} for row in copies], task)
+    assert not unnamed.clean and unnamed.sources == {"": 1000} and "by those who gave no source" in unnamed.quarantined[0]["why"]
+
+
+@pytest.mark.parametrize("source", ["ann", ""])
+def test_what_is_said_again_now_and_then_counts_once_and_one_time_too_many_is_a_flood(source: str) -> None:
+    task = learned("tool_call")
+    again = [call(f"c{i}", "play jazz", source, genre="jazz") for i in range(quarantine.COPIES + 1)]
+    found = quarantine.sort(again[:-1], task)
+    assert [row["id"] for row in found.clean] == ["c0"] and found.reasons == {"duplicate": quarantine.COPIES - 1}
+    assert quarantine.sort(again, task).reasons == {"flood": quarantine.COPIES + 1}
+
+
+def test_a_flood_is_a_word_against_another_all_the_same() -> None:
+    task = learned("tool_call")
+    flood = [call(f"c{i}", "play jazz", "bot", genre="jazz") for i in range(30)]
+    assert quarantine.sort([*flood, call("a", "play jazz", artist="jazz")], task).reasons == {"contradiction": 31}
+
+
+def test_a_flood_of_different_rows_is_bounded() -> None:
+    task = learned("tool_call")
     names = ["".join(pair) for pair in itertools.product("bcdfgklmnprst", "aeiou")]
     flood = [call(f"f{i}", f"spin {a} {b}", "bot", artist=f"{a} {b}") for i, (a, b) in enumerate(itertools.islice(itertools.product(names, names), 300))]
+    copies = [call(f"c{i}", "play jazz", "bot", genre="jazz") for i in range(30)]
     honest = [call("h", "put on some Coltrane", "ann", artist="Coltrane")]
-    found = quarantine.sort(copies + flood + honest, task)
-    assert found.reasons == {"duplicate": 999, "flood": 201}
-    assert [row["id"] for row in found.clean] == [*(f"f{i}" for i in range(200, 300)), "h"], "the newest, or nothing new would ever be learned"
+    found = quarantine.sort(flood + copies + honest, task)
+    assert found.reasons == {"flood": 230} and {row["source"] for row in found.quarantined} == {"bot"}
+    assert [row["id"] for row in found.clean] == [*(f"f{i}" for i in range(200, 300)), "h"], "the newest, or nothing new would ever be learned; copies take no place"
     again = quarantine.sort([*flood, {**flood[7], "id": "again"}], task)
     assert [row["id"] for row in again.clean] == ["f7", *(f"f{i}" for i in range(201, 300))], "what is said again is new"
     unnamed = quarantine.sort([{k: v for k, v in row.items() if k != "source"} for row in flood], task)

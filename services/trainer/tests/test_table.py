@@ -57,6 +57,20 @@ def test_every_specialist_has_its_curve_what_held_out_rows_show_and_what_other_s
         assert ("at_97" in beside) == (made["accuracy_kept"] < 0.97), (name, "at the knee, and only there")
 
 
+def test_it_says_who_gets_what_is_left_and_what_the_training_cost(tmp_path: Path) -> None:
+    path, card = one(tmp_path, "summarize")
+    part = {"rows": 200, "left": 50, "small_right": 0.25, "large_right": 0.5}
+    card["training"] |= {"escalation": {"summarize": {"larger": "wide@2", "threshold": 0.5, "seen": part, "unseen": {**part, "left": 150}, "all": part}}, "cost": {"core_hours": 2.25, "gpu_hours": 0.5, "usd": 1.295}}
+    path.write_text(tomli_w.dumps(card))
+    shown = row(tmp_path, "summarize", "summarize")
+    assert shown["larger tier"] == "wide@2 has 0.500 of the 0.250 that are left, for 0.250; on other services 0.500 of the 0.750 that are left, for 0.250"
+    assert shown["cost"] == "2.2 core hours, 0.5 gpu hours, 1.295 $"
+    del card["training"]["escalation"], card["training"]["cost"]
+    path.write_text(tomli_w.dumps(card))
+    shown = row(tmp_path, "summarize", "summarize")
+    assert shown["larger tier"].strip() == shown.get("cost", "").strip() == ""
+
+
 def test_whole_plans_stand_beside_what_is_published_of_them_and_splits_do_not(tmp_path: Path) -> None:
     path, card = one(tmp_path, "splitter")
     card["scores"]["plan"] |= {"splits": 0.98, "splits_low": 0.97, "splits_high": 0.99, "score": 0.75, "score_low": 0.7, "score_high": 0.8, "score_escalated": 0.78}

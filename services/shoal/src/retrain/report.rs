@@ -3,9 +3,13 @@ use crate::exit::{Exit, Failure, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+
+/// Sources that are named to people; a flood has one or two, and report.json has all.
+const NAMED: usize = 3;
 
 /// Shares of right answers, 0 to 1, on the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -28,6 +32,9 @@ pub(crate) struct Report {
     /// Of these, how many for which reason.
     #[serde(default)]
     pub(crate) reasons: BTreeMap<String, u64>,
+    /// And how many of which source; of the empty name who gave none.
+    #[serde(default)]
+    pub(crate) sources: BTreeMap<String, u64>,
     pub(crate) held_out: Option<Pair>,
     pub(crate) dev: Option<Pair>,
     pub(crate) accepted: Option<bool>,
@@ -60,7 +67,10 @@ impl Report {
                 out["accepted"] = accepted.into();
                 out["seconds"] = self.seconds.into();
             }
-            None => out["reasons"] = json!(self.reasons),
+            None => {
+                out["reasons"] = json!(self.reasons);
+                out["sources"] = json!(self.sources);
+            }
         }
         out
     }
@@ -68,13 +78,17 @@ impl Report {
     /// For people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let reasons: Vec<String> = self.reasons.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
-        let reasons = if reasons.is_empty() {
+        let aside: Vec<String> = [reasons.join(", "), self.whose()]
+            .into_iter()
+            .filter(|words| !words.is_empty())
+            .collect();
+        let aside = if aside.is_empty() {
             String::new()
         } else {
-            format!(" ({})", reasons.join(", "))
+            format!(" ({})", aside.join("; "))
         };
         let mut lines = vec![format!(
-            "{}: {} corrections to learn from, {} in quarantine{reasons}",
+            "{}: {} corrections to learn from, {} in quarantine{aside}",
             self.task, self.corrections, self.quarantined
         )];
         let figures = |what: &str, p: Pair| format!("{what:<21} {:.3} -> {:.3}", p.incumbent, p.candidate);
@@ -89,6 +103,23 @@ impl Report {
             });
         }
         lines
+    }
+
+    /// The sources with most rows in quarantine, quoted: a name is whatever somebody sent.
+    fn whose(&self) -> String {
+        let mut sources: Vec<_> = self.sources.iter().collect();
+        sources.sort_by_key(|(_, rows)| Reverse(**rows));
+        let more = sources.len().saturating_sub(NAMED);
+        let mut words: Vec<String> = sources
+            .into_iter()
+            .take(NAMED)
+            .map(|(name, rows)| match name.as_str() {
+                "" => format!("{rows} without a source"),
+                name => format!("{rows} of {name:?}"),
+            })
+            .collect();
+        words.extend((more > 0).then(|| format!("and of {more} more")));
+        words.join(", ")
     }
 
     /// An error of its own kind for a refused candidate; for an accepted one, what kept it from being served.
@@ -120,7 +151,7 @@ mod tests {
     use super::*;
 
     const FULL: &str = r#"{"task": "tool_call", "model": "m", "from_version": 1, "to_version": 2, "corrections": 24, "quarantined": 3,
-        "reasons": {"duplicate": 2, "schema": 1}, "held_out": {"incumbent": 0.1, "candidate": 0.8}, "dev": {"incumbent": 0.7, "candidate": 0.6},
+        "reasons": {"duplicate": 2, "schema": 1}, "sources": {"ann": 1, "m\u001b": 2}, "held_out": {"incumbent": 0.1, "candidate": 0.8}, "dev": {"incumbent": 0.7, "candidate": 0.6},
         "accepted": false, "why": "tool_call on dev lost more than 0.5%", "candidate": "w/candidate/2", "seconds": 61.5}"#;
 
     #[test]
@@ -134,7 +165,10 @@ mod tests {
         assert_eq!(refused.exit, Exit::NotBetter);
         assert!(refused.message.contains("lost more than"), "{refused}");
         let lines = report.lines().join("\n");
-        assert!(lines.contains("3 in quarantine (2 duplicate, 1 schema)"), "{lines}");
+        assert!(
+            lines.contains(r#"3 in quarantine (2 duplicate, 1 schema; 2 of "m\u{1b}", 1 of "ann")"#),
+            "{lines}"
+        );
         assert!(lines.contains("m 1 is active"), "{lines}");
     }
 
@@ -157,10 +191,19 @@ mod tests {
 
     #[test]
     fn a_dry_run_says_why_rows_were_set_aside_and_refuses_nothing() {
-        let dry = r#"{"task": "t", "model": "m", "from_version": 1, "to_version": 2, "corrections": 0, "quarantined": 1, "reasons": {"schema": 1}}"#;
-        let report: Report = serde_json::from_str(dry).expect("report");
+        let dry = r#"{"task": "t", "model": "m", "from_version": 1, "to_version": 2, "corrections": 0, "quarantined": 1, "reasons": {"schema": 1}, "sources": {"ann": 1}}"#;
+        let mut report: Report = serde_json::from_str(dry).expect("report");
         assert_eq!(report.to_json()["reasons"]["schema"], 1);
+        assert_eq!(report.to_json()["sources"], json!({"ann": 1}));
         assert!(report.verdict(Path::new("w")).is_ok());
         assert_eq!(report.lines().len(), 1);
+        report.sources = BTreeMap::from([(String::new(), 4)]);
+        assert!(report.lines()[0].ends_with("(1 schema; 4 without a source)"));
+        report.sources.extend((0..9).map(|i| (format!("s{i}"), 2 + i)));
+        let said = report.lines().join("\n");
+        assert!(
+            said.ends_with(r#"(1 schema; 10 of "s8", 9 of "s7", 8 of "s6", and of 7 more)"#),
+            "{said}"
+        );
     }
 }
