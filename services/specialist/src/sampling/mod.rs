@@ -10,6 +10,7 @@ mod confidence;
 pub mod detokenise;
 mod draw;
 mod logits;
+mod power;
 pub mod stop;
 
 pub use choose::{Choice, Sampler, is_open};
