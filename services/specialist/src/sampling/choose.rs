@@ -2,8 +2,9 @@
 use super::{
     Sampling,
     draw::draw,
-    logits::{is_allowed, likeliest, sureness},
+    logits::{close, is_allowed, likeliest, sureness},
 };
+use std::borrow::Cow;
 
 /// A chosen token and what the model thought of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +26,7 @@ pub struct Sampler {
     seed: u64,
     penalty: f32,
     draws: u64,
-    /// Tokens of the prompt and of the answer, as a set of bits.
+    /// Tokens of the prompt and of the answer, as a set of bits, where there is a penalty on them.
     seen: Vec<u64>,
 }
 
@@ -63,23 +64,15 @@ impl Sampler {
 
     /// The choice alone, which need not be what is said then.
     pub fn pick(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Option<u32> {
-        let is_allowed = |i: usize| is_allowed(i, allowed);
-        let token = if self.temperature <= 0.0 && self.penalty == 1.0 {
+        let token = if self.temperature > 0.0 {
+            let at = uniform(self.seed, self.draws);
+            self.draws += 1;
+            let logits = self.counted(logits, allowed);
+            draw(&logits, self.temperature, self.top_k, self.top_p, at)?
+        } else if self.penalty == 1.0 {
             likeliest(logits, allowed)?
-        } else if self.temperature <= 0.0 {
-            let candidates = (0..logits.len())
-                .filter(|i| is_allowed(*i))
-                .map(|i| (i, self.penalised(i, logits[i])));
-            // `max_by` would keep the last of equals: the first is what argmax means everywhere else.
-            candidates
-                .filter(|(_, l)| l.is_finite())
-                .fold(None, |best: Option<(usize, f32)>, (i, l)| match best {
-                    Some((_, b)) if b >= l => best,
-                    _ => Some((i, l)),
-                })?
-                .0
         } else {
-            self.draw(logits, is_allowed)?
+            likeliest(&self.counted(logits, allowed), None)?
         };
         Some(token as u32)
     }
@@ -91,38 +84,40 @@ impl Sampler {
         Some(Choice { token, logprob, margin })
     }
 
-    fn draw(&mut self, logits: &[f32], is_allowed: impl Fn(usize) -> bool) -> Option<usize> {
-        let open = (0..logits.len()).filter(|i| is_allowed(*i));
-        let mut candidates: Vec<(usize, f32)> = open
-            .map(|i| (i, self.penalised(i, logits[i])))
-            .filter(|(_, l)| l.is_finite())
-            .collect();
-        // Less the best: however small the temperature is, that one stays a number, and what is out of range is what is unlikely.
-        let best = candidates.iter().map(|(_, l)| *l).fold(f32::NEG_INFINITY, f32::max);
-        candidates
-            .iter_mut()
-            .for_each(|(_, l)| *l = (*l - best) / self.temperature);
-        candidates.retain(|(_, l)| l.is_finite());
-        let at = uniform(self.seed, self.draws);
-        self.draws += 1;
-        draw(candidates, self.top_k, self.top_p, at)
+    /// The logits that the choice is made by: less the penalty, and none of what is not allowed.
+    fn counted<'a>(&self, logits: &'a [f32], allowed: Option<&[u32]>) -> Cow<'a, [f32]> {
+        let mut counted = Cow::Borrowed(logits);
+        if self.penalty != 1.0 {
+            let counted = counted.to_mut();
+            for (i, mut word) in self.seen.iter().copied().enumerate() {
+                while word != 0 {
+                    let token = i * 64 + word.trailing_zeros() as usize;
+                    word &= word - 1;
+                    if let Some(logit) = counted.get_mut(token) {
+                        *logit = self.penalised(*logit);
+                    }
+                }
+            }
+        }
+        if let Some(mask) = allowed {
+            close(counted.to_mut(), mask);
+        }
+        counted
     }
 
     /// As in CTRL (arXiv 1909.05858): a seen token's logit is divided if positive, multiplied if negative. A number stays one.
-    fn penalised(&self, token: usize, logit: f32) -> f32 {
-        let seen = self.penalty != 1.0
-            && self
-                .seen
-                .get(token / 64)
-                .is_some_and(|word| word >> (token % 64) & 1 == 1);
-        match (seen && logit.is_finite(), logit > 0.0) {
+    fn penalised(&self, logit: f32) -> f32 {
+        match (logit.is_finite(), logit > 0.0) {
             (false, _) => logit,
             (true, true) => (logit / self.penalty).min(f32::MAX),
-            (true, false) => logit * self.penalty,
+            (true, false) => (logit * self.penalty).max(f32::MIN),
         }
     }
 
     fn note(&mut self, token: u32) {
+        if self.penalty == 1.0 {
+            return;
+        }
         let word = token as usize / 64;
         if self.seen.len() <= word {
             self.seen.resize(word + 1, 0);

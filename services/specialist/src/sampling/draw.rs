@@ -1,74 +1,75 @@
 //! One token by chance: the k likeliest, of those the p nucleus, of that the one at a point of its probability.
-use std::cmp::Ordering;
+use super::weights::Weights;
 
-/// The token at `at` (0 to 1) of what is kept of `candidates`, (token, logit by temperature) each, finite. `None` if there are none.
-pub(super) fn draw(mut candidates: Vec<(usize, f32)>, top_k: usize, top_p: f32, at: f64) -> Option<usize> {
-    if top_k > 0 && top_k < candidates.len() {
-        candidates.select_nth_unstable_by(top_k - 1, likelier);
-        candidates.truncate(top_k);
-    }
-    let best = candidates.iter().map(|(_, l)| *l).fold(f32::NEG_INFINITY, f32::max);
-    let weight = |l: f32| f64::from(l - best).exp();
-    let total: f64 = candidates.iter().map(|(_, l)| weight(*l)).sum();
-    let mut kept = candidates.len();
-    let mut order = Likeliest::of(candidates);
-    let mut left = total;
-    if top_p < 1.0 {
-        let mut share = 0.0;
-        left = 0.0;
-        for i in 0..kept {
-            let weight = weight(order.get(i)?.1);
-            share += weight / total;
-            left += weight;
-            if share >= f64::from(top_p) {
-                kept = i + 1;
-                break;
-            }
+/// Weights are rounded, logits are not: what is looked for by weight is looked for a little below.
+const NEARLY: f64 = 1.0 - 1e-5;
+
+/// The token at `at` (0 to 1) of what is kept of the tokens by their `logits`; one that is not finite is never kept. `None` if none is.
+///
+/// Where all are kept they stand in their own order, else from the likeliest on; and then those alone are put in order that may be kept.
+pub(super) fn draw(logits: &[f32], temperature: f32, top_k: usize, top_p: f32, at: f64) -> Option<usize> {
+    let weights = Weights::of(logits, temperature)?;
+    let p = Some(f64::from(top_p)).filter(|p| *p < 1.0);
+    let (tokens, total) = match (top_k, p) {
+        (1.., _) if top_k < logits.len() => {
+            let least = f64::from(weights.of_heaviest(top_k)) * NEARLY;
+            let tokens = by_likelihood(logits, weights.at_least(least as f32), top_k);
+            let total = tokens.iter().map(|token| weights.get(*token)).sum();
+            (tokens, total)
         }
-    }
-    left *= at;
-    for i in 0..kept {
-        let (token, logit) = order.get(i)?;
-        left -= weight(logit);
-        if left < 0.0 {
-            return Some(token);
-        }
-    }
+        (_, None) => return weights.at(at),
+        (_, Some(p)) => (by_likelihood(logits, nucleus(&weights, p), usize::MAX), weights.total()),
+    };
+    let mut sum = 0.0;
+    let reached = tokens.iter().position(|token| {
+        sum += weights.get(*token);
+        p.is_some_and(|p| sum >= p * total)
+    });
+    let kept = &tokens[..reached.map_or(tokens.len(), |last| last + 1)];
+    let mut left = at * sum;
+    let found = kept.iter().find(|token| {
+        left -= weights.get(**token);
+        left < 0.0
+    });
     // What rounding leaves over is the last one's.
-    order.get(kept.checked_sub(1)?).map(|(token, _)| token)
+    found.or(kept.last()).copied()
 }
 
-/// Ties by id, so that the order is total and the draw reproducible.
-fn likelier(a: &(usize, f32), b: &(usize, f32)) -> Ordering {
-    b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0))
-}
-
-/// Candidates from the likeliest on, put in order as far as they are asked for: most draws end among the first few of a vocabulary.
-struct Likeliest {
-    candidates: Vec<(usize, f32)>,
-    ordered: usize,
-}
-
-impl Likeliest {
-    /// What is put in order at first; then as many again as there are.
-    const FIRST: usize = 64;
-
-    fn of(candidates: Vec<(usize, f32)>) -> Self {
-        Self { candidates, ordered: 0 }
-    }
-
-    fn get(&mut self, at: usize) -> Option<(usize, f32)> {
-        while at >= self.ordered && self.ordered < self.candidates.len() {
-            let rest = &mut self.candidates[self.ordered..];
-            let more = self.ordered.max(Self::FIRST).min(rest.len());
-            if more < rest.len() {
-                rest.select_nth_unstable_by(more - 1, likelier);
-            }
-            rest[..more].sort_unstable_by(likelier);
-            self.ordered += more;
+/// The tokens that may be in the p nucleus, and few others, in their own order.
+///
+/// A token is in it if those before it weigh under `p` of all. Of n tokens that weigh `sum` together, with the nucleus among them, it and those
+/// behind it weigh over `sum - p * total` then; and there are n of them at most, none heavier than it.
+fn nucleus(weights: &Weights, p: f64) -> Vec<usize> {
+    let wanted = p * weights.total();
+    let least = |sum: f64, tokens: usize| (sum - wanted) / tokens as f64 * NEARLY;
+    let mut tokens = weights.at_least(least(weights.total(), weights.len()) as f32);
+    loop {
+        let (sum, before) = (tokens.iter().map(|token| weights.get(*token)).sum(), tokens.len());
+        let least = least(sum, before);
+        tokens.retain(|token| weights.get(*token) >= least);
+        // Each time leaves out fewer: the last few are not worth another look.
+        if 4 * tokens.len() >= 3 * before {
+            return tokens;
         }
-        self.candidates.get(at).copied()
     }
+}
+
+/// The `most` likeliest at most, from the likeliest on, and of equals from the smaller id on: the order is total and the draw reproducible.
+fn by_likelihood(logits: &[f32], tokens: Vec<usize>, most: usize) -> Vec<usize> {
+    // Numbers with the same order: they are sorted several times as fast as pairs that are compared.
+    let key = |token: usize| {
+        // Both zeroes are one.
+        let bits = (logits[token] + 0.0).to_bits();
+        let descending = if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) };
+        u64::from(descending) << 32 | token as u64
+    };
+    let mut keys: Vec<u64> = tokens.into_iter().map(key).collect();
+    if most < keys.len() {
+        keys.select_nth_unstable(most);
+        keys.truncate(most);
+    }
+    keys.sort_unstable();
+    keys.into_iter().map(|key| key as u32 as usize).collect()
 }
 
 #[cfg(test)]
@@ -77,34 +78,60 @@ mod tests {
     use proptest::prelude::*;
 
     /// The same by a sort of all of them.
-    fn by_sorting(mut candidates: Vec<(usize, f32)>, top_k: usize, top_p: f32, at: f64) -> Option<usize> {
-        candidates.sort_by(likelier);
-        candidates.truncate(if top_k == 0 { usize::MAX } else { top_k });
-        let best = candidates.first()?.1;
-        let weights: Vec<f64> = candidates.iter().map(|(_, l)| f64::from(l - best).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut share = 0.0;
-        let reached = weights.iter().position(|weight| {
-            share += weight / total;
-            top_p < 1.0 && share >= f64::from(top_p)
+    fn by_sorting(logits: &[f32], top_k: usize, top_p: f32, at: f64) -> Option<usize> {
+        let weights = Weights::of(logits, 1.0)?;
+        let mut tokens: Vec<usize> = (0..logits.len()).collect();
+        if top_k > 0 && top_k < logits.len() || top_p < 1.0 {
+            tokens.sort_by(|a, b| logits[*b].partial_cmp(&logits[*a]).expect("numbers").then(a.cmp(b)));
+            tokens.truncate(if top_k == 0 { usize::MAX } else { top_k });
+        }
+        let weighed: Vec<f64> = tokens.iter().map(|token| weights.get(*token)).collect();
+        let (total, mut share) = (weighed.iter().sum::<f64>(), 0.0);
+        let reached = weighed.iter().position(|weight| {
+            share += weight;
+            top_p < 1.0 && share >= f64::from(top_p) * total
         });
-        let kept = reached.map_or(weights.len(), |i| i + 1);
-        let mut left = at * weights[..kept].iter().sum::<f64>();
-        let found = weights[..kept].iter().position(|weight| {
+        let kept = reached.map_or(tokens.len(), |i| i + 1);
+        let mut left = at * weighed[..kept].iter().sum::<f64>();
+        let found = weighed[..kept].iter().position(|weight| {
             left -= weight;
             left < 0.0
         });
-        Some(candidates[found.unwrap_or(kept - 1)].0)
+        Some(tokens[found.unwrap_or(kept - 1)])
     }
 
     proptest! {
         #[test]
         fn a_draw_is_the_one_of_a_whole_sort(
-            logits in prop::collection::vec(-6i8..6, 0..600), top_k in 0usize..300, top_p in 0.05f32..1.2, at in 0.0f64..1.0,
+            steps in prop::collection::vec(-6i8..6, 0..600), step in prop_oneof![Just(0.0f32), Just(0.37), Just(2.3)],
+            top_k in prop_oneof![Just(0), 0usize..300], top_p in prop_oneof![Just(1.0f32), 0.05f32..1.2], at in 0.0f64..1.0,
         ) {
-            let candidates: Vec<(usize, f32)> = logits.iter().map(|l| f32::from(*l) * 0.37).enumerate().collect();
-            let sorted = by_sorting(candidates.clone(), top_k, top_p, at);
-            prop_assert_eq!(draw(candidates, top_k, top_p, at), sorted);
+            let logits: Vec<f32> = steps.into_iter().map(|s| f32::from(s) * step).collect();
+            prop_assert_eq!(draw(&logits, 1.0, top_k, top_p, at), by_sorting(&logits, top_k, top_p, at));
         }
+
+        #[test]
+        fn the_order_is_that_of_logits_and_then_of_ids(
+            logits in prop::collection::vec(prop_oneof![-4.0f32..4.0, Just(0.0), Just(-0.0)], 1..50), most in 1usize..60,
+        ) {
+            let mut tokens: Vec<usize> = (0..logits.len()).collect();
+            let quick = by_likelihood(&logits, tokens.clone(), most);
+            tokens.sort_by(|a, b| logits[*b].partial_cmp(&logits[*a]).expect("numbers").then(a.cmp(b)));
+            tokens.truncate(most);
+            prop_assert_eq!(quick, tokens);
+        }
+    }
+
+    #[test]
+    fn one_likely_token_among_many_is_the_whole_nucleus() {
+        let mut logits = vec![0.0f32; 5000];
+        logits[4000] = 12.0;
+        let weights = Weights::of(&logits, 1.0).expect("finite");
+        assert_eq!(nucleus(&weights, 0.9), [4000]);
+        assert_eq!(
+            nucleus(&weights, 0.98).len(),
+            5000,
+            "of those that are equal all may be"
+        );
     }
 }

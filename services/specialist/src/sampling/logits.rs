@@ -6,7 +6,7 @@ use pulp::{Arch, NullaryFnOnce};
 use std::f32::consts::LOG2_E;
 
 /// Numbers that are gone through side by side: what depends on the number before it, a largest one or a sum, the compiler takes one at a time.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Terms of a lane that are added in single precision before the sum goes on in double: few enough that they lose under a millionth.
 const TERMS: usize = 32;
@@ -20,6 +20,21 @@ pub(super) fn is_allowed(token: usize, allowed: Option<&[u32]>) -> bool {
         mask.get(token / WORD)
             .is_some_and(|word| word >> (token % WORD) & 1 == 1)
     })
+}
+
+/// Puts the logits of what a mask does not allow under all others.
+pub(super) fn close(logits: &mut [f32], mask: &[u32]) {
+    let words = mask.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(WORD).zip(words) {
+        match word {
+            0 => logits.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            word => {
+                let closed = (0..logits.len()).filter(|i| word >> i & 1 == 0);
+                closed.for_each(|i| logits[i] = f32::NEG_INFINITY);
+            }
+        }
+    }
 }
 
 /// The first of the largest finite logits, of those that are allowed.
@@ -108,7 +123,7 @@ impl NullaryFnOnce for Sureness<'_> {
 
 /// A logit that may be the best one, or what is under all of them.
 #[inline(always)]
-fn finite(logit: f32) -> f32 {
+pub(super) fn finite(logit: f32) -> f32 {
     if logit.is_finite() { logit } else { f32::NEG_INFINITY }
 }
 
@@ -125,7 +140,7 @@ fn larger(a: f32, b: f32) -> f32 {
 
 /// The largest of what `of` makes of the numbers.
 #[inline(always)]
-fn largest(numbers: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn largest(numbers: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     let (whole, rest) = numbers.as_chunks::<LANES>();
     let mut best = [f32::NEG_INFINITY; LANES];
     for chunk in whole {

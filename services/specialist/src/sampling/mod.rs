@@ -12,6 +12,7 @@ mod draw;
 mod logits;
 mod power;
 pub mod stop;
+mod weights;
 
 pub use choose::{Choice, Sampler, is_open};
 pub use confidence::Confidence;
