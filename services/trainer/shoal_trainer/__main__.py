@@ -121,7 +121,7 @@ def evaluated(args: argparse.Namespace) -> None:
 
 
 def rescored(args: argparse.Namespace) -> None:
-    """Judges shipped versions anew on dev and writes the scores into their cards; weights stay, and thresholds without --calibrate."""
+    """Judges shipped versions anew on dev and writes the scores into their cards, and their samples; weights stay, and thresholds without --calibrate."""
     if args.calibrate and args.dev_rows:
         raise SystemExit("--calibrate writes into the card, and with --dev-rows nothing is written: leave one out")
     cards = {folder: tomllib.loads((folder / "card.toml").read_text()) for folder in args.folders}
@@ -133,7 +133,7 @@ def rescored(args: argparse.Namespace) -> None:
         if fitted and about.get("training", {}).get("judged_on") != data.digests(args.data, answered[folder], "dev"):
             raise data.DataError(f"{folder}: its confidence is not of the dev files in {args.data}: give --calibrate to fit it to these, the files that `judged_on` in its card names, or --dev-rows to write nothing")
     for folder, about in cards.items():
-        names = answered[folder]
+        names, samples = answered[folder], []
         for name in names:
             task = tasks.named(name)[0]
             task.kind = about["kind"]
@@ -144,10 +144,13 @@ def rescored(args: argparse.Namespace) -> None:
             judge = functools.partial(evaluate.judge, folder, task, asked, about["limits"]["max_new_tokens"], about)
             judged = publish.calibrated(about, task, judge) if args.calibrate else judge()
             scores = about.setdefault("scores", {})[name] = evaluate.metrics(task, judged)
+            samples += publish.shown(task, judged)
             print(json.dumps({"folder": str(folder), "task": name, **scores}))
         if not args.dev_rows:
             about.setdefault("training", {})["judged_on"] = data.digests(args.data, names, "dev")
             lineage.account(about)
+            publish.show(folder, samples)
+            about.setdefault("files", {})["samples.json"] = data.sha256(folder / "samples.json")
             (folder / "card.toml").write_bytes(tomli_w.dumps(about).encode())
 
 

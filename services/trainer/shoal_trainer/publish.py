@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import torch
 
-from . import calibrate, card, data, evaluate, lineage, model, parity
+from . import bleu, calibrate, card, data, evaluate, lineage, model, parity
 from .encoder import publish as encoder
 from .export import export
 from .tasks import Row, Task
@@ -52,13 +52,29 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
     for task in tasks:
         judged = calibrated(about, task, lambda: judge(version.here, task, version.rows(dev[task.name]), version.answer_tokens, about))
         about["scores"][task.name] = evaluate.metrics(task, judged)
-        shown = [next((j for j in judged if j.right), None), next((j for j in judged if not j.right), None)]
-        samples += [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in shown if j]
-    (version.here / "samples.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1) + "\n")
+        samples += shown(task, judged)
+    show(version.here, samples)
     about["training"] |= {"precision": version.precision, "torch": torch.__version__, "cost": lineage.cost(from_where), "judged_on": version.judged_on, "runs": from_where["runs"]}
     about["data"] = from_where["data"]
     card.write(version.folder, version.name, [t.name for t in tasks], about)
     return {"folder": str(version.here), "parity": about["training"]["parity"], "scores": about["scores"], "calibration": about["calibration"]}
+
+
+def shown(task: Task, judged: list[evaluate.Judged]) -> list[dict[str, Any]]:
+    """A task's samples: the first right answer that shows anything, and the first wrong one. Where one may say it in many ways and none is wrong, the answer
+    that is farthest from what people said, with that beside it."""
+    right = next((j for j in judged if j.right and task.tells(j.row)), None) or next((j for j in judged if j.right), None)
+    wrong = next((j for j in judged if not j.right), None)
+    samples = [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in (right, wrong) if j]
+    if not wrong and not task.one_answer:
+        far = min([j for j in judged if task.tells(j.row)] or judged, key=lambda j: bleu.sentence(j.text, task.say(j.row["target"])))
+        samples.append({"task": task.name, "input": _flat(far.row["input"]), "output": far.text, "right": True, "people": task.say(far.row["target"])})
+    return samples
+
+
+def show(here: Path, samples: list[dict[str, Any]]) -> None:
+    """Writes the samples of all tasks of a version."""
+    (here / "samples.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1) + "\n")
 
 
 def calibrated(about: dict[str, Any], task: Task, judge: Callable[[], list[evaluate.Judged]]) -> list[evaluate.Judged]:

@@ -56,10 +56,11 @@ def table(models: Path) -> str:
             cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(lineage.of(here)):.0f} min", _cost(card)]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
-            verdict = "right" if sample["right"] else "WRONG"
+            verdict = "farthest from people's" if "people" in sample else "right" if sample["right"] else "WRONG"
             said = sample["output"].replace("\n", "\n       ")
-            examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}")
-    return HEAD + "\n".join(lines) + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each.\n" + "\n".join(examples) + "\n"
+            people = f"\n    people: {sample['people']}" if "people" in sample else ""
+            examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}{people}")
+    return HEAD + "\n".join(lines) + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each; where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
 
 
 def _bars(task: type[tasks.Task]) -> str:

@@ -1,4 +1,4 @@
-"""What the shipped cards say of the weights' making, and of the larger tier; and the commands that write it there."""
+"""What the shipped cards say of the weights' making, of the larger tier, and by samples; and the commands that write it there."""
 import json
 import shutil
 import sys
@@ -108,3 +108,30 @@ def test_escalation_is_written_only_where_the_threshold_is_of_the_same_dev_and_g
     about = {**after, "training": {"escalation": {"tool_call": {}}}}
     publish.calibrated(about, tasks.KNOWN["tool_call"](), lambda: judged)
     assert "escalation" not in about["training"], "of the threshold before"
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
+def test_the_samples_of_a_version_show_a_right_answer_that_says_something_and_a_wrong_one(folder: Path) -> None:
+    samples = json.loads((folder / "samples.json").read_text())
+    for task in card(folder)["scores"]:
+        right, wrong = (sample for sample in samples if sample["task"] == task)
+        assert right["right"] and tasks.KNOWN[task]().read(right["output"]), task
+        assert not wrong["right"] or wrong["people"] != wrong["output"], task
+
+
+def test_the_sample_that_is_wrong_is_the_farthest_from_peoples_where_none_is_wrong() -> None:
+    def judged(target: object, said: str, right: bool = True, **given: object) -> evaluate.Judged:
+        return evaluate.Judged({"input": given, "target": target}, said, said, {}, right)
+
+    def reply(value: str, said: str, people: str, right: bool = True) -> evaluate.Judged:
+        return judged(people, said, right, service="S", acts=[{"act": "OFFER", "slot": "name", "values": [value] if value else []}])
+
+    compose, extract = tasks.KNOWN["compose"](), tasks.KNOWN["extract"]()
+    dull, close, far = reply("", "Bye.", "Farewell to you!"), reply("Oslo", "It is in Oslo.", "It is in Oslo."), reply("Rome", "Rome it would be there.", "How about Rome?")
+    shown = publish.shown(compose, [dull, close, far])
+    assert [s["output"] for s in shown] == [close.text, far.text] and shown[1]["right"] and shown[1]["people"] == "How about Rome?", "a reply that has nothing to say shows nothing"
+    wrong = reply("Bonn", "Where?", "Bonn.", right=False)
+    assert [(s["output"], s["right"], "people" in s) for s in publish.shown(compose, [close, far, wrong])] == [(close.text, True, False), ("Where?", False, False)]
+    empty, full = judged({}, "{}"), judged({"city": "Oslo"}, '{"city":"Oslo"}')
+    assert [s["output"] for s in publish.shown(extract, [empty, full])] == [full.text], "one answer is right: none is far from it"
+    assert [s["output"] for s in publish.shown(extract, [empty])] == ["{}"], "where no other is right"

@@ -11,7 +11,7 @@ from conftest import rows
 
 from shoal_trainer import card, folders, lineage, tasks
 from shoal_trainer.__main__ import main
-from shoal_trainer.data import DataError, digests
+from shoal_trainer.data import DataError, digests, sha256
 
 MODELS = Path(__file__).parents[3] / "models"
 
@@ -96,6 +96,9 @@ def test_a_card_is_not_given_scores_of_other_rows_than_its_confidence(data: Path
     code, _ = ended(monkeypatch, capsys, "rescore", "--data", data, there)
     after = tomllib.loads((there / "card.toml").read_text())
     assert code == 0 and after["scores"]["tool_call"]["rows"] == 10
+    shown = json.loads((there / "samples.json").read_text())
+    assert shown[0]["input"] in {row["input"] for row in rows("tool_call")[20:30]} and after["files"].pop("samples.json") == sha256(there / "samples.json")
+    known["files"].pop("samples.json")
     known["training"]["cost"] = lineage.cost(lineage.of(there))
     assert {**after, "scores": {}} == {**known, "scores": {}}, "of everything else nothing"
     unseen = [{**row, "seen": False} for row in rows("tool_call")[20:30]]

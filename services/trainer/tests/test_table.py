@@ -71,6 +71,12 @@ def test_it_says_who_gets_what_is_left_and_what_the_training_cost(tmp_path: Path
     assert shown["larger tier"].strip() == shown.get("cost", "").strip() == ""
 
 
+def test_of_a_task_without_a_wrong_answer_the_one_is_shown_that_is_farthest_from_peoples(tmp_path: Path) -> None:
+    path, _ = one(tmp_path, "compose")
+    (path.parent / "samples.json").write_text('[{"task": "compose", "input": "ACTS", "output": "Oslo it is.", "right": true, "people": "How about Oslo?"}]')
+    assert "\n**compose**, compose, farthest from people's:\n\n    ACTS\n    -> Oslo it is.\n    people: How about Oslo?\n" in table.table(tmp_path)
+
+
 def test_whole_plans_stand_beside_what_is_published_of_them_and_splits_do_not(tmp_path: Path) -> None:
     path, card = one(tmp_path, "splitter")
     card["scores"]["plan"] |= {"splits": 0.98, "splits_low": 0.97, "splits_high": 0.99, "score": 0.75, "score_low": 0.7, "score_high": 0.8, "score_escalated": 0.78}

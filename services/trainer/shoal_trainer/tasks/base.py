@@ -125,6 +125,10 @@ class Task:
         """A variant of the row that is as right as the row, or the row itself."""
         return row
 
+    def tells(self, row: Row) -> bool:
+        """Whether a right answer to the row shows anything: an empty one does not."""
+        return bool(row["target"])
+
     def right(self, row: Row, output: Any) -> bool:
         """Whether an answer is right: exact, unless a task says otherwise."""
         return output is not None and score.norm(self.read(self.say(row["target"]))) == score.norm(output)

@@ -89,6 +89,9 @@ class Compose(Task):
         acts = [{**act, "values": [new(v) for v in act["values"]]} if "values" in act else act for act in acts]
         return {**row, "input": {**row["input"], "acts": acts}, "target": text}
 
+    def tells(self, row: Row) -> bool:
+        return bool(score.spoken(row["input"]["acts"]))
+
     def right(self, row: Row, output: Any) -> bool:
         return isinstance(output, str) and all(v in score.norm(output) for v in score.spoken(row["input"]["acts"]))
 
