@@ -11,9 +11,9 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use std::{path::PathBuf, time::Duration};
 
 const AFTER: &str = "\
-Exit codes of plans: 0 the load was sent, whatever became of the plans (the object says); 64 the command line or a file is
-wrong and 69 the gateway cannot be reached, and nothing was sent. The others' are in their own help. Progress goes to standard
-error.";
+Exit codes of plans: 0 the load was sent, whatever became of the plans (the object says); 1 it was interrupted, and the object
+is of a part; 64 the command line or a file is wrong and 69 the gateway cannot be reached, and nothing was sent. The others' are
+in their own help. Progress goes to standard error.";
 
 const AFTER_PLANS: &str = "\
 The object on standard output:
@@ -23,6 +23,7 @@ The object on standard output:
   failed         all others; `errors` counts them by cause
   shed           arrivals not sent, because --max-in-flight plans were unanswered; not in `sent`, and without a latency
   right          succeeded plans whose answer is the row's target, where the goals have targets to compare (plan, tool_call)
+  interrupted    true where a signal ended the load early: every figure is of the part that was sent. Else not there
   latency_ms     p50, p90, p99, p999, max of the plans that succeeded or ran out of their deadline, in milliseconds from the
                  time at which the plan was SCHEDULED to its last event. A plan that was refused cost its caller no wait, and
                  would flatter the figures; null without any

@@ -30,7 +30,7 @@ struct Report {
 }
 
 /// Sends the load and waits for every plan's end, each within its deadline. `stop` ends it early: what is then in flight has
-/// failed as "INTERRUPTED". `progress` is told now and then.
+/// failed as "INTERRUPTED", and the tally says so. `progress` is told now and then.
 pub(crate) async fn run(
     load: &Load,
     goals: &[Goal],
@@ -79,6 +79,10 @@ pub(crate) async fn run(
             _ = look.tick() => progress(&tally, open),
             () = stop.cancelled() => {}
         }
+    }
+    // A signal that came when all was over has taken nothing away.
+    if next.is_some() || open > 0 {
+        tally.interrupt();
     }
     for _ in 0..open {
         let cause = "INTERRUPTED".into();

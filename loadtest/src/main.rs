@@ -19,6 +19,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use shoal_kit::shutdown;
 use std::process::ExitCode;
 
+/// The load was interrupted: the object is of what was sent until then.
+const INTERRUPTED: u8 = 1;
+
 /// The command line or a file is wrong; nothing was sent.
 const USAGE: u8 = 64;
 
@@ -99,10 +102,11 @@ async fn plans(args: PlansArgs) -> ExitCode {
     })
     .await;
     bar.finish_and_clear();
-    if stop.is_cancelled() {
-        eprintln!("shoal-loadtest: interrupted: the figures are of what was sent until then");
-    }
     println!("{}", tally.to_json(args.rate));
+    if tally.is_interrupted() {
+        let part = anyhow::anyhow!("interrupted: the figures are of what was sent until then");
+        return say(INTERRUPTED, &part);
+    }
     ExitCode::SUCCESS
 }
 

@@ -45,6 +45,7 @@ pub(crate) struct Tally {
     latencies: Histogram<u64>,
     /// From the start to the last end.
     span: Duration,
+    interrupted: bool,
 }
 
 impl Tally {
@@ -59,6 +60,7 @@ impl Tally {
             errors: BTreeMap::new(),
             latencies: Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("the bounds are in order"),
             span: Duration::ZERO,
+            interrupted: false,
         }
     }
 
@@ -84,6 +86,16 @@ impl Tally {
     /// An arrival was not sent.
     pub(crate) fn shed(&mut self) {
         self.shed += 1;
+    }
+
+    /// The load was not sent to its end.
+    pub(crate) fn interrupt(&mut self) {
+        self.interrupted = true;
+    }
+
+    /// Whether the sums are of a part of the load.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Arrivals that are accounted for.
@@ -114,6 +126,9 @@ impl Tally {
         });
         if self.judged > 0 {
             out["right"] = self.right.into();
+        }
+        if self.interrupted {
+            out["interrupted"] = true.into();
         }
         out["latency_ms"] = json!({
             "p50": self.quantile(0.5), "p90": self.quantile(0.9), "p99": self.quantile(0.99),

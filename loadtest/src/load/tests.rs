@@ -212,6 +212,7 @@ async fn arrivals_do_not_wait_for_answers_and_a_stall_is_charged_from_the_schedu
         (&out["sent"], &out["succeeded"], &out["shed"]),
         (&json!(40), &json!(40), &json!(0))
     );
+    assert!(out.get("interrupted").is_none(), "{out}");
     // The first waited for the last, 39 gaps of 5 ms later; the median plan for half of that.
     let ms = |key: &str| out["latency_ms"][key].as_f64().expect("a figure");
     assert!(ms("max") >= 190.0 && ms("p50") >= 90.0, "{out}");
@@ -314,6 +315,7 @@ async fn an_interrupted_run_ends_at_once_and_gives_its_plans_up() {
     let out = tally.to_json(100.0);
     assert!(out["sent"].as_u64().is_some_and(|n| (3..1000).contains(&n)), "{out}");
     assert_eq!(out["errors"]["INTERRUPTED"], out["failed"]);
+    assert_eq!(out["interrupted"], json!(true));
     let gave_up = async {
         while dropped.load(Ordering::SeqCst) < 3 {
             tokio::task::yield_now().await;
