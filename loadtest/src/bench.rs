@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`figure`] is what is measured and what it must be; [`workload`] what is decoded, [`stats`] what rounds come to, [`report`] the
 //! object and [`table`] the page made of it (all pure); [`peer`] is another engine in its own process, [`inside`] ours in this one and [`process`] ours in
-//! one of its own; [`engine`], [`wire`], [`colocated`] and [`gpu`] are the commands, of which the last holds a GPU against its [`roofline`]; [`busy`] is a load that they put on a specialist; [`caller`]
+//! one of its own, both with the library that [`runtime`] names; [`engine`], [`wire`], [`colocated`] and [`gpu`] are the commands, of which the last holds a GPU against its [`roofline`]; [`busy`] is a load that they put on a specialist; [`caller`]
 //! what asks a server for as little as it can; [`machine`] says where it all was.
 pub(crate) mod busy;
 mod caller;
@@ -16,6 +16,7 @@ pub(crate) mod peer;
 mod process;
 pub(crate) mod report;
 mod roofline;
+mod runtime;
 mod stats;
 pub(crate) mod table;
 pub(crate) mod wire;

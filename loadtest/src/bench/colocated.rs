@@ -6,6 +6,7 @@ use super::{
     in_turn,
     process::{Served, Specialist, binary},
     report::Report,
+    runtime,
     stats::quantile,
     workload::ROWS,
 };
@@ -44,6 +45,7 @@ const REQUESTS: usize = 1000;
 pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, interactive: &Path) -> Result<Value> {
     let (shoal, model) = (binary(shoal)?, bench.model.as_path());
     let mut report = Report::default();
+    report.ours(runtime::version().await?);
     ensure!(
         Folder::open(model)?.exported.is_some(),
         "{} does not decode: name a decoder with --model",

@@ -9,6 +9,7 @@ use super::{
     inside::{Decoded, Inside},
     peer::{Answer, Peer, rate},
     report::Report,
+    runtime,
     stats::{median, quantile},
     workload::{ROWS, schema, skewed_lengths, text},
 };
@@ -66,16 +67,17 @@ pub(crate) async fn run(bench: &Bench) -> Result<serde_json::Value> {
     ]
     .map(|name| bench.wants(name));
     let mut report = Report::default();
+    report.ours(runtime::version().await?);
     let genai = if single || still || engine {
         let peer = Peer::start("onnxruntime-genai", "venv", "genai.py", &folder, bench.threads, &[]).await?;
-        report.fact("genai", peer.settings().clone());
+        report.peer("genai", peer.settings());
         Some(peer)
     } else {
         None
     };
     let bare = if rows {
         let peer = Peer::start("bare ONNX Runtime", "venv", "bare.py", &folder, bench.threads, &[]).await?;
-        report.fact("bare", peer.settings().clone());
+        report.peer("bare", peer.settings());
         Some(peer)
     } else {
         None

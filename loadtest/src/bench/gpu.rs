@@ -9,6 +9,7 @@ use super::{
     process::{Served, Specialist, binary},
     report::Report,
     roofline::Step,
+    runtime,
     stats::median,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -53,6 +54,7 @@ pub(crate) struct Gpu {
 /// When something is missing, or a side has no answer.
 pub(crate) async fn run(bench: &Bench, gpu: &Gpu, shoal: Option<&Path>) -> Result<Value> {
     let mut report = Report::default();
+    report.ours(runtime::version().await?);
     let mut machine = bench.machine.clone();
     report.fact("provider", json!(gpu.provider.name()));
     report.fact("dry run", json!(gpu.provider == Provider::Cpu));

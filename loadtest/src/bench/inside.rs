@@ -1,8 +1,11 @@
 //! A specialist inside this process: the engine without a wire.
-use super::workload::{Alphabet, ROWS};
+use super::{
+    runtime,
+    workload::{Alphabet, ROWS},
+};
 use anyhow::{Context as _, Result, anyhow};
 use futures::future::try_join_all;
-use shoal_kit::{config, onnxruntime};
+use shoal_kit::config;
 use shoal_specialist::{
     engine::{Done, Engine, Event, Request, Ticket, queue::Urgency},
     folder::{Folder, Form},
@@ -57,11 +60,8 @@ impl Inside {
     /// # Errors
     /// As [`Self::load`].
     pub(crate) async fn load_with(folder: &Path, settings: &config::Specialist) -> Result<Self> {
-        let library = shoal_kit::task::blocking("onnx runtime", || {
-            onnxruntime::locate(&config::OnnxRuntime::default(), &|_| {})
-        })
-        .await??;
-        let specialist = shoal_specialist::load(Folder::open(folder)?, settings, &library.path).await?;
+        let library = runtime::library().await?;
+        let specialist = shoal_specialist::load(Folder::open(folder)?, settings, &library).await?;
         let inside = Self { specialist };
         inside.engine()?;
         Ok(inside)

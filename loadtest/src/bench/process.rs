@@ -2,6 +2,7 @@
 use super::{
     machine::{field, kilobytes},
     peer::Missing,
+    runtime,
     workload::ROWS,
 };
 use anyhow::{Context as _, Result, bail};
@@ -136,6 +137,8 @@ impl Served {
             .arg(&config)
             .arg("--announce")
             .arg(&announced)
+            // Whatever else the environment says of it: one run has one ONNX Runtime.
+            .env("SHOAL_ONNXRUNTIME__PATH", runtime::library().await?)
             .stdout(Stdio::null())
             .stdin(Stdio::piped())
             .kill_on_drop(true)

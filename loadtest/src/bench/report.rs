@@ -31,6 +31,22 @@ impl Report {
         self.facts.insert(name.to_owned(), value);
     }
 
+    /// Which ONNX Runtime is ours; said before any [`Self::peer`].
+    pub(crate) fn ours(&mut self, onnxruntime: Option<String>) {
+        self.fact(OURS, onnxruntime.into());
+    }
+
+    /// How a peer is set up, as it says itself. With another ONNX Runtime than ours it is the libraries that are compared.
+    pub(crate) fn peer(&mut self, name: &str, settings: &Value) {
+        let theirs = settings["onnxruntime"].as_str();
+        let ours = self.facts.get(OURS).and_then(Value::as_str);
+        self.check(
+            "every side has the same ONNX Runtime",
+            theirs.is_some() && theirs == ours,
+        );
+        self.fact(name, settings.clone());
+    }
+
     /// What was so in every round and need not have been: once false, it stays false.
     pub(crate) fn always(&mut self, name: &str, so: bool) {
         let was = self.facts.get(name).and_then(Value::as_bool).unwrap_or(true);
@@ -67,6 +83,9 @@ impl Report {
         })
     }
 }
+
+/// The fact that says which ONNX Runtime is ours.
+const OURS: &str = "onnxruntime of ours";
 
 /// The checks of an object that did not hold: its figures compare what is not alike.
 pub(crate) fn failed_checks(object: &Value) -> Vec<&str> {
@@ -109,5 +128,22 @@ mod tests {
         assert_eq!(failed_checks(&object), ["equal"]);
         assert_eq!(object["facts"]["the same tokens"], json!(false));
         assert_eq!(object["machine"]["cores"], json!(2));
+    }
+
+    #[test]
+    fn figures_beside_a_peer_with_another_onnx_runtime_are_void() {
+        let object = |ours: Option<&str>| {
+            let mut report = Report::default();
+            report.ours(ours.map(str::to_owned));
+            report.peer("genai", &json!({"onnxruntime": "1.32.0", "intra_op_threads": 2}));
+            report.to_json(json!({}), json!({}))
+        };
+        let same = object(Some("1.32.0"));
+        assert_eq!(failed_checks(&same), Vec::<&str>::new());
+        assert_eq!(same["facts"]["genai"]["intra_op_threads"], json!(2));
+        assert_eq!(same["facts"]["onnxruntime of ours"], json!("1.32.0"));
+        for other in [Some("1.23.1"), None] {
+            assert_eq!(failed_checks(&object(other)), ["every side has the same ONNX Runtime"]);
+        }
     }
 }

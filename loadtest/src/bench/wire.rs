@@ -8,6 +8,7 @@ use super::{
     peer::{Peer, needed},
     process::{Served, binary},
     report::Report,
+    runtime,
     stats::median,
     workload::{ROWS, text},
 };
@@ -71,6 +72,7 @@ const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 pub(crate) async fn run(bench: &Bench, shoal: Option<&Path>, classifier: &Path) -> Result<Value> {
     let shoal = binary(shoal)?;
     let mut report = Report::default();
+    report.ours(runtime::version().await?);
     let first = if bench.wants(Name::FirstTokenAddedUs) {
         let served = Served::start(&shoal, &bench.model, bench.threads).await?;
         Some((Inside::load(&bench.model, bench.threads).await?, served))
@@ -183,7 +185,7 @@ impl Classifiers {
         let opened = Folder::open(folder)?;
         let version = opened.model.parent().context("a model lies in a folder")?;
         let (peer, theirs) = fastest(version, bench.threads, report).await?;
-        report.fact("mlserver", peer.settings().clone());
+        report.peer("mlserver", peer.settings());
         report.fact("classifier", json!(folder));
         let served = Served::start(shoal, folder, bench.threads).await?;
         let ours = Classifier::at(&served.grpc, opened.manifest.name.clone()).await?;
