@@ -297,10 +297,12 @@ impl Stand<'_> {
             .first_token(&[prefix.clone(), tails[FIRST_TOKENS].clone()].concat())
             .await?;
         let (mut kept_seconds, mut fresh_seconds) = (Vec::new(), Vec::new());
-        for (fresh, tail) in fresh.iter().zip(&tails) {
+        for (i, (fresh, tail)) in fresh.iter().zip(&tails).enumerate() {
             let kept = [prefix.clone(), tail.clone()].concat();
-            kept_seconds.push(self.ours.first_token(&kept).await?);
-            fresh_seconds.push(self.ours.first_token(fresh).await?);
+            let (kept, fresh) = (self.ours.first_token(&kept), self.ours.first_token(fresh));
+            let (kept, fresh) = in_turn(self.round + i, kept, fresh).await?;
+            kept_seconds.push(kept);
+            fresh_seconds.push(fresh);
         }
         let (kept, fresh) = (median(&kept_seconds), median(&fresh_seconds));
         self.figure(Name::PrefixFirstToken, kept / fresh);
