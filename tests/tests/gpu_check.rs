@@ -3,6 +3,7 @@ use anyhow::Result;
 use shoal_tests::root;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Output},
 };
 
@@ -31,6 +32,35 @@ fn the_script_parses_and_knows_the_bandwidth_of_gpus_by_name() -> Result<()> {
         assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), known, "{name}");
     }
     assert!(!script(&["bandwidth", "a card of no name"])?.status.success());
+    Ok(())
+}
+
+#[test]
+fn of_several_gpus_the_first_that_may_be_seen_is_asked_about() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    fs::copy(root().join("deploy/gpu-check"), at("gpu-check"))?;
+    // A tree of nothing, as it was carried.
+    let packed = "tar -cf part.000 --files-from /dev/null && sha256sum part.000 >SHA256SUMS";
+    let packed = Command::new("bash")
+        .args(["-c", packed])
+        .current_dir(&folder)
+        .status()?;
+    assert!(packed.success());
+    let several =
+        "#!/bin/sh\ncase $* in *'-i 1 '*) echo 'card one' ;; *query*) printf 'card zero\\ncard one\\n' ;; esac\n";
+    fs::create_dir(at("bin"))?;
+    fs::write(at("bin/nvidia-smi"), several)?;
+    fs::set_permissions(at("bin/nvidia-smi"), fs::Permissions::from_mode(0o755))?;
+    let done = Command::new("bash")
+        .args(["gpu-check", "run"])
+        .current_dir(&folder)
+        .env("PATH", format!("{}:{}", at("bin").display(), std::env::var("PATH")?))
+        .env("CUDA_VISIBLE_DEVICES", "1,0")
+        .env_remove("BANDWIDTH")
+        .output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("the memory bandwidth of 'card one' is not"), "{done:?}");
     Ok(())
 }
 

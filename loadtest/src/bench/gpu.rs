@@ -14,7 +14,10 @@ use super::{
 };
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use shoal_kit::config::{self, Provider};
+use shoal_kit::{
+    config::{self, Provider},
+    environment,
+};
 use shoal_specialist::folder::Folder;
 use std::{
     fs,
@@ -60,9 +63,11 @@ pub(crate) async fn run(bench: &Bench, gpu: &Gpu, shoal: Option<&Path>) -> Resul
     report.fact("dry run", json!(gpu.provider == Provider::Cpu));
     report.fact("memory bandwidth, bytes/s", json!(gpu.bandwidth));
     if gpu.provider == Provider::Cuda {
+        let device = device(environment::var("CUDA_VISIBLE_DEVICES").as_deref());
+        let of = async |query| smi(&["-i", &device, query, "--format=csv,noheader"]).await;
         let query = "--query-gpu=name,driver_version,memory.total,clocks.max.memory,power.limit";
-        report.fact("nvidia-smi", json!(smi(&[query, "--format=csv,noheader"]).await?));
-        machine["device"] = json!(smi(&["--query-gpu=name", "--format=csv,noheader"]).await?);
+        report.fact("nvidia-smi", json!(of(query).await?));
+        machine["device"] = json!(of("--query-gpu=name").await?);
     }
     greedy(bench, gpu, &mut report).await?;
     for folder in &gpu.real {
@@ -184,6 +189,13 @@ async fn together(bench: &Bench, gpu: &Gpu, shoal: Option<&Path>, report: &mut R
     Ok(())
 }
 
+/// The GPU that all run on, as nvidia-smi knows it: the first that may be seen. A number is the same to both under CUDA_DEVICE_ORDER=PCI_BUS_ID,
+/// which deploy/gpu-check sets.
+fn device(visible: Option<&str>) -> String {
+    let first = visible.and_then(|all| all.split(',').next()).map(str::trim);
+    first.filter(|first| !first.is_empty()).unwrap_or("0").to_owned()
+}
+
 async fn smi(args: &[&str]) -> Result<String> {
     let done = Command::new("nvidia-smi")
         .args(args)
@@ -196,4 +208,16 @@ async fn smi(args: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&done.stderr)
     );
     Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gpu_that_is_named_is_the_one_that_is_used() {
+        assert_eq!(device(None), "0");
+        assert_eq!(device(Some("3, 1")), "3");
+        assert_eq!(device(Some("GPU-8f2a")), "GPU-8f2a");
+    }
 }
