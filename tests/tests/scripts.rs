@@ -1,0 +1,119 @@
+//! The shell scripts of deploy/ and loadtest/ where something goes wrong, with everything that they call put in place by the test: no engine, no
+//! network, nothing of the checkout written.
+use anyhow::{Context as _, Result};
+use shoal_tests::root;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use tempfile::TempDir;
+
+/// A checkout of its own with the named files, and programs of its own in front of the system's.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn with(files: &[&str]) -> Result<Self> {
+        let place = Self {
+            folder: tempfile::tempdir()?,
+        };
+        for file in files {
+            fs::create_dir_all(place.at(file).parent().context("a file has a folder")?)?;
+            fs::copy(root().join(file), place.at(file))?;
+        }
+        fs::create_dir_all(place.at("bin"))?;
+        Ok(place)
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<()> {
+        fs::create_dir_all(self.at(path).parent().context("a file has a folder")?)?;
+        Ok(fs::write(self.at(path), text)?)
+    }
+
+    fn program(&self, path: &str, body: &str) -> Result<()> {
+        self.write(path, &format!("#!/bin/sh\n{body}\n"))?;
+        Ok(fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755))?)
+    }
+
+    fn script(&self, script: &str, args: &[&str]) -> Result<Command> {
+        let path = format!("{}:{}", self.at("bin").display(), std::env::var("PATH")?);
+        let mut command = Command::new("bash");
+        command.arg(self.at(script)).args(args).current_dir(self.folder.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SHOAL_")) {
+            command.env_remove(name);
+        }
+        command.env("PATH", path).env("XDG_CACHE_HOME", self.at("cache"));
+        Ok(command)
+    }
+
+    /// All that deploy/make-stage lays out, with one model, and ONNX Runtime in the cache of the machine.
+    fn to_stage() -> Result<Self> {
+        let place = Self::with(&[
+            "deploy/make-stage",
+            "deploy/compose-test",
+            "deploy/base-image",
+            "deploy/compose.yaml",
+            "deploy/compose.gpu.yaml",
+            "deploy/Dockerfile",
+            "services/kit/src/onnxruntime.rs",
+        ])?;
+        let version = shoal_kit::onnxruntime::VERSION;
+        let library = format!("cache/shoal/onnxruntime-{version}/libonnxruntime.so.{version}");
+        place.write(&library, "a library")?;
+        place.write("services/concierge/data/services.json", "[]")?;
+        place.write("services/concierge/data/tool_results.jsonl.gz", "")?;
+        place.write("models/mine/1/card.toml", "")?;
+        place.write("deploy/mesh.toml", "[specialist.mine]\nfolder = \"models/mine\"\n")?;
+        place.program("shoal", "exit 0")?;
+        place.program("bin/strip", "exit 0")?;
+        Ok(place)
+    }
+
+    fn stage(&self, args: &[&str]) -> Result<Output> {
+        let all = [&["--binary", "./shoal"], args].concat();
+        Ok(self.script("deploy/make-stage", &all)?.output()?)
+    }
+}
+
+fn left(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[test]
+fn a_stage_that_fails_keeps_what_an_earlier_one_fetched_and_leaves_nothing_beside_it() -> Result<()> {
+    let place = Place::to_stage()?;
+    place.write("deploy/stage/lib-cuda/libonnxruntime.so", "300 MB")?;
+    place.write(
+        "deploy/mesh.toml",
+        "folder = \"models/mine\"\nfolder = \"models/none\"\n",
+    )?;
+    let before = left(&place.at("deploy"))?;
+    for _ in 0..2 {
+        let done = place.stage(&[])?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(!done.status.success() && said.contains("models/none"), "{done:?}");
+    }
+    assert_eq!(left(&place.at("deploy"))?, before);
+    place.write("deploy/mesh.toml", "folder = \"models/mine\"\n")?;
+    let done = place.stage(&[])?;
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(
+        left(&place.at("deploy/stage"))?,
+        ["bin", "concierge", "lib", "lib-cuda", "mesh.toml", "models"]
+    );
+    let kept = fs::read_to_string(place.at("deploy/stage/lib-cuda/libonnxruntime.so"))?;
+    assert_eq!(kept, "300 MB");
+    Ok(())
+}
