@@ -117,3 +117,29 @@ fn a_stage_that_fails_keeps_what_an_earlier_one_fetched_and_leaves_nothing_besid
     assert_eq!(kept, "300 MB");
     Ok(())
 }
+
+#[test]
+fn the_gpu_check_finds_what_cargo_built_by_any_profile_and_into_any_folder() -> Result<()> {
+    let place = Place::with(&["deploy/gpu-check", "deploy/gpu-shapes.py"])?;
+    for folder in ["models", "services/concierge/data", "tests/data"] {
+        fs::create_dir_all(place.at(folder))?;
+    }
+    place.write("mesh.toml", "")?;
+    place.program(
+        "bin/cargo",
+        "mkdir -p built/debug && touch built/debug/shoal built/debug/shoal-loadtest",
+    )?;
+    place.program("bin/uname", "echo x86_64")?;
+    // Shapes are exported, and then there is no package index.
+    place.program("bin/python3", "[ \"$1\" != -m ]")?;
+    let done = place
+        .script("deploy/gpu-check", &["build", "--profile", "dev"])?
+        .current_dir(place.at("models"))
+        .env("CARGO_TARGET_DIR", "built")
+        .env_remove("PYTHON")
+        .output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("pip cannot fetch"), "{done:?}");
+    assert!(place.at("target/gpu-check/tree/bin/shoal").is_file());
+    Ok(())
+}
