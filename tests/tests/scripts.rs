@@ -119,6 +119,28 @@ fn a_stage_that_fails_keeps_what_an_earlier_one_fetched_and_leaves_nothing_besid
 }
 
 #[test]
+fn peers_are_set_up_once_what_a_half_made_venv_lacked_is_there() -> Result<()> {
+    let place = Place::with(&["loadtest/peers/setup"])?;
+    // As `python3 -m venv` leaves it where Debian has no python3-venv: an interpreter, and no pip.
+    place.program("target/peers/venv/bin/python", "[ \"$1\" = -c ]")?;
+    place.program("made", "exit 0")?;
+    let made = place.at("made");
+    place.program(
+        "bin/python3",
+        &format!(
+            "mkdir -p \"$3/bin\" && cp {0} \"$3/bin/python\" && cp {0} \"$3/bin/pip\"",
+            made.display()
+        ),
+    )?;
+    let done = place
+        .script("loadtest/peers/setup", &[])?
+        .env("PYTHON", "python3")
+        .output()?;
+    assert!(done.status.success(), "{done:?}");
+    Ok(())
+}
+
+#[test]
 fn the_gpu_check_finds_what_cargo_built_by_any_profile_and_into_any_folder() -> Result<()> {
     let place = Place::with(&["deploy/gpu-check", "deploy/gpu-shapes.py"])?;
     for folder in ["models", "services/concierge/data", "tests/data"] {
