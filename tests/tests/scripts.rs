@@ -92,6 +92,21 @@ fn left(folder: &Path) -> Result<Vec<String>> {
 }
 
 #[test]
+fn a_base_image_that_can_be_pulled_is_not_made() -> Result<()> {
+    let place = Place::with(&["deploy/base-image"])?;
+    place.program("bin/docker", "[ \"$1\" = pull ]")?;
+    // Whoever is in the group `docker` need not be root, and making one would need that.
+    place.program("bin/id", "echo 1000")?;
+    let done = place.script("deploy/base-image", &["ubuntu:24.04"])?.output()?;
+    assert!(done.status.success(), "{done:?}");
+    place.program("bin/docker", "exit 1")?;
+    let done = place.script("deploy/base-image", &["debian:trixie-slim"])?.output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("needs root"), "{done:?}");
+    Ok(())
+}
+
+#[test]
 fn a_stage_that_fails_keeps_what_an_earlier_one_fetched_and_leaves_nothing_beside_it() -> Result<()> {
     let place = Place::to_stage()?;
     place.write("deploy/stage/lib-cuda/libonnxruntime.so", "300 MB")?;
