@@ -134,6 +134,47 @@ fn a_stage_that_fails_keeps_what_an_earlier_one_fetched_and_leaves_nothing_besid
 }
 
 #[test]
+fn a_folder_that_is_no_stage_is_not_replaced_by_one() -> Result<()> {
+    let place = Place::to_stage()?;
+    place.write("home/letter", "dear")?;
+    for into in ["home", "home/"] {
+        let done = place.stage(&["--into", into])?;
+        assert!(!done.status.success(), "{done:?}");
+    }
+    assert_eq!(left(&place.at("home"))?, ["letter"]);
+    for _ in 0..2 {
+        let done = place.stage(&["--into", "other/stage/"])?;
+        assert!(done.status.success(), "{done:?}");
+    }
+    assert_eq!(left(&place.at("other"))?, ["stage"]);
+    Ok(())
+}
+
+#[test]
+fn the_compose_test_leaves_what_was_staged_before_it() -> Result<()> {
+    let place = Place::to_stage()?;
+    place.write("deploy/stage/bin/shoal", "a build of an hour")?;
+    // An engine that has the base image, and no mesh.
+    place.program(
+        "bin/docker",
+        "case $1-$2 in info-* | compose-version | image-inspect) ;; *) exit 1 ;; esac",
+    )?;
+    let before = left(&place.at("deploy"))?;
+    let done = place
+        .script("deploy/compose-test", &["--binary", "./shoal"])?
+        .output()?;
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        said.contains("staged") && said.contains("FAIL compose.yaml is valid"),
+        "{done:?}"
+    );
+    assert_eq!(left(&place.at("deploy"))?, before);
+    let kept = fs::read_to_string(place.at("deploy/stage/bin/shoal"))?;
+    assert_eq!(kept, "a build of an hour");
+    Ok(())
+}
+
+#[test]
 fn peers_are_set_up_once_what_a_half_made_venv_lacked_is_there() -> Result<()> {
     let place = Place::with(&["loadtest/peers/setup"])?;
     // As `python3 -m venv` leaves it where Debian has no python3-venv: an interpreter, and no pip.
