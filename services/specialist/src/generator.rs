@@ -4,7 +4,7 @@
 //! when it is not: a long prompt, or a grammar that has to be compiled.
 use crate::{
     constrain::{Compiler, FORM_BYTES, Grammar, Required, required, template},
-    engine::{Engine, Request, Settings, Ticket},
+    engine::{Engine, Request, Settings, Ticket, queue::Urgency},
     error::Error,
     folder::{Folder, Form, Held, Task, exported::Exported},
     prompt::{self, CHAT, Prompt, Templates},
@@ -177,13 +177,10 @@ impl Generator {
         if let (Prompt::Json(map), Some(validator)) = (&prompt, &prepared.input) {
             prompt::hold(map, validator, "prompt.json")?;
         }
-        let ids = self
-            .ids(&prompt, &task.name, urgency.deadline)
-            .instrument(span.clone())
-            .await?;
+        let ids = self.ids(&prompt, &task.name, urgency).instrument(span.clone()).await?;
         // Before a grammar is compiled for it.
         self.engine.check(&ids, urgency.class)?;
-        let held = self.held(form, prepared, prompt, &task.name, urgency.deadline);
+        let held = self.held(form, prepared, prompt, &task.name, urgency);
         let (grammar, required) = held.instrument(span.clone()).await?;
         self.engine.submit(Request {
             prompt: ids,
@@ -217,14 +214,14 @@ impl Generator {
         ))
     }
 
-    async fn ids(&self, prompt: &Prompt, task: &str, deadline: Option<Instant>) -> Result<Vec<u32>, Error> {
+    async fn ids(&self, prompt: &Prompt, task: &str, urgency: Urgency) -> Result<Vec<u32>, Error> {
         let rendered = self.render(prompt, task)?;
         if rendered.len() <= SHORT_BYTES {
             return prompt::encode(&self.reader.tokenizer, &rendered);
         }
         let reader = self.reader.clone();
         let encode = move || prompt::encode(&reader.tokenizer, &rendered);
-        within(deadline, self.workshop.run(encode)).await?
+        within(urgency.deadline, self.workshop.run(urgency, encode)).await?
     }
 
     /// What the answer is held to: the request's own form, or the task's, with what that must say.
@@ -234,7 +231,7 @@ impl Generator {
         prepared: &Prepared,
         prompt: Prompt,
         task: &str,
-        deadline: Option<Instant>,
+        urgency: Urgency,
     ) -> Result<(Option<Arc<Grammar>>, Required), Error> {
         let reader = self.reader.clone();
         let (grammar, required) = match form {
@@ -255,7 +252,7 @@ impl Generator {
                     let refused = |e| Error::invalid("constraint", format!("it does not compile: {e}"));
                     reader.compiler.compile(&form).map_err(refused)
                 };
-                let grammar = within(deadline, self.workshop.run(compile)).await??;
+                let grammar = within(urgency.deadline, self.workshop.run(urgency, compile)).await??;
                 (grammar.map(Arc::new), Required::default())
             }
             None => {
@@ -278,7 +275,7 @@ impl Generator {
                     let said = said.map(|file| required::of(compiler, templates, &file, &prompt, &task));
                     Ok::<_, Error>((grammar, said.transpose()?.unwrap_or_default()))
                 };
-                within(deadline, self.workshop.run(make)).await??
+                within(urgency.deadline, self.workshop.run(urgency, make)).await??
             }
         };
         Ok((grammar, required))

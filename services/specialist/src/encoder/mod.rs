@@ -178,7 +178,7 @@ impl Encoder {
 
     async fn encode_unbounded(&self, texts: &[String], urgency: Urgency) -> Result<Encoded, Error> {
         let started = Instant::now();
-        let rows = self.tokenize(texts).await?;
+        let rows = self.tokenize(texts, urgency).await?;
         let input_tokens: usize = rows.iter().map(Vec::len).sum();
         let (reply, answer) = oneshot::channel();
         let tokenize = started.elapsed();
@@ -203,7 +203,7 @@ impl Encoder {
         })
     }
 
-    async fn tokenize(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, Error> {
+    async fn tokenize(&self, texts: &[String], urgency: Urgency) -> Result<Vec<Vec<u32>>, Error> {
         if texts.is_empty() || texts.len() > TEXTS {
             return Err(Error::invalid(
                 "texts",
@@ -228,7 +228,7 @@ impl Encoder {
         if texts.iter().map(String::len).sum::<usize>() <= SHORT_BYTES {
             return ids();
         }
-        self.workshop.run(ids).await?
+        self.workshop.run(urgency, ids).await?
     }
 }
 

@@ -243,7 +243,10 @@ async fn what_nobody_waits_for_any_more_makes_room() {
         .map(|_| Box::pin(encoder.encode(&texts, Urgency::default())))
         .collect();
     for call in &mut waiting {
-        assert!(futures::poll!(call.as_mut()).is_pending(), "as many as may wait of 100 tokens");
+        assert!(
+            futures::poll!(call.as_mut()).is_pending(),
+            "as many as may wait of 100 tokens"
+        );
     }
     assert!(matches!(
         encoder.encode(&texts, Urgency::default()).await,

@@ -15,7 +15,7 @@ pub(crate) use owner::RUN_TOKENS;
 pub(crate) use prepared::Prepared;
 
 use crate::{
-    engine::{End, Shared, Ticket},
+    engine::{End, Shared, Ticket, queue::Urgency},
     error::Error,
     folder::{Folder, Task},
     generator::within,
@@ -206,7 +206,7 @@ impl<R: Reads> OneRun<R> {
         let task = self.prepared(task)?;
         task.check(ask.form.as_ref(), R::NOUN)?;
         let asked = self.reads.asked(&task.name, ask.prompt)?;
-        let given = within(ask.urgency.deadline, self.read(asked))
+        let given = within(ask.urgency.deadline, self.read(asked, ask.urgency))
             .instrument(ask.span.clone())
             .await?;
         if self.stopped.is_cancelled() {
@@ -246,7 +246,7 @@ impl<R: Reads> OneRun<R> {
         })
     }
 
-    async fn read(&self, asked: R::Asked) -> Result<R::Given, Error> {
+    async fn read(&self, asked: R::Asked, urgency: Urgency) -> Result<R::Given, Error> {
         let bytes = R::bytes(&asked);
         let context = self.context_tokens;
         if bytes > context.saturating_mul(TOKEN_BYTES) {
@@ -263,7 +263,7 @@ impl<R: Reads> OneRun<R> {
         if bytes <= SHORT_BYTES {
             return read();
         }
-        self.workshop.run(read).await?
+        self.workshop.run(urgency, read).await?
     }
 }
 

@@ -35,7 +35,10 @@ fn what_is_not_waited_for_fills_no_queue_and_leaves_room_for_who_is() {
         );
         queue.remove(|()| true);
         let mut fill = |class: Class| std::iter::from_fn(|| queue.offer((), 1, class, None).ok()).count();
-        assert_eq!((fill(Class::Normal), fill(Class::Batch), fill(Class::Interactive)), (140, 0, 20));
+        assert_eq!(
+            (fill(Class::Normal), fill(Class::Batch), fill(Class::Interactive)),
+            (140, 0, 20)
+        );
     }
 }
 
