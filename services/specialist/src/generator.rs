@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Request, Settings, Ticket, queue::Urgency},
     error::Error,
     folder::{Folder, Form, Held, Task, exported::Exported},
-    prompt::{self, CHAT, Prompt, Templates},
+    prompt::{self, CHAT, Prompt, SHORT_BYTES, Templates},
     runtime::{Options, OrtDecoder},
     sampling::calibration::Calibration,
     specialist::{Ask, LoadError},
@@ -16,6 +16,7 @@ use crate::{
 };
 use jsonschema::Validator;
 use shoal_kit::config;
+use shoal_proto::v1;
 use std::{
     collections::HashMap,
     future::Future,
@@ -29,17 +30,13 @@ use std::{
 use tokenizers::Tokenizer;
 use tracing::{Instrument as _, info};
 
-/// Bytes of a rendered prompt that are tokenized on the request's own thread: a millisecond or two of it.
-const SHORT_BYTES: usize = 16 << 10;
-
 /// A generating model.
 #[derive(Debug)]
 pub(crate) struct Generator {
     engine: Engine,
     reader: Arc<Reader>,
     workshop: Workshop,
-    tasks: HashMap<String, Prepared>,
-    prompt_bytes: usize,
+    tasks: HashMap<String, Arc<Prepared>>,
     /// Nanoseconds inside ONNX Runtime's own runs.
     inside: Arc<AtomicU64>,
 }
@@ -50,6 +47,29 @@ struct Reader {
     tokenizer: Arc<Tokenizer>,
     templates: Templates,
     compiler: Compiler,
+    context_tokens: usize,
+    /// Bytes of a rendered prompt: as many as the context holds if every token is the longest one.
+    prompt_bytes: usize,
+}
+
+impl Reader {
+    /// Checks and renders a prompt.
+    fn render(&self, prompt: Prompt, task: &str, schema: Option<&Validator>) -> Result<(Prompt, String), Error> {
+        let prompt = match (prompt, schema) {
+            (Prompt::Json(map), Some(schema)) => Prompt::Json(prompt::hold(map, schema, "prompt.json")?),
+            (prompt, _) => prompt,
+        };
+        let rendered = self.templates.chat(&prompt, task)?;
+        if rendered.len() <= self.prompt_bytes {
+            return Ok((prompt, rendered));
+        }
+        // It is not worth the tokenizer's time.
+        let (bytes, context) = (rendered.len(), self.context_tokens);
+        Err(Error::invalid(
+            "prompt",
+            format!("{bytes} bytes do not fit the context of {context} tokens"),
+        ))
+    }
 }
 
 /// A task, ready for requests.
@@ -117,16 +137,18 @@ impl Generator {
             tokenizer,
             templates,
             compiler,
+            context_tokens: folder.card.limits.context_tokens as usize,
+            prompt_bytes: vocabulary
+                .longest()
+                .saturating_mul(folder.card.limits.context_tokens as usize),
         });
         let workshop = Workshop::start()?;
         let mut tasks = HashMap::new();
         for task in &folder.tasks {
             let prepared = prepare(&reader, &workshop, task);
-            tasks.insert(task.name.clone(), prepared.map_err(|(file, e)| fault(&file, e))?);
+            let prepared = prepared.map_err(|(file, e)| fault(&file, e))?;
+            tasks.insert(task.name.clone(), Arc::new(prepared));
         }
-        let prompt_bytes = vocabulary
-            .longest()
-            .saturating_mul(folder.card.limits.context_tokens as usize);
         // A prompt is read somewhere, kept or not.
         let rows = (config.slots.max(1), config.prefix_slots.max(1));
         let decoder = OrtDecoder::open(library, folder, rows, options)?;
@@ -146,7 +168,6 @@ impl Generator {
             reader,
             workshop,
             tasks,
-            prompt_bytes,
             inside,
         })
     }
@@ -174,10 +195,8 @@ impl Generator {
         let prepared = self.tasks.get(&task.name).ok_or_else(|| Error::Broken {
             message: format!("task {} was not prepared", task.name),
         })?;
-        if let (Prompt::Json(map), Some(validator)) = (&prompt, &prepared.input) {
-            prompt::hold(map, validator, "prompt.json")?;
-        }
-        let ids = self.ids(&prompt, &task.name, urgency).instrument(span.clone()).await?;
+        let read = self.read(prompt, &task.name, prepared, urgency);
+        let (prompt, ids) = read.instrument(span.clone()).await?;
         // Before a grammar is compiled for it.
         self.engine.check(&ids, urgency.class)?;
         let held = self.held(form, prepared, prompt, &task.name, urgency);
@@ -194,34 +213,50 @@ impl Generator {
         })
     }
 
+    /// Reads the contract's form of a prompt.
+    pub(crate) async fn prompt(&self, wire: Option<v1::Prompt>, urgency: Urgency) -> Result<Prompt, Error> {
+        prompt::read(
+            wire,
+            prompt::may_have(self.reader.prompt_bytes),
+            &self.workshop,
+            urgency,
+        )
+        .await
+    }
+
     /// Token ids of a prompt, as the model gets them.
     pub(crate) fn tokenize(&self, prompt: &Prompt, task: &str) -> Result<(Vec<u32>, Duration), Error> {
         let started = Instant::now();
-        let rendered = self.render(prompt, task)?;
+        let (_, rendered) = self.reader.render(prompt.clone(), task, None)?;
         Ok((prompt::encode(&self.reader.tokenizer, &rendered)?, started.elapsed()))
     }
 
-    fn render(&self, prompt: &Prompt, task: &str) -> Result<String, Error> {
-        let rendered = self.reader.templates.chat(prompt, task)?;
-        if rendered.len() <= self.prompt_bytes {
-            return Ok(rendered);
-        }
-        // Even if every token were the longest one: it is not worth the tokenizer's time.
-        let (bytes, context) = (rendered.len(), self.engine.shape().context_tokens);
-        Err(Error::invalid(
-            "prompt",
-            format!("{bytes} bytes do not fit the context of {context} tokens"),
-        ))
-    }
-
-    async fn ids(&self, prompt: &Prompt, task: &str, urgency: Urgency) -> Result<Vec<u32>, Error> {
-        let rendered = self.render(prompt, task)?;
-        if rendered.len() <= SHORT_BYTES {
-            return prompt::encode(&self.reader.tokenizer, &rendered);
-        }
+    /// A prompt to token ids, and the prompt. A long one in the workshop, all of it: to check and to render it takes longer than tokenizing.
+    async fn read(
+        &self,
+        prompt: Prompt,
+        task: &str,
+        prepared: &Arc<Prepared>,
+        urgency: Urgency,
+    ) -> Result<(Prompt, Vec<u32>), Error> {
         let reader = self.reader.clone();
-        let encode = move || prompt::encode(&reader.tokenizer, &rendered);
-        within(urgency.deadline, self.workshop.run(urgency, encode)).await?
+        let read = if prompt.is_short() {
+            let (prompt, rendered) = reader.render(prompt, task, prepared.input.as_ref())?;
+            if rendered.len() <= SHORT_BYTES {
+                let ids = prompt::encode(&reader.tokenizer, &rendered)?;
+                return Ok((prompt, ids));
+            }
+            let encode = move || prompt::encode(&reader.tokenizer, &rendered).map(|ids| (prompt, ids));
+            within(urgency.deadline, self.workshop.run(urgency, encode)).await
+        } else {
+            let (task, prepared) = (task.to_owned(), prepared.clone());
+            let read = move || {
+                let (prompt, rendered) = reader.render(prompt, &task, prepared.input.as_ref())?;
+                prompt::encode(&reader.tokenizer, &rendered).map(|ids| (prompt, ids))
+            };
+            within(urgency.deadline, self.workshop.run(urgency, read)).await
+        };
+        read?
     }
 
     /// What the answer is held to: the request's own form, or the task's, with what that must say.

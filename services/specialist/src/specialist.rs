@@ -14,6 +14,7 @@ use crate::{
 };
 use serde_json::Value;
 use shoal_kit::config;
+use shoal_proto::v1;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -250,6 +251,19 @@ impl Specialist {
                 ),
             )
         })
+    }
+
+    /// Reads the contract's form of a prompt; the work of a long one is done aside, and one that no context holds is refused by its bytes.
+    ///
+    /// # Errors
+    /// `Unsupported` of a classifier or an embedder, `Invalid`, with the field, `Busy` when too much waits to be read, `Expired`.
+    pub async fn prompt(&self, wire: Option<v1::Prompt>, urgency: Urgency) -> Result<Prompt, Error> {
+        match &self.model {
+            Model::Generator(generator) => generator.prompt(wire, urgency).await,
+            Model::Tagger(tagger) => tagger.prompt(wire, urgency).await,
+            Model::Filler(filler) => filler.prompt(wire, urgency).await,
+            Model::Encoder(_) => Err(self.unsupported("generate")),
+        }
     }
 
     /// Reads and queues a request: renders, tokenizes, compiles the grammar that it may need. A tagger and a filler tokenize alone.

@@ -15,6 +15,7 @@ use crate::{
     error::Error,
     folder::{Folder, manifest::Kind},
     one_run::{Limits, RUN_TOKENS},
+    prompt::SHORT_BYTES,
     runtime::{OrtEncoder, Padded},
     specialist::LoadError,
     telemetry::{Counters, Instruments},
@@ -34,9 +35,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Texts of one call.
 pub const TEXTS: usize = 64;
-
-/// Bytes of texts that are tokenized on the request's own thread: a millisecond or two of it.
-const SHORT_BYTES: usize = 16 << 10;
 
 /// One text's result.
 #[derive(Debug, Clone, PartialEq)]

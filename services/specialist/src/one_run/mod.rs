@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     folder::{Folder, Task},
     generator::within,
-    prompt::Prompt,
+    prompt::{self, Prompt, SHORT_BYTES},
     runtime::Padded,
     sampling::Choice,
     specialist::Ask,
@@ -27,6 +27,7 @@ use crate::{
     workshop::Workshop,
 };
 use owner::{Owner, Waiting};
+use shoal_proto::v1;
 use std::{
     collections::HashMap,
     fmt,
@@ -38,9 +39,6 @@ use tokenizers::Tokenizer;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-
-/// Bytes of a text that is tokenized on the request's own thread: a millisecond or two of it.
-const SHORT_BYTES: usize = 16 << 10;
 
 /// Bytes of ordinary text that no tokenizer makes fewer than one token of: a longer text is not even tried.
 const TOKEN_BYTES: usize = 64;
@@ -205,8 +203,7 @@ impl<R: Reads> OneRun<R> {
         let started = Instant::now();
         let task = self.prepared(task)?;
         task.check(ask.form.as_ref(), R::NOUN)?;
-        let asked = self.reads.asked(&task.name, ask.prompt)?;
-        let given = within(ask.urgency.deadline, self.read(asked, ask.urgency))
+        let given = within(ask.urgency.deadline, self.read(task, ask.prompt, ask.urgency))
             .instrument(ask.span.clone())
             .await?;
         if self.stopped.is_cancelled() {
@@ -240,30 +237,61 @@ impl<R: Reads> OneRun<R> {
         Ok((R::ids(&given).to_vec(), started.elapsed()))
     }
 
+    /// Reads the contract's form of a prompt.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field, `Busy` when too much waits to be read, `Expired`.
+    pub(crate) async fn prompt(&self, wire: Option<v1::Prompt>, urgency: Urgency) -> Result<Prompt, Error> {
+        prompt::read(wire, prompt::may_have(self.text_bytes()), &self.workshop, urgency).await
+    }
+
+    /// Bytes of text that the context may hold.
+    fn text_bytes(&self) -> usize {
+        self.context_tokens.saturating_mul(TOKEN_BYTES)
+    }
+
     fn prepared(&self, task: &Task) -> Result<&Arc<Prepared>, Error> {
         self.tasks.get(&task.name).ok_or_else(|| Error::Broken {
             message: format!("task {} was not prepared", task.name),
         })
     }
 
-    async fn read(&self, asked: R::Asked, urgency: Urgency) -> Result<R::Given, Error> {
-        let bytes = R::bytes(&asked);
-        let context = self.context_tokens;
-        if bytes > context.saturating_mul(TOKEN_BYTES) {
-            return Err(Error::invalid(
+    /// A prompt to tokens: a long one in the workshop, all of it, since to check and to put together what is asked takes longer than tokenizing it.
+    async fn read(&self, task: &Arc<Prepared>, prompt: Prompt, urgency: Urgency) -> Result<R::Given, Error> {
+        let (tokenizer, reads, context, most) = (
+            self.tokenizer.clone(),
+            self.reads.clone(),
+            self.context_tokens,
+            self.text_bytes(),
+        );
+        let fits = move |asked: &R::Asked| match R::bytes(asked) {
+            bytes if bytes > most => Err(Error::invalid(
                 "prompt",
                 format!("{bytes} bytes do not fit {context} tokens"),
-            ));
-        }
-        let (tokenizer, reads) = (self.tokenizer.clone(), self.reads.clone());
-        let read = move || {
-            let given = reads.given(&tokenizer, asked, context);
+            )),
+            bytes => Ok(bytes),
+        };
+        let given = move |reads: &R, tokenizer: &Tokenizer, asked| {
+            let given = reads.given(tokenizer, asked, context);
             given.map_err(|e| Error::invalid("prompt", e))
         };
-        if bytes <= SHORT_BYTES {
-            return read();
+        if !prompt.is_short() {
+            let task = task.clone();
+            let read = move || {
+                let asked = reads.asked(&task.name, prompt)?;
+                fits(&asked)?;
+                given(&reads, &tokenizer, asked)
+            };
+            return self.workshop.run(urgency, read).await?;
         }
-        self.workshop.run(urgency, read).await?
+        let asked = self.reads.asked(&task.name, prompt)?;
+        // What a template makes of a short prompt may be long.
+        if fits(&asked)? <= SHORT_BYTES {
+            return given(&reads, &tokenizer, asked);
+        }
+        self.workshop
+            .run(urgency, move || given(&reads, &tokenizer, asked))
+            .await?
     }
 }
 

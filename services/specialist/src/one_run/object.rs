@@ -27,10 +27,11 @@ pub(crate) fn read(
             }
         }
     };
-    if let Some(schema) = schema {
-        prompt::hold(&object, schema, place)?;
-    }
-    Ok((place, object))
+    let held = match schema {
+        Some(schema) => prompt::hold(object, schema, place)?,
+        None => object,
+    };
+    Ok((place, held))
 }
 
 /// The text that a prompt asks about, and the field that it is of.

@@ -2,9 +2,11 @@
 
 pub mod python_json;
 mod template;
+mod wire;
 
 pub use template::Templates;
 pub(crate) use template::{CHAT, RENDERED_BYTES, environment, jinja};
+pub(crate) use wire::{may_have, read};
 
 use crate::error::Error;
 use jsonschema::Validator;
@@ -28,6 +30,13 @@ const ROLES: [&str; 3] = ["system", "user", "assistant"];
 
 /// Messages of a conversation.
 const MESSAGES: usize = 1024;
+
+/// Bytes of a prompt that is read on the request's own thread: a millisecond or two of parsing, or of tokenizing. That thread carries every other
+/// call's stream, timer and health check too, and on two cores there is no other.
+pub(crate) const SHORT_BYTES: usize = 16 << 10;
+
+/// What a value of an object is counted as beside its text: at least what it takes to write it, with what is around it.
+const VALUE_BYTES: usize = 4;
 
 impl Prompt {
     /// Reads the contract's form.
@@ -76,16 +85,60 @@ impl Prompt {
         }
         Ok(Self::Messages(messages))
     }
+
+    /// Whether it has [`SHORT_BYTES`] at most. Looks no further than that.
+    pub(crate) fn is_short(&self) -> bool {
+        let mut left = SHORT_BYTES;
+        match self {
+            Self::Text(text) => text.len() <= left,
+            Self::Json(map) => fields(map, &mut left),
+            Self::Messages(list) => list
+                .iter()
+                .all(|(role, content)| take(&mut left, role.len() + content.len())),
+        }
+    }
 }
 
-/// Holds an object to its task's input schema.
+fn take(left: &mut usize, bytes: usize) -> bool {
+    let fits = bytes <= *left;
+    *left = left.saturating_sub(bytes);
+    fits
+}
+
+fn fields(map: &serde_json::Map<String, Value>, left: &mut usize) -> bool {
+    map.iter()
+        .all(|(key, value)| take(left, key.len()) && value_fits(value, left))
+}
+
+/// Recursion is bounded by the parser's: 128 levels.
+fn value_fits(value: &Value, left: &mut usize) -> bool {
+    take(left, VALUE_BYTES)
+        && match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => true,
+            Value::String(text) => take(left, text.len()),
+            Value::Array(list) => list.iter().all(|value| value_fits(value, left)),
+            Value::Object(map) => fields(map, left),
+        }
+}
+
+/// Holds an object to its task's input schema, and gives it back.
 ///
 /// # Errors
 /// `Invalid`, of `field`, with the place in the object.
-pub(crate) fn hold(object: &serde_json::Map<String, Value>, schema: &Validator, field: &str) -> Result<(), Error> {
-    schema.validate(&Value::Object(object.clone())).map_err(|e| {
+pub(crate) fn hold(
+    object: serde_json::Map<String, Value>,
+    schema: &Validator,
+    field: &str,
+) -> Result<serde_json::Map<String, Value>, Error> {
+    // A copy would take as long as parsing did.
+    let value = Value::Object(object);
+    schema.validate(&value).map_err(|e| {
         let at = e.instance_path();
         Error::invalid(field, format!("it breaks the task's input schema at `{at}`: {e}"))
+    })?;
+    Ok(match value {
+        Value::Object(object) => object,
+        _ => unreachable!("it is an object"),
     })
 }
 

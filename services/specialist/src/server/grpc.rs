@@ -9,7 +9,6 @@ use crate::{
     engine::queue::Urgency,
     error::{Error, refuse},
     folder::{Form, Held, Task, manifest::Kind},
-    prompt::Prompt,
     specialist::Ask,
     versions::Serving,
 };
@@ -61,12 +60,13 @@ impl Call {
         // What it is not for comes before what is wrong with the request.
         specialist.generates()?;
         specialist.task(&wire.task)?;
+        let urgency = request::urgency(wire.priority, wire.slack.as_ref(), deadline)?;
         let ask = Ask {
             task: wire.task,
             sampling: request::sampling(wire.sampling, request::most(card))?,
             form: request::form(wire.constraint)?,
-            urgency: request::urgency(wire.priority, wire.slack.as_ref(), deadline)?,
-            prompt: Prompt::from_wire(wire.prompt)?,
+            urgency,
+            prompt: specialist.prompt(wire.prompt, urgency).await?,
             span: span.clone(),
         };
         self.door.asked(span, || spoken(&ask.prompt));

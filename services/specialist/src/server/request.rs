@@ -1,5 +1,6 @@
 //! What requests say, held to the contract's limits and filled with its defaults.
 use crate::{
+    constrain::FORM_BYTES,
     engine::queue::{Class, Urgency},
     error::Error,
     folder::{
@@ -15,6 +16,10 @@ use std::time::Instant;
 const STOPS: usize = 8;
 /// Bytes of one.
 const STOP_BYTES: usize = 64;
+
+/// Bytes of a schema as it is written: four times what it may have without blanks, which is held to later. Parsing it is done on the thread of the
+/// request, where a longer one would hold up all others.
+const SCHEMA_BYTES: usize = 4 * FORM_BYTES;
 
 /// New tokens that a request may want at most.
 pub(super) fn most(card: &Card) -> u32 {
@@ -99,6 +104,10 @@ pub(super) fn form(wire: Option<v1::Constraint>) -> Result<Option<Form>, Error> 
         Some(v1::constraint::Form::None(false)) => None,
         Some(v1::constraint::Form::Lark(lark)) => Some(Form::Lark(lark)),
         Some(v1::constraint::Form::JsonSchema(schema)) => {
+            if schema.len() > SCHEMA_BYTES {
+                let told = format!("{} bytes; at most {SCHEMA_BYTES} are read", schema.len());
+                return Err(Error::invalid("constraint.json_schema", told));
+            }
             let schema = serde_json::from_str(&schema)
                 .map_err(|e| Error::invalid("constraint.json_schema", format!("it is no JSON: {e}")))?;
             Some(Form::Schema(schema))
@@ -170,6 +179,20 @@ mod tests {
                 ..Sampling::greedy(100)
             }
         );
+    }
+
+    #[test]
+    fn a_schema_is_refused_by_its_bytes_before_it_is_parsed() {
+        let form = |schema: String| {
+            form(Some(v1::Constraint {
+                form: Some(v1::constraint::Form::JsonSchema(schema)),
+            }))
+        };
+        // No JSON, and it is not looked at.
+        let refused = form("{".repeat(SCHEMA_BYTES + 1)).expect_err("refused").to_string();
+        assert!(refused.contains("at most 131072 are read"), "{refused}");
+        let blanks = format!("{{{}}}", " ".repeat(SCHEMA_BYTES - 2));
+        assert!(matches!(form(blanks), Ok(Some(Form::Schema(_)))));
     }
 
     #[test]

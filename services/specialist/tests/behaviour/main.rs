@@ -19,6 +19,7 @@ mod graphs;
 mod hostile;
 mod http;
 mod limits;
+mod long_prompts;
 mod metrics;
 mod oip;
 mod plan_text;
