@@ -174,7 +174,7 @@ where
             if state.closing {
                 return None;
             }
-            state.drop_dead(&self.instruments);
+            state.drop_dead(&self.instruments, false);
             let (mut together, mut rows, mut columns) = (Vec::new(), 0, 0);
             // While as many have begun as may, only what runs at once is asked for.
             let mut lines = if self.begun.len() < BEGUN {

@@ -32,6 +32,7 @@ mod together;
 pub use call::{Done, Event, Request, Ticket, Timings};
 pub use decoder::{Decoder, Row, Shape, Together};
 pub use sequence::Finish;
+use shared::still_wanted;
 pub(crate) use shared::{End, Shared, Waits, gone};
 
 use crate::{

@@ -79,9 +79,9 @@ impl<D: Decoder> Owner<D> {
             if state.closing {
                 return false;
             }
-            state.drop_dead(&self.instruments);
-            self.shared.count(&state);
             let busy = !self.slots.rows().is_empty() || !self.schedule.readings().is_empty();
+            state.drop_dead(&self.instruments, busy);
+            self.shared.count(&state);
             if busy || !state.queue.is_empty() {
                 return true;
             }

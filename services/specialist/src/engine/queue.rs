@@ -225,13 +225,16 @@ impl<T> Queue<T> {
     pub fn remove(&mut self, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
         for line in &mut self.classes {
-            for at in 0..line.waiting.len() {
-                let Some(waiting) = line.waiting.pop_front() else { break };
-                if gone(&waiting.item) {
-                    if at == 0 {
-                        // Who is the oldest now was passed over by nobody yet.
-                        line.oldest_passed_over = 0;
-                    }
+            // Mostly nobody has gone, and thousands of requests are not to be moved for that; nor is what stands before the first that has.
+            let Some(first) = line.waiting.iter().position(|waiting| gone(&waiting.item)) else {
+                continue;
+            };
+            if first == 0 {
+                // Who is the oldest then was passed over by nobody yet.
+                line.oldest_passed_over = 0;
+            }
+            for (i, waiting) in line.waiting.split_off(first).into_iter().enumerate() {
+                if i == 0 || gone(&waiting.item) {
                     self.waiting_tokens -= waiting.tokens;
                     removed.push(waiting.item);
                 } else {
@@ -242,10 +245,10 @@ impl<T> Queue<T> {
         removed
     }
 
-    /// How many of a class are so.
-    pub fn count(&self, class: Class, so: impl Fn(&T) -> bool) -> usize {
+    /// How many of a class are so, looking no further once it is `most`.
+    pub fn count(&self, class: Class, most: usize, so: impl Fn(&T) -> bool) -> usize {
         let waiting = &self.classes[class as usize].waiting;
-        waiting.iter().filter(|waiting| so(&waiting.item)).count()
+        waiting.iter().filter(|waiting| so(&waiting.item)).take(most).count()
     }
 
     /// Requests waiting.

@@ -7,12 +7,16 @@ use crate::{
 };
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
 /// Requests that may wait, whatever their size: a bound on memory for one-token prompts.
 const QUEUE_REQUESTS: usize = 4096;
+
+/// Between two looks at all that waits, of an owner thread that has other work: to look at 2,184 requests takes some 16 microseconds of a step of a
+/// millisecond. Who is let in is looked at then, and who waits for news of a deadline hears it as much later at most.
+const LOOK: Duration = Duration::from_millis(10);
 
 fn busy(refused: Refused) -> Error {
     let tokens = refused.waiting_tokens;
@@ -53,6 +57,16 @@ pub(crate) fn gone(left: bool, deadline: Option<Instant>, now: Instant) -> Optio
     left.then_some("cancelled")
 }
 
+/// A request that somebody waits for; one that nobody does is ended.
+pub(crate) fn still_wanted<T: Waits>(waiting: T, now: Instant, instruments: &Instruments) -> Option<T> {
+    let Some(outcome) = waiting.gone(now) else {
+        return Some(waiting);
+    };
+    instruments.ended(outcome);
+    waiting.fail(Error::Expired { generated: 0 });
+    None
+}
+
 /// The queue of one owner thread.
 pub(crate) struct Shared<T> {
     state: Mutex<State<T>>,
@@ -63,6 +77,7 @@ pub(crate) struct Shared<T> {
 pub(crate) struct State<T> {
     pub(crate) queue: Queue<T>,
     pub(crate) closing: bool,
+    looked: Option<Instant>,
 }
 
 impl<T> Shared<T> {
@@ -72,6 +87,7 @@ impl<T> Shared<T> {
             state: Mutex::new(State {
                 queue: Queue::new(queue_tokens, QUEUE_REQUESTS),
                 closing: false,
+                looked: None,
             }),
             wake: Condvar::new(),
             counters,
@@ -136,15 +152,18 @@ impl<T> Shared<T> {
 }
 
 impl<T: Waits> State<T> {
-    /// Takes out what nobody waits for any more.
-    pub(crate) fn drop_dead(&mut self, instruments: &Instruments) {
+    /// Takes out what nobody waits for any more; now and then only, for an owner thread that is `busy`.
+    pub(crate) fn drop_dead(&mut self, instruments: &Instruments, busy: bool) {
         if self.queue.is_empty() {
             return;
         }
         let now = Instant::now();
+        if busy && self.looked.is_some_and(|looked| now < looked + LOOK) {
+            return;
+        }
+        self.looked = Some(now);
         for waiting in self.queue.remove(|w| w.gone(now).is_some()) {
-            instruments.ended(waiting.gone(now).unwrap_or("cancelled"));
-            waiting.fail(Error::Expired { generated: 0 });
+            still_wanted(waiting, now, instruments);
         }
     }
 }

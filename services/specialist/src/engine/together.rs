@@ -1,5 +1,11 @@
 //! Short prompts that wait in numbers: taken out of the queue together, and read in one run, each in the slot that it will decode in.
-use super::{Decoder, Event, Together, Waiting, owner::Owner, reading::Prompt, schedule::Budget};
+use super::{
+    Decoder, Event, Together, Waiting, Waits as _,
+    owner::Owner,
+    reading::Prompt,
+    schedule::{Budget, Room},
+    still_wanted,
+};
 use crate::error::Error;
 use std::time::Instant;
 use tracing::warn;
@@ -7,9 +13,14 @@ use tracing::warn;
 impl<D: Decoder> Owner<D> {
     /// Takes the next waiting request of the `open` most urgent classes, and those behind it that can be read with it. Nothing if nobody waits.
     pub(super) fn take_next(&mut self, open: usize, budget: &Budget) -> Vec<Waiting> {
-        let mut state = self.shared.lock();
-        let Some(first) = state.queue.take_of(open, |_| true) else {
-            return Vec::new();
+        let (mut state, now) = (self.shared.lock(), Instant::now());
+        let first = loop {
+            let Some(next) = state.queue.take_of(open, |_| true) else {
+                return Vec::new();
+            };
+            if let Some(first) = still_wanted(next, now, &self.instruments) {
+                break first;
+            }
         };
         let (class, length) = (first.request.urgency.class, first.request.prompt.len());
         let joins = |other: &Waiting| {
@@ -26,7 +37,9 @@ impl<D: Decoder> Owner<D> {
                 && !self.prefixes.has(prompt)
         };
         let room = joins(&first).then(|| {
-            let crowd = 1 + state.queue.count(class, joins);
+            // Who has no slot makes it no larger.
+            let free = self.shape.slots.saturating_sub(self.slots.rows().len());
+            let crowd = 1 + state.queue.count(class, free, joins);
             let classes = self.slots.rows().iter().map(|live| live.urgency.class);
             self.schedule.room(budget, classes, class, crowd)
         });
@@ -34,11 +47,12 @@ impl<D: Decoder> Owner<D> {
         if let Some(mut room) = room.flatten()
             && room.take(length)
         {
+            let fits = |next: &Waiting, room: &mut Room| joins(next) && room.take(next.request.prompt.len());
             while let Some(next) = state
                 .queue
-                .take_of(open, |next| joins(next) && room.take(next.request.prompt.len()))
+                .take_of(open, |next| next.gone(now).is_some() || fits(next, &mut room))
             {
-                crowd.push(next);
+                crowd.extend(still_wanted(next, now, &self.instruments));
             }
         }
         self.shared.count(&state);

@@ -83,7 +83,7 @@ impl<M: Runs> Owner<M> {
             if state.closing {
                 return None;
             }
-            state.drop_dead(&self.instruments);
+            state.drop_dead(&self.instruments, false);
             let (mut texts, mut columns): (Vec<Waiting<M::Given>>, usize) = (Vec::new(), 0);
             let fits = |w: &Waiting<M::Given>, rows: usize, columns: usize| {
                 rows == 0 || (rows + 1) * columns.max(self.tokens(w)) <= self.run_tokens

@@ -126,6 +126,33 @@ fn the_turn_of_an_oldest_that_left_is_nobody_elses() {
 }
 
 #[test]
+fn what_waits_on_is_not_moved_and_is_looked_at_no_more_than_need_be() {
+    let mut queue = Queue::new(1000, 1000);
+    (0..100).for_each(|i| queue.offer(i, 1, Class::Normal, None).expect("fits"));
+    let places = |queue: &Queue<i32>| {
+        let waiting = &queue.classes[Class::Normal as usize].waiting;
+        waiting
+            .iter()
+            .map(|waiting| std::ptr::from_ref(waiting).addr())
+            .collect::<Vec<_>>()
+    };
+    let before = places(&queue);
+    assert!(queue.remove(|_| false).is_empty());
+    assert_eq!(places(&queue), before);
+    assert_eq!(queue.remove(|i| *i == 60 || *i == 70), [60, 70]);
+    assert_eq!(places(&queue)[..60], before[..60], "nor is what stands before who left");
+    let looks = std::cell::Cell::new(0);
+    let even = |i: &i32| {
+        looks.set(looks.get() + 1);
+        i % 2 == 0
+    };
+    assert_eq!((queue.count(Class::Normal, 16, even), looks.get()), (16, 31));
+    assert_eq!(queue.count(Class::Normal, 1000, even), 48);
+    let order: Vec<i32> = std::iter::from_fn(|| queue.take()).collect();
+    assert_eq!(order, (0..100).filter(|i| ![60, 70].contains(i)).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_slack_comes_before_a_deadline_and_either_before_neither() {
     let now = Instant::now();
     let (soon, late) = (Some(now + Duration::from_secs(1)), Some(now + Duration::from_secs(9)));

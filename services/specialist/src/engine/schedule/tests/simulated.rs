@@ -177,7 +177,7 @@ impl Engine {
         if !joins(&first) {
             return (crowd, 0);
         }
-        let waiting = 1 + self.queue.count(class, joins);
+        let waiting = 1 + self.queue.count(class, self.plan.limits.slots, joins);
         let classes = self.slots.rows().iter().map(|row| row.class);
         let Some(mut room) = schedule.room(budget, classes, class, waiting) else {
             return (crowd, 0);
