@@ -2,6 +2,7 @@
 use super::{
     Decoder, Event, Together, Waiting, Waits as _,
     owner::Owner,
+    queue::Class,
     reading::Prompt,
     schedule::{Budget, Room},
     still_wanted,
@@ -15,7 +16,13 @@ impl<D: Decoder> Owner<D> {
     pub(super) fn take_next(&mut self, open: usize, budget: &Budget) -> Vec<Waiting> {
         let (mut state, now) = (self.shared.lock(), Instant::now());
         let first = loop {
-            let Some(next) = state.queue.take_of(open, |_| true) else {
+            let batch = self
+                .slots
+                .rows()
+                .iter()
+                .filter(|live| live.urgency.class == Class::Batch);
+            let prompt = |next: &Waiting| next.request.prompt.len();
+            let Some(next) = self.schedule.take(&mut state.queue, open, batch.count(), prompt) else {
                 return Vec::new();
             };
             if let Some(first) = still_wanted(next, now, &self.instruments) {

@@ -2,7 +2,7 @@
 //! run took is told to it.
 //!
 //! ```text
-//!   Queue ──open_classes──► readings (at most one a class, each in a prompt slot) ──ended──► decoding rows (Slots)
+//!   Queue ──open_classes──► readings (one a class, and a short one, each in a prompt slot) ──ended──► decoding rows (Slots)
 //!                             │ next(budget): a piece of one prompt                       │ one step of all, every round
 //! ```
 //!
@@ -16,7 +16,10 @@
 //!
 //! A prompt is let in only if every prompt that is being read is of a less urgent class: what waits stays in the queue, where its turn
 //! may still change, and an urgent prompt overtakes a long one between two pieces. Nothing is read at the cost of the others for ever:
-//! a prompt that was passed over [`PATIENCE`] times has the next piece.
+//! a prompt that was passed over [`PATIENCE`] times has the next piece. Of its own class one short prompt at a time may overtake a long one, and
+//! has every other piece then: what takes a piece or three need not wait for hundreds, and those take twice as long at most.
+//!
+//! A batch may not have every slot where there are several ([`KEPT_OF`]): who is waited for would wait for its longest answers.
 //!
 //! Short prompts that share no beginning with an earlier one are read together, in one run, where they wait in numbers ([`Room`]): a run's own
 //! cost is that of some ten to thirty tokens, and is paid once. A crowd that outnumbers the rows whose next token is waited for has a whole run:
@@ -35,11 +38,15 @@ mod tests;
 pub use pace::{Budget, Pace};
 pub use room::Room;
 
-use super::queue::{Class, PATIENCE};
+use super::queue::{Class, PATIENCE, Queue};
 use std::time::Duration;
 
 /// Prompts of up to this part of a run are short: at least as many fit in one run.
 const SHORT: usize = 4;
+
+/// Where there are so many slots, one of them is none of a batch's: fifteen rows of sixteen have some 98 % of the tokens of all, since a step of them
+/// takes less long, and of two slots it would be half.
+const KEPT_OF: usize = 8;
 
 /// Sizes that a schedule keeps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +67,8 @@ pub struct Reading<R> {
     class: Class,
     left: usize,
     passed_over: u32,
+    /// It came in before the end of another of its class.
+    overtakes: bool,
 }
 
 /// A run: so many tokens of one prompt.
@@ -77,7 +86,7 @@ pub struct Piece {
 #[derive(Debug)]
 pub struct Schedule<R> {
     limits: Limits,
-    /// In the order in which they were let in: the last one is the most urgent.
+    /// In the order in which they were let in: the last one is the most urgent, or has overtaken the one before it.
     readings: Vec<Reading<R>>,
     patience: u32,
     /// Steps still to come before a crowd has a whole run again.
@@ -110,7 +119,8 @@ impl<R> Schedule<R> {
         self.pace.read(tokens, took);
     }
 
-    /// How many of the most urgent classes may come in now, beside `decoding` rows. Every reading has a slot reserved.
+    /// How many of the most urgent classes may come in now, beside `decoding` rows, as far as [`Self::take`] lets them. Every reading has a slot
+    /// reserved.
     #[must_use]
     pub fn open_classes(&self, decoding: usize) -> usize {
         let Limits {
@@ -119,21 +129,52 @@ impl<R> Schedule<R> {
         if decoding + self.readings.len() >= slots || self.readings.len() >= prompt_slots {
             return 0;
         }
-        self.readings.last().map_or(Class::ALL.len(), |r| r.class as usize)
+        match self.readings.last() {
+            None => Class::ALL.len(),
+            Some(last) => {
+                // Who overtakes leaves room for who is more urgent than both.
+                let kept = usize::from(last.class > Class::Interactive);
+                let room = decoding + self.readings.len() + kept < slots && self.readings.len() + kept < prompt_slots;
+                let overtakes = room && last.class < Class::Batch && !last.overtakes;
+                last.class as usize + usize::from(overtakes)
+            }
+        }
+    }
+
+    /// Takes who may come in next out of the queue, of the `open` most urgent classes; `batch` of the decoding rows are one's, and a request has so
+    /// many tokens of `prompt`.
+    pub fn take<T>(&self, queue: &mut Queue<T>, open: usize, batch: usize, prompt: impl Fn(&T) -> usize) -> Option<T> {
+        let reads = self.readings.iter().filter(|r| r.class == Class::Batch).count();
+        let open = if batch + reads < self.for_batch() {
+            open
+        } else {
+            open.min(Class::Batch as usize)
+        };
+        // Of the class that is being read, what is short.
+        let above = self.readings.last().map_or(open, |r| open.min(r.class as usize));
+        let next = queue.take_of(above, |_| true);
+        next.or_else(|| queue.take_of(open, |next| open > above && self.is_short(prompt(next))))
+    }
+
+    /// Slots that a batch may have.
+    fn for_batch(&self) -> usize {
+        self.limits.slots - usize::from(self.limits.slots >= KEPT_OF)
     }
 
     /// Takes in a prompt of an open class, with `left` tokens still to be read; at least one.
     pub fn begin(&mut self, row: R, class: Class, left: usize) {
         debug_assert!(left > 0, "a prompt's last token is always read");
         debug_assert!(
-            self.readings.last().is_none_or(|r| r.class > class),
+            self.readings.last().is_none_or(|r| r.class >= class),
             "the class is open"
         );
+        let overtakes = self.readings.last().is_some_and(|r| r.class == class);
         self.readings.push(Reading {
             row,
             class,
             left,
             passed_over: 0,
+            overtakes,
         });
     }
 
@@ -160,7 +201,10 @@ impl<R> Schedule<R> {
             decoding += 1;
             waited_for += usize::from(class < Class::Batch);
         }
-        let free = self.limits.slots.saturating_sub(decoding);
+        let mut free = self.limits.slots.saturating_sub(decoding);
+        if class == Class::Batch {
+            free = free.min(self.for_batch().saturating_sub(decoding - waited_for));
+        }
         let whole = class < Class::Batch && crowd.min(free) > waited_for && self.steps_due == 0;
         let tokens = if whole { self.limits.chunk } else { budget.left() };
         (self.readings.is_empty() && budget.left() > 0).then(|| Room::new(free, tokens))
@@ -184,7 +228,7 @@ impl<R> Schedule<R> {
     #[must_use]
     pub fn next(&mut self, budget: &mut Budget) -> Option<Piece> {
         let impatient = self.readings.iter().position(|r| r.passed_over >= self.patience);
-        let reading = impatient.or_else(|| self.readings.len().checked_sub(1))?;
+        let reading = impatient.or_else(|| self.turn())?;
         let tokens = budget.take(self.readings[reading].left.min(self.limits.chunk))?;
         for (i, other) in self.readings.iter_mut().enumerate() {
             other.passed_over = if i == reading {
@@ -199,6 +243,16 @@ impl<R> Schedule<R> {
             tokens,
             last: self.readings[reading].left == 0,
         })
+    }
+
+    /// Whose piece is next: the last one's, and between two of one that overtook, one of whom it did.
+    fn turn(&self) -> Option<usize> {
+        let last = self.readings.len().checked_sub(1)?;
+        let overtaken = last.checked_sub(1).filter(|before| {
+            let (before, after) = (&self.readings[*before], &self.readings[last]);
+            after.overtakes && before.class == after.class && before.passed_over > 0
+        });
+        Some(overtaken.unwrap_or(last))
     }
 
     /// Ends a reading: its prompt is read, or nobody waits for it any more.

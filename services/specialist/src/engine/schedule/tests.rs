@@ -1,8 +1,8 @@
 //! Whole schedules: requests arrive, leave, expire and end in random order, under a flood of more urgent ones too.
 mod simulated;
 
-use super::{Limits, Schedule};
-use crate::engine::queue::Class;
+use super::{KEPT_OF, Limits, Schedule};
+use crate::engine::queue::{Class, Queue};
 use proptest::{prelude::*, test_runner::Config};
 use simulated::{ANSWER, Job, PROMPT, Plan, run};
 use std::time::Duration;
@@ -35,7 +35,8 @@ impl Seeded {
         Plan {
             jobs,
             limits: Limits {
-                slots: self.size(4),
+                // Mostly few, which all want.
+                slots: if self.below(5) == 0 { KEPT_OF } else { self.size(4) },
                 prompt_slots: self.size(3),
                 chunk: self.size(16),
             },
@@ -143,9 +144,100 @@ fn an_urgent_prompt_overtakes_a_long_one_between_two_pieces_and_leaves_it_some()
     };
     assert_eq!(piece(&mut schedule), ('b', 10));
     schedule.begin('i', Class::Interactive, 500);
-    assert_eq!(schedule.open_classes(1), 0);
+    assert_eq!(
+        schedule.open_classes(1),
+        1,
+        "a short one of its class, as `take` sees to"
+    );
     let order: String = (0..34).map(|_| piece(&mut schedule).0).collect();
     assert_eq!(order, format!("{0}b{0}b", "i".repeat(16)));
+}
+
+#[test]
+fn a_short_prompt_overtakes_a_long_one_of_its_class_alone_and_each_has_every_other_piece() {
+    let limits = Limits {
+        slots: 16,
+        prompt_slots: 3,
+        chunk: 64,
+    };
+    let milliseconds = Duration::from_millis;
+    let rows = [Class::Normal; 8];
+    let mut schedule = Schedule::new(limits);
+    schedule.stepped(milliseconds(2));
+    schedule.read(16, milliseconds(2));
+    schedule.begin('l', Class::Normal, 500);
+    let mut queue = Queue::new(1000, 1000);
+    let offer = |queue: &mut Queue<(char, usize)>, who: (char, usize), class: Class| {
+        queue.offer(who, who.1, class, None).expect("fits");
+    };
+    let take = |schedule: &Schedule<char>, queue: &mut Queue<(char, usize)>| {
+        schedule.take(queue, schedule.open_classes(rows.len()), 0, |next| next.1)
+    };
+    offer(&mut queue, ('m', 300), Class::Normal);
+    assert_eq!(take(&schedule, &mut queue), None, "it is long itself");
+    queue.remove(|_| true);
+    offer(&mut queue, ('b', 9), Class::Batch);
+    assert_eq!(
+        take(&schedule, &mut queue),
+        None,
+        "nor does what is less urgent overtake"
+    );
+    offer(&mut queue, ('s', 16), Class::Normal);
+    offer(&mut queue, ('t', 16), Class::Normal);
+    assert_eq!(take(&schedule, &mut queue), Some(('s', 16)));
+    schedule.begin('s', Class::Normal, 16);
+    assert_eq!(take(&schedule, &mut queue), None, "one at a time");
+    let mut order = String::new();
+    while schedule.readings().iter().any(|reading| reading.row == 's') {
+        let mut budget = schedule.budget(rows.into_iter());
+        while let Some(piece) = schedule.next(&mut budget) {
+            order.push(schedule.readings()[piece.reading].row);
+            if piece.last {
+                schedule.end(piece.reading);
+            }
+        }
+    }
+    assert!(order.len() > 2 && order.starts_with("sls"), "{order}");
+    assert!(!order.contains("ss") && !order.contains("ll"), "{order}");
+    assert_eq!(take(&schedule, &mut queue), Some(('t', 16)));
+    schedule.begin('t', Class::Normal, 16);
+    // A prompt slot is left for who is more urgent than both.
+    offer(&mut queue, ('i', 300), Class::Interactive);
+    assert_eq!(take(&schedule, &mut queue), Some(('i', 300)));
+}
+
+#[test]
+fn a_batch_leaves_a_slot_for_who_is_waited_for_and_has_all_others() {
+    let limits = Limits {
+        slots: KEPT_OF,
+        prompt_slots: 3,
+        chunk: 64,
+    };
+    let schedule: Schedule<()> = Schedule::new(limits);
+    let queue = |class: Class| {
+        let mut queue = Queue::new(1000, 1000);
+        queue.offer(class, 1, class, None).expect("fits");
+        queue
+    };
+    let took = |decoding: usize, batch: usize, class: Class| {
+        let open = schedule.open_classes(decoding);
+        schedule.take(&mut queue(class), open, batch, |_| 1).is_some()
+    };
+    assert!(took(KEPT_OF - 2, KEPT_OF - 2, Class::Batch));
+    assert!(!took(KEPT_OF - 1, KEPT_OF - 1, Class::Batch), "the last one is kept");
+    assert!(took(KEPT_OF - 1, KEPT_OF - 1, Class::Normal) && took(KEPT_OF - 1, KEPT_OF - 1, Class::Interactive));
+    assert!(
+        took(KEPT_OF - 1, 3, Class::Batch),
+        "where others have slots, a batch may have what is free"
+    );
+    let budget = schedule.budget([].into_iter());
+    let crowd = |class: Class| {
+        let mut room = schedule
+            .room(&budget, [].into_iter(), class, 64)
+            .expect("nothing is read");
+        (0..64).filter(|_| room.take(1)).count()
+    };
+    assert_eq!((crowd(Class::Batch), crowd(Class::Normal)), (KEPT_OF - 1, KEPT_OF));
 }
 
 #[test]

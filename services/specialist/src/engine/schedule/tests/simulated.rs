@@ -1,7 +1,7 @@
 //! The engine without its model: whole schedules, round by round, with what the engine keeps to checked after each.
 use crate::engine::{
     queue::{Class, Queue},
-    schedule::{Budget, Limits, Schedule, pace::STEPS_APART},
+    schedule::{Budget, KEPT_OF, Limits, Schedule, pace::STEPS_APART},
     slots::Slots,
 };
 use std::{
@@ -236,7 +236,10 @@ impl Engine {
         let (mut runs, mut tokens) = (0, 0);
         while budget.left() > 0 {
             let open = self.schedule.open_classes(self.slots.rows().len());
-            if let Some(id) = self.queue.take_of(open, |_| true) {
+            let batch = self.slots.rows().iter().filter(|row| row.class == Class::Batch);
+            let (batch, jobs) = (batch.count(), &self.jobs);
+            let next = self.schedule.take(&mut self.queue, open, batch, |id| jobs[id].0.prompt);
+            if let Some(id) = next {
                 let (crowd, together) = self.crowd(id, open, &budget);
                 if crowd.len() > 1 {
                     self.schedule.ran_together(&mut budget, together);
@@ -260,6 +263,14 @@ impl Engine {
                     answer_left: job.answer,
                 };
                 self.buffer[slot] = (id, 0);
+                let beside = self.schedule.readings().iter().filter(|r| r.row.class == job.class);
+                assert!(
+                    beside.clone().count() < 2
+                        && beside
+                            .clone()
+                            .all(|_| job.class < Class::Batch && self.schedule.is_short(job.prompt)),
+                    "one a class, and one that is short and waited for"
+                );
                 self.schedule.begin(held, job.class, job.prompt);
             }
             let Some(piece) = self.schedule.next(&mut budget) else {
@@ -339,6 +350,9 @@ impl Engine {
             slots, prompt_slots, ..
         } = self.plan.limits;
         let (readings, rows) = (self.schedule.readings(), self.slots.rows());
+        let batch = readings.iter().filter(|r| r.row.class == Class::Batch).count()
+            + rows.iter().filter(|r| r.class == Class::Batch).count();
+        assert!(slots < KEPT_OF || batch < slots, "a slot is kept from batches");
         assert!(rows.len() + readings.len() <= slots && readings.len() <= prompt_slots);
         let mut ids: Vec<usize> = readings
             .iter()
