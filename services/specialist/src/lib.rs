@@ -12,6 +12,7 @@ pub mod constrain;
 pub mod encoder;
 pub mod engine;
 mod error;
+mod faults;
 pub mod filler;
 pub mod folder;
 mod generator;

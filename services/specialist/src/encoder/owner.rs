@@ -11,6 +11,7 @@ use crate::{
         queue::{Class, Urgency},
     },
     error::Error,
+    faults::Faults,
     runtime::{OrtEncoder, Padded},
     telemetry::Instruments,
 };
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
+use tracing::error;
 
 /// Calls that are taken through the model in parts at one time. More of them wait in the queue, where they are counted: each has left it with up to
 /// [`super::TEXTS`] texts.
@@ -131,6 +133,7 @@ pub(super) struct Owner<M> {
     pub(super) instruments: Instruments,
     run_tokens: usize,
     begun: VecDeque<Begun>,
+    faults: Faults,
 }
 
 impl<M> Owner<M>
@@ -144,12 +147,15 @@ where
             instruments,
             run_tokens,
             begun: VecDeque::new(),
+            faults: Faults::default(),
         }
     }
 
-    /// Until the handle closes: in turn what waits, and a part of what has begun.
+    /// Until the handle closes, or no run works any more: in turn what waits, and a part of what has begun.
     pub(super) fn run(mut self) {
-        while let Some(together) = self.admit() {
+        while !self.is_broken()
+            && let Some(together) = self.admit()
+        {
             match &together[..] {
                 [] => {}
                 [call] if !call.is_one_run(self.run_tokens) => {
@@ -251,10 +257,23 @@ where
         }
     }
 
+    /// Whether not even a text of one token can be run, after runs that failed.
+    fn is_broken(&mut self) -> bool {
+        if !self.faults.are_suspicious() {
+            return false;
+        }
+        let ran = self.one_run(&[&[0]]);
+        if let Err(error) = &ran {
+            error!(error, "nothing can be run any more: the model stops");
+        }
+        ran.is_err()
+    }
+
     fn one_run(&mut self, texts: &[&[u32]]) -> Result<Vec<Answer>, String> {
         let live = &self.instruments.counters.clone().live_slots;
         live.store(texts.len() as u64, Ordering::Relaxed);
         let answers = (self.model)(Padded::of(texts));
+        self.faults.heard(&answers);
         live.store(0, Ordering::Relaxed);
         let answers = answers?;
         if answers.len() != texts.len() {

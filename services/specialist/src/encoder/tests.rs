@@ -130,6 +130,42 @@ async fn a_model_that_panics_stops_the_encoder_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_model_that_runs_nothing_any_more_stops_and_one_that_breaks_on_texts_goes_on() {
+    let tokenizer = || Tokenizer::from_bytes(WORDS).expect("a tokenizer");
+    let limits = Limits {
+        context_tokens: 512,
+        queue_tokens: 1000,
+        run_tokens: RUN_TOKENS,
+    };
+    // The one breaks on texts of more than a token, the other on all from its third run on.
+    for sticks in [false, true] {
+        let mut runs = 0;
+        let model = move |batch: Padded| {
+            runs += 1;
+            if batch.columns > 1 || (sticks && runs > 2) {
+                return Err("as the test wants it".into());
+            }
+            Ok(vec![Answer::Vector(vec![1.0]); batch.rows])
+        };
+        let encoder = Encoder::over("fails", tokenizer(), limits, model).expect("a thread");
+        for _ in 0..2 {
+            encoder.encode(&text(1), Urgency::default()).await.expect("it works");
+        }
+        for failed in 0..20 {
+            let ended = encoder.encode(&text(2), Urgency::default()).await;
+            assert!(matches!(ended, Err(Error::Broken { .. } | Error::Closing)), "{ended:?}");
+            if sticks && failed > 8 {
+                encoder.stopped().cancelled().await;
+                break;
+            }
+        }
+        assert_eq!(encoder.stopped().is_cancelled(), sticks);
+        let last = encoder.encode(&text(1), Urgency::default()).await;
+        assert_eq!(last.is_ok(), !sticks, "{last:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_waits_runs_together_within_the_budget_and_one_that_breaks_costs_the_others_nothing() {
     let (encoder, permits, runs) = told(2000, RUN_TOKENS);
     let texts = [

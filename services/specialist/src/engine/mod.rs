@@ -12,7 +12,7 @@
 //! decodes: live rows are always the first ones, and when one ends, the last live row is copied into its place ([`slots`]). What a
 //! model must do is `decoder`; what a caller says and hears is `call`; what waits and who is next is [`queue`]; who is let in and how far a
 //! prompt is read between two steps is [`schedule`]; what of it need not be read is [`prefix`], and which are read in one run `together`; what one row does with its logits is `sequence`, within `live`; the loop is `owner`
-//! with `reading`, and `shared` what it and the handle share. Queue, schedule, prefixes and slots are plain data, without a clock or a thread.
+//! with `reading`, `watched` its end where the runtime is broken for good, and `shared` what it and the handle share. Queue, schedule, prefixes and slots are plain data, without a clock or a thread.
 //!
 //! The engine never waits for a caller: a request's channel has room for every event that it can cause.
 
@@ -28,6 +28,7 @@ mod sequence;
 mod shared;
 pub mod slots;
 mod together;
+mod watched;
 
 pub use call::{Done, Event, Request, Ticket, Timings};
 pub use decoder::{Decoder, Row, Shape, Together};
@@ -146,7 +147,7 @@ impl Engine {
         &self.counters
     }
 
-    /// Cancelled when the owner thread has ended, by [`Engine::close`] or by a panic.
+    /// Cancelled when the owner thread has ended, by [`Engine::close`], by a panic, or because no run works any more.
     #[must_use]
     pub fn stopped(&self) -> CancellationToken {
         self.stopped.clone()

@@ -6,6 +6,7 @@ use super::{
     reading::Prompt,
     schedule::{Limits, Schedule},
     slots::Slots,
+    watched::Watched,
 };
 use crate::{error::Error, telemetry::Instruments, vocabulary::Vocabulary};
 use std::{
@@ -15,7 +16,7 @@ use std::{
 use tracing::warn;
 
 pub(super) struct Owner<D> {
-    pub(super) decoder: D,
+    pub(super) decoder: Watched<D>,
     pub(super) shape: Shape,
     pub(super) vocabulary: Arc<Vocabulary>,
     pub(super) eos: Arc<[u32]>,
@@ -41,7 +42,7 @@ impl<D: Decoder> Owner<D> {
         let bytes = (shape.slots + shape.prompt_slots) * shape.context_tokens * shape.position_bytes;
         instruments.counters.kv_bytes.store(bytes as u64, Ordering::Relaxed);
         Self {
-            decoder,
+            decoder: Watched::new(decoder),
             shape,
             vocabulary,
             eos: eos.into(),
@@ -58,9 +59,9 @@ impl<D: Decoder> Owner<D> {
         }
     }
 
-    /// Until the handle closes.
+    /// Until the handle closes, or no run works any more.
     pub(super) fn run(mut self) {
-        while self.wait() {
+        while self.wait() && !self.is_broken() {
             self.drop_dead_readings();
             self.read();
             self.drop_dead_rows();

@@ -311,6 +311,11 @@ impl Runs for Fills {
         self.logits(&batch, &rows.collect::<Vec<_>>())
     }
 
+    fn works(&mut self) -> Result<(), String> {
+        // The token stands for a method and its parameter.
+        self.logits(&Padded::of(&[&[0]]), &[(&[0], &[0], &[0])]).map(drop)
+    }
+
     fn answer(&self, said: &Said, row: usize, given: &Given, task: &Prepared) -> Result<(String, Vec<Choice>), String> {
         let (calls, choices) = decode::read(&self.slots, way(&self.ways, &task.name)?, given, &said.row(row));
         let answer = answer::render(&self.templates, &task.template, &task.name, &calls);

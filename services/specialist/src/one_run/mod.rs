@@ -17,6 +17,7 @@ pub(crate) use prepared::Prepared;
 use crate::{
     engine::{End, Shared, Ticket, queue::Urgency},
     error::Error,
+    faults::Faults,
     folder::{Folder, Task},
     generator::within,
     prompt::{self, Prompt, SHORT_BYTES},
@@ -83,6 +84,12 @@ pub(crate) trait Runs: Send + 'static {
     /// # Errors
     /// In words; each of the batch is run alone then.
     fn run(&mut self, batch: Padded, given: &[&Self::Given]) -> Result<Self::Said, String>;
+
+    /// Runs a text of one token: what no text can break.
+    ///
+    /// # Errors
+    /// In words, when no run works.
+    fn works(&mut self) -> Result<(), String>;
 
     /// The answer of one row, and the choices that its confidence is of.
     ///
@@ -165,6 +172,7 @@ impl<R: Reads> OneRun<R> {
             instruments,
             run_tokens: limits.run_tokens,
             name: name.to_owned(),
+            faults: Faults::default(),
         };
         // First: what fails after the owner thread has started would leave it, and the model, behind.
         let workshop = Workshop::start()?;

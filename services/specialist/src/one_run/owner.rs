@@ -6,6 +6,7 @@ use crate::{
         queue::{Class, Urgency},
     },
     error::Error,
+    faults::Faults,
     runtime::Padded,
     sampling::{
         Choice, Confidence,
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use tracing::{Span, info_span, warn};
+use tracing::{Span, error, info_span, warn};
 
 /// Tokens of one run, padding included: some twenty utterances. Few enough that who came first does not wait long for who came
 /// last, enough that the weights are not read from memory for each text alone.
@@ -58,17 +59,33 @@ pub(super) struct Owner<M: Runs> {
     pub(super) instruments: Instruments,
     pub(super) run_tokens: usize,
     pub(super) name: String,
+    pub(super) faults: Faults,
 }
 
 impl<M: Runs> Owner<M> {
-    /// Until the handle closes.
+    /// Until the handle closes, or no run works any more.
     pub(super) fn run(mut self) {
-        while let Some(texts) = self.admit() {
+        while !self.is_broken()
+            && let Some(texts) = self.admit()
+        {
             let live = &self.instruments.counters.clone().live_slots;
             live.store(texts.len() as u64, Ordering::Relaxed);
             self.serve(&texts);
             live.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Whether not even a text of one token can be run, after runs that failed.
+    fn is_broken(&mut self) -> bool {
+        if !self.faults.are_suspicious() {
+            return false;
+        }
+        let ran = self.runs.works();
+        self.faults.heard(&ran);
+        if let Err(error) = &ran {
+            error!(error, "nothing can be run any more: the model stops");
+        }
+        ran.is_err()
     }
 
     fn tokens(&self, waiting: &Waiting<M::Given>) -> usize {
@@ -121,6 +138,7 @@ impl<M: Runs> Owner<M> {
         let given: Vec<&M::Given> = texts.iter().map(|w| &w.given).collect();
         let ids: Vec<&[u32]> = given.iter().map(|g| (self.ids)(g)).collect();
         let said = self.runs.run(Padded::of(&ids), &given);
+        self.faults.heard(&said);
         let ran = started.elapsed();
         // Children close before their parents.
         drop(spans);

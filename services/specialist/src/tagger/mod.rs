@@ -155,6 +155,10 @@ impl<M: FnMut(Padded) -> Result<Logits, String> + Send + 'static> Runs for Tags<
         Ok(((self.model)(batch)?, columns))
     }
 
+    fn works(&mut self) -> Result<(), String> {
+        (self.model)(Padded::of(&[&[0]])).map(drop)
+    }
+
     fn answer(
         &self,
         (logits, columns): &Self::Said,

@@ -2,6 +2,7 @@
 //! be held still, over a decoder that is a few lines of arithmetic.
 
 mod batching;
+mod broken;
 mod cards;
 mod constrained;
 mod cuda;

@@ -33,6 +33,8 @@ pub(crate) struct Stub {
     steps: Steps,
     /// The next step panics.
     pub(crate) breaks: bool,
+    /// Prompts of more tokens than this fail, for ever.
+    pub(crate) fails_over: usize,
 }
 
 impl Stub {
@@ -44,6 +46,7 @@ impl Stub {
             permits: None,
             steps: Steps::default(),
             breaks: false,
+            fails_over: usize::MAX,
         }
     }
 
@@ -102,6 +105,9 @@ impl Decoder for Stub {
 
     fn prefill(&mut self, slot: usize, past: usize, tokens: &[u32]) -> Result<&[f32], String> {
         assert!(past <= self.slots[slot].len(), "a chunk after a gap");
+        if past + tokens.len() > self.fails_over {
+            return Err("as the test wants it".into());
+        }
         self.slots[slot].truncate(past);
         self.slots[slot].extend_from_slice(tokens);
         self.logits.clear();
