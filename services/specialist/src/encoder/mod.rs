@@ -186,8 +186,8 @@ impl Encoder {
             });
         }
         let call = Call::of(rows, urgency, reply);
-        let class = call.class(self.run_tokens);
-        self.shared.offer(call, input_tokens, class)?;
+        let line = call.line(self.run_tokens);
+        self.shared.offer(call, input_tokens, line)?;
         let broken = |_| Error::Broken {
             message: "the encoder stopped before the answer".into(),
         };

@@ -1,6 +1,7 @@
 //! The owner thread of an encoder: what waits together runs together, within a budget of tokens, and each call has its own answers.
 //!
-//! A call of more texts than run at once is taken through the model in parts, and what waits beside it gets its turn between two of them.
+//! A call of more texts than run at once is taken through the model in parts, and what waits beside it gets its turn between two of them. Of the
+//! calls that have begun the most urgent have theirs in turn, and the others now and then.
 use super::{
     Answer,
     pool::{self, Pooled, Wanted},
@@ -8,7 +9,7 @@ use super::{
 use crate::{
     engine::{
         Shared, Waits, gone,
-        queue::{Class, Urgency},
+        queue::{Class, Line, PATIENCE, Urgency},
     },
     error::Error,
     faults::Faults,
@@ -24,8 +25,8 @@ use std::{
 use tokio::sync::oneshot;
 use tracing::error;
 
-/// Calls that are taken through the model in parts at one time. More of them wait in the queue, where they are counted: each has left it with up to
-/// [`super::TEXTS`] texts.
+/// Calls that are taken through the model in parts at one time, and as many more if they are more urgent than those. More of them wait in the queue,
+/// where they are counted: each has left it with up to [`super::TEXTS`] texts.
 const BEGUN: usize = 8;
 
 /// The texts of one call, and who waits for them.
@@ -67,11 +68,11 @@ impl Call {
     }
 
     /// The line that it waits in.
-    pub(super) fn class(&self, run_tokens: usize) -> Class {
+    pub(super) fn line(&self, run_tokens: usize) -> Line {
         if self.is_one_run(run_tokens) {
-            self.urgency.class
+            self.urgency.class.into()
         } else {
-            Class::InParts
+            self.urgency.class.in_parts()
         }
     }
 }
@@ -98,6 +99,8 @@ struct Begun {
     answers: Vec<Option<Answer>>,
     started: Instant,
     ran: Duration,
+    /// Parts of others since its last.
+    passed_over: u32,
 }
 
 impl Begun {
@@ -108,6 +111,7 @@ impl Begun {
             answers: vec![None; lengths.len()],
             started: Instant::now(),
             ran: Duration::ZERO,
+            passed_over: 0,
             call,
         }
     }
@@ -164,7 +168,7 @@ where
                 }
                 _ => self.serve(together),
             }
-            if let Some(begun) = self.begun.pop_front() {
+            if let Some(begun) = self.next_begun() {
                 self.go_on(begun);
             }
         }
@@ -182,20 +186,25 @@ where
             }
             state.drop_dead(&self.instruments, false);
             let (mut together, mut rows, mut columns) = (Vec::new(), 0, 0);
-            // While as many have begun as may, only what runs at once is asked for.
-            let mut lines = if self.begun.len() < BEGUN {
-                Class::InParts
-            } else {
-                Class::Batch
+            // Of a class, while as many as urgent have begun as may, only what runs at once is asked for.
+            let may_begin = |class: Class| {
+                let as_urgent = self.begun.iter().filter(|begun| begun.call.urgency.class <= class);
+                as_urgent.count() < BEGUN
+            };
+            let mut first: Option<Class> = None;
+            let open = |line: Line, first: Option<Class>| match first {
+                None => !line.in_parts || may_begin(line.class),
+                // A run is as long as all of its texts take, and nobody waits for what is less urgent.
+                Some(class) => !line.in_parts && line.class <= class,
             };
             let fits = |call: &Call, rows: usize, columns: usize| {
                 rows == 0 || (rows + call.texts.len()) * call.columns().max(columns) <= self.run_tokens
             };
-            while let Some(next) = state.queue.take_of(lines.and_above(), |call| fits(call, rows, columns)) {
-                if rows == 0 {
-                    // A run is as long as all of its texts take, and nobody waits for what is less urgent.
-                    lines = next.class(self.run_tokens);
-                }
+            while let Some(next) = state
+                .queue
+                .take_among(|line| open(line, first), |call| fits(call, rows, columns))
+            {
+                first = first.or(Some(next.urgency.class));
                 (rows, columns) = (rows + next.texts.len(), columns.max(next.columns()));
                 together.push(next);
             }
@@ -229,6 +238,16 @@ where
             }
             Err(_) => together.into_iter().for_each(|call| self.serve(vec![call])),
         }
+    }
+
+    /// Whose part is next: those of the most urgent class in turn, and whoever was passed over [`PATIENCE`] times.
+    fn next_begun(&mut self) -> Option<Begun> {
+        let impatient = self.begun.iter().position(|begun| begun.passed_over >= PATIENCE);
+        let class = |at: &usize| self.begun[*at].call.urgency.class;
+        let at = impatient.or_else(|| (0..self.begun.len()).min_by_key(class))?;
+        let next = self.begun.remove(at)?;
+        self.begun.iter_mut().for_each(|begun| begun.passed_over += 1);
+        Some(Begun { passed_over: 0, ..next })
     }
 
     /// Runs the next part of a call, if somebody still waits for it.

@@ -1,4 +1,6 @@
 //! The queue before an encoder, over a model that is held still.
+mod parts;
+
 use super::*;
 use crate::engine::queue::Class;
 use std::{
@@ -206,69 +208,6 @@ async fn what_waits_runs_together_within_the_budget_and_one_that_breaks_costs_th
 }
 
 #[tokio::test]
-async fn a_call_of_many_long_texts_runs_in_parts_and_who_waits_beside_it_has_a_turn_between_them() {
-    let (encoder, permits, runs) = told(10_000, RUN_TOKENS);
-    // Runs of 512 tokens at most: two of the long ones each, the short ones together.
-    let many: Vec<String> = [250, 3, 256, 255, 3, 254].map(|words| "a ".repeat(words)).into();
-    let (short, other) = (text(7), text(9));
-    let mut large = Box::pin(encoder.encode(&many, Urgency::default()));
-    assert!(futures::poll!(large.as_mut()).is_pending());
-    taken(&encoder).await;
-    let mut beside = [
-        Box::pin(encoder.encode(&short, Urgency::default())),
-        Box::pin(encoder.encode(&other, Urgency::default())),
-    ];
-    for call in &mut beside {
-        assert!(futures::poll!(call.as_mut()).is_pending());
-    }
-    (0..4).for_each(|_| permits.send(()).expect("the model waits"));
-    for (call, tokens) in beside.into_iter().zip([7.0, 9.0]) {
-        assert_eq!(call.await.expect("encoded").answers, [Answer::Vector(vec![tokens])]);
-    }
-    let encoded = large.await.expect("encoded");
-    let of = |tokens: [f32; 6]| tokens.map(|t| Answer::Vector(vec![t]));
-    assert_eq!(
-        encoded.answers,
-        of([250.0, 3.0, 256.0, 255.0, 3.0, 254.0]),
-        "in the order of the texts"
-    );
-    assert_eq!(encoded.input_tokens, 1021);
-    let ran: Vec<_> = runs.try_iter().collect();
-    assert!(
-        ran.iter().all(|(rows, columns)| rows * columns <= 512) && ran.len() == 4,
-        "{ran:?}"
-    );
-    assert_eq!(ran[1], (2, 9), "after the first part, before the rest");
-}
-
-#[tokio::test]
-async fn a_call_in_parts_ends_between_two_of_them_when_its_caller_has_gone_or_its_time_is_up() {
-    let (encoder, permits, runs) = told(10_000, RUN_TOKENS);
-    let many: Vec<String> = vec!["a ".repeat(500); 9];
-    let mut gone = Box::pin(encoder.encode(&many, Urgency::default()));
-    assert!(futures::poll!(gone.as_mut()).is_pending());
-    taken(&encoder).await;
-    drop(gone);
-    permits.send(()).expect("the model waits");
-    // Long enough for a busy machine to begin it.
-    let late = encoder
-        .encode(&many, Urgency::until(Some(Instant::now() + Duration::from_millis(500))))
-        .await;
-    assert_eq!(late, Err(Error::Expired { generated: 0 }));
-    (0..2).for_each(|_| permits.send(()).expect("the model is there"));
-    assert_eq!(
-        encoder
-            .encode(&text(2), Urgency::default())
-            .await
-            .expect("encoded")
-            .input_tokens,
-        2
-    );
-    assert!(runs.try_iter().count() <= 3, "nothing more of either");
-    assert_eq!(without_answer(&encoder), (1, 1));
-}
-
-#[tokio::test]
 async fn what_nobody_waits_for_any_more_makes_room() {
     let (encoder, permits) = held(100);
     let (first, texts) = (text(1), text(1));
@@ -295,35 +234,6 @@ async fn what_nobody_waits_for_any_more_makes_room() {
     assert_eq!(encoder.counters().cancelled.load(Ordering::Relaxed), 88);
     permits.send(()).expect("the model is there");
     encoder.encode(&texts, Urgency::default()).await.expect("there is room");
-}
-
-#[tokio::test]
-async fn a_short_call_waits_for_no_more_than_a_part_though_as_many_as_may_have_begun_and_another_waits() {
-    let (encoder, permits, runs) = told(100_000, RUN_TOKENS);
-    let many: Vec<String> = vec!["a ".repeat(500); 12];
-    let mut large: Vec<_> = (0..=8)
-        .map(|_| Box::pin(encoder.encode(&many, Urgency::default())))
-        .collect();
-    for call in &mut large {
-        assert!(futures::poll!(call.as_mut()).is_pending());
-    }
-    // One begins before each part: eight have after eight of them, and the ninth must wait.
-    for _ in 0..8 {
-        permits.send(()).expect("the model waits");
-        assert_eq!(runs.recv(), Ok((1, 500)));
-    }
-    let short = text(7);
-    let late = Instant::now() + Duration::from_secs(20);
-    // Whatever class it is of: the calls in parts have a line of their own.
-    let urgency = Urgency {
-        class: Class::Batch,
-        ..Urgency::until(Some(late))
-    };
-    let mut short = Box::pin(encoder.encode(&short, urgency));
-    assert!(futures::poll!(short.as_mut()).is_pending());
-    (0..2).for_each(|_| permits.send(()).expect("the model waits"));
-    assert_eq!(short.await.expect("encoded").answers, [Answer::Vector(vec![7.0])]);
-    assert!(runs.try_iter().any(|run| run == (1, 7)));
 }
 
 #[tokio::test]

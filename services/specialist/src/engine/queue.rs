@@ -14,13 +14,20 @@ pub enum Class {
     Normal,
     /// Nobody waits.
     Batch,
-    /// No caller's: of whatever class it is, an encoder takes it in parts, and it must hold up none that is not. Behind the others, in a line of its own.
-    InParts,
 }
 
 impl Class {
     /// Every class that a caller may ask for, most urgent first.
     pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Batch];
+
+    /// The line of what an encoder takes in parts.
+    #[must_use]
+    pub const fn in_parts(self) -> Line {
+        Line {
+            class: self,
+            in_parts: true,
+        }
+    }
 
     /// How many classes are at least as urgent, for [`Queue::take_of`].
     #[must_use]
@@ -34,13 +41,53 @@ impl Class {
         match self {
             Self::Interactive => bound,
             Self::Normal => bound - bound / 8,
-            Self::Batch | Self::InParts => bound - bound / 4,
+            Self::Batch => bound - bound / 4,
         }
     }
 }
 
-/// A line for each class.
-const LINES: usize = Class::InParts as usize + 1;
+/// Where a request waits: its class, and in a line behind that what an encoder takes in parts, which must hold up none that is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// Whose.
+    pub class: Class,
+    /// It is taken in parts.
+    pub in_parts: bool,
+}
+
+impl From<Class> for Line {
+    fn from(class: Class) -> Self {
+        Self { class, in_parts: false }
+    }
+}
+
+impl Line {
+    /// Every line, most urgent first.
+    const ALL: [Self; 6] = {
+        let [first, second, third] = Class::ALL;
+        [
+            Self {
+                class: first,
+                in_parts: false,
+            },
+            first.in_parts(),
+            Self {
+                class: second,
+                in_parts: false,
+            },
+            second.in_parts(),
+            Self {
+                class: third,
+                in_parts: false,
+            },
+            third.in_parts(),
+        ]
+    };
+
+    const fn place(self) -> usize {
+        2 * self.class as usize + self.in_parts as usize
+    }
+}
 
 /// How soon an answer is wanted, as its caller says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,20 +143,20 @@ pub enum Full {
 /// Waiting requests. Plain data: no lock, no clock.
 #[derive(Debug)]
 pub struct Queue<T> {
-    classes: [Line<T>; LINES],
+    lines: [Waits<T>; Line::ALL.len()],
     waiting_tokens: usize,
     queue_tokens: usize,
     requests: usize,
     patience: u32,
 }
 
-/// What waits in one class, oldest first.
+/// What waits in one line, oldest first.
 #[derive(Debug)]
-struct Line<T> {
+struct Waits<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// Turns of more urgent classes since this one's last.
+    /// Turns of more urgent lines since this one's last.
     passed_over: u32,
-    /// Turns of the class since its oldest was the oldest.
+    /// Turns of the line since its oldest was the oldest.
     oldest_passed_over: u32,
 }
 
@@ -120,8 +167,8 @@ struct Waiting<T> {
     due: Option<Instant>,
 }
 
-impl<T> Line<T> {
-    /// Whose turn it is within the class.
+impl<T> Waits<T> {
+    /// Whose turn it is within the line.
     fn turn(&self, patience: u32) -> Option<usize> {
         // Fairness between tenants goes here: choose the tenant with the largest deficit, then among its requests as below.
         if self.oldest_passed_over >= patience {
@@ -137,7 +184,7 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn new(queue_tokens: usize, requests: usize) -> Self {
         Self {
-            classes: [(); LINES].map(|()| Line {
+            lines: Line::ALL.map(|_| Waits {
                 waiting: VecDeque::new(),
                 passed_over: 0,
                 oldest_passed_over: 0,
@@ -180,40 +227,51 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// When it does not fit; nothing has changed then.
-    pub fn offer(&mut self, item: T, tokens: usize, class: Class, due: Option<Instant>) -> Result<(), Refused> {
-        self.fits(tokens, class)?;
+    pub fn offer(
+        &mut self,
+        item: T,
+        tokens: usize,
+        line: impl Into<Line>,
+        due: Option<Instant>,
+    ) -> Result<(), Refused> {
+        let line = line.into();
+        self.fits(tokens, line.class)?;
         self.waiting_tokens += tokens;
-        self.classes[class as usize]
-            .waiting
-            .push_back(Waiting { item, tokens, due });
+        let waits = &mut self.lines[line.place()].waiting;
+        waits.push_back(Waiting { item, tokens, due });
         Ok(())
     }
 
     /// The next request.
     pub fn take(&mut self) -> Option<T> {
-        self.take_of(LINES, |_| true)
+        self.take_among(|_| true, |_| true)
     }
 
-    /// The next request of the `classes` most urgent classes, if it is wanted; else it stays the next.
+    /// The next request of the `classes` most urgent classes, if it is wanted; else it stays the next. None that is taken in parts.
     pub fn take_of(&mut self, classes: usize, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        let waits = |class: &usize| !self.classes[*class].waiting.is_empty();
-        let impatient = (0..classes)
+        self.take_among(|line| !line.in_parts && line.class.and_above() <= classes, wanted)
+    }
+
+    /// The next request of the lines that are open, if it is wanted; else it stays the next.
+    pub fn take_among(&mut self, open: impl Fn(Line) -> bool, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let waits = |line: &usize| open(Line::ALL[*line]) && !self.lines[*line].waiting.is_empty();
+        let impatient = (0..self.lines.len())
             .rev()
             .filter(waits)
-            .find(|class| self.classes[*class].passed_over >= self.patience);
-        let class = impatient.or_else(|| (0..classes).find(waits))?;
-        let turn = self.classes[class].turn(self.patience)?;
-        if !wanted(&self.classes[class].waiting[turn].item) {
+            .find(|line| self.lines[*line].passed_over >= self.patience);
+        let next = impatient.or_else(|| (0..self.lines.len()).find(waits))?;
+        let turn = self.lines[next].turn(self.patience)?;
+        if !wanted(&self.lines[next].waiting[turn].item) {
             return None;
         }
-        for lesser in &mut self.classes[class + 1..] {
+        for lesser in &mut self.lines[next + 1..] {
             lesser.passed_over = if lesser.waiting.is_empty() {
                 0
             } else {
                 lesser.passed_over.saturating_add(1)
             };
         }
-        let line = &mut self.classes[class];
+        let line = &mut self.lines[next];
         line.passed_over = 0;
         line.oldest_passed_over = if turn == 0 { 0 } else { line.oldest_passed_over + 1 };
         let Waiting { item, tokens, .. } = line.waiting.remove(turn)?;
@@ -224,7 +282,7 @@ impl<T> Queue<T> {
     /// Removes what `gone` says nobody waits for any more, and gives it back.
     pub fn remove(&mut self, mut gone: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
-        for line in &mut self.classes {
+        for line in &mut self.lines {
             // Mostly nobody has gone, and thousands of requests are not to be moved for that; nor is what stands before the first that has.
             let Some(first) = line.waiting.iter().position(|waiting| gone(&waiting.item)) else {
                 continue;
@@ -247,14 +305,14 @@ impl<T> Queue<T> {
 
     /// How many of a class are so, looking no further once it is `most`.
     pub fn count(&self, class: Class, most: usize, so: impl Fn(&T) -> bool) -> usize {
-        let waiting = &self.classes[class as usize].waiting;
+        let waiting = &self.lines[Line::from(class).place()].waiting;
         waiting.iter().filter(|waiting| so(&waiting.item)).take(most).count()
     }
 
     /// Requests waiting.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.classes.iter().map(|line| line.waiting.len()).sum()
+        self.lines.iter().map(|line| line.waiting.len()).sum()
     }
 
     /// Nothing waits.

@@ -1,6 +1,6 @@
 //! What a handle and its owner thread share: the queue, and the end. The slot engine's waiting requests, a tagger's waiting texts and
 //! an encoder's waiting calls are kept, refused, dropped and failed alike.
-use super::queue::{Class, Full, Queue, Refused, Urgency};
+use super::queue::{Class, Full, Line, Queue, Refused, Urgency};
 use crate::{
     error::Error,
     telemetry::{Counters, Instruments},
@@ -117,11 +117,11 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Queues, in the line of a class.
+    /// Queues, in a line.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(crate) fn offer(&self, waiting: T, tokens: usize, class: Class) -> Result<(), Error>
+    pub(crate) fn offer(&self, waiting: T, tokens: usize, line: impl Into<Line>) -> Result<(), Error>
     where
         T: Waits,
     {
@@ -130,7 +130,7 @@ impl<T> Shared<T> {
         if state.closing {
             return Err(Error::Closing);
         }
-        let offered = state.queue.offer(waiting, tokens, class, due);
+        let offered = state.queue.offer(waiting, tokens, line, due);
         offered.map_err(busy)?;
         self.count(&state);
         drop(state);

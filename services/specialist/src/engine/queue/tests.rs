@@ -130,7 +130,7 @@ fn what_waits_on_is_not_moved_and_is_looked_at_no_more_than_need_be() {
     let mut queue = Queue::new(1000, 1000);
     (0..100).for_each(|i| queue.offer(i, 1, Class::Normal, None).expect("fits"));
     let places = |queue: &Queue<i32>| {
-        let waiting = &queue.classes[Class::Normal as usize].waiting;
+        let waiting = &queue.lines[Line::from(Class::Normal).place()].waiting;
         waiting
             .iter()
             .map(|waiting| std::ptr::from_ref(waiting).addr())
@@ -178,6 +178,23 @@ fn the_more_urgent_classes_alone_can_be_asked() {
     queue.offer('i', 1, Class::Interactive, None).expect("fits");
     assert_eq!(queue.take_of(Class::Interactive.and_above(), |_| true), Some('i'));
     assert_eq!(queue.take_of(Class::Normal.and_above(), |_| true), Some('n'));
+}
+
+#[test]
+fn what_is_taken_in_parts_waits_behind_its_class_and_before_a_lesser_one_and_only_if_it_is_asked_for() {
+    for (place, line) in Line::ALL.into_iter().enumerate() {
+        assert_eq!(line.place(), place);
+    }
+    let mut queue = Queue::new(100, 100);
+    queue.offer("batch", 1, Class::Batch, None).expect("fits");
+    queue.offer("parts", 1, Class::Normal.in_parts(), None).expect("fits");
+    queue.offer("normal", 1, Class::Normal, None).expect("fits");
+    assert_eq!([(); 3].map(|()| queue.take()), ["normal", "parts", "batch"].map(Some));
+    queue.offer("parts", 1, Class::Normal.in_parts(), None).expect("fits");
+    assert_eq!(queue.take_of(Class::Batch.and_above(), |_| true), None);
+    let urgent = |line: Line| line.class < Class::Normal;
+    assert_eq!(queue.take_among(urgent, |_| true), None);
+    assert_eq!(queue.take_among(|line| line.in_parts, |_| true), Some("parts"));
 }
 
 proptest! {
