@@ -37,6 +37,7 @@ use shared::still_wanted;
 pub(crate) use shared::{End, Shared, Waits, gone};
 
 use crate::{
+    constrain::Grammar,
     error::Error,
     telemetry::{Counters, Instruments},
     vocabulary::Vocabulary,
@@ -46,10 +47,14 @@ use std::{fmt, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// Bytes of a grammar that count in the queue as much as a prompt token: a request that brings one of its own holds it while it waits, and 65,536 tokens
+/// are 256 MiB of such at most.
+const GRAMMAR_BYTES_A_TOKEN: usize = 4 << 10;
+
 /// How an engine is to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Prompt tokens that may wait.
+    /// Prompt tokens that may wait, grammars of requests' own counted as such.
     pub queue_tokens: usize,
     /// Prompts that begin alike share what was computed of their beginning.
     pub keeps_prefixes: bool,
@@ -74,6 +79,14 @@ impl Waits for Waiting {
     fn fail(self, error: Error) {
         let _ = self.events.try_send(Event::Failed(error));
     }
+}
+
+/// Tokens that a request counts as while it waits.
+fn counted(request: &Request) -> usize {
+    // One that others have too is held by its task.
+    let own = |grammar: &&Arc<Grammar>| Arc::strong_count(grammar) == 1;
+    let own = request.grammar.as_ref().filter(own);
+    request.prompt.len() + own.map_or(0, |grammar| grammar.compiled_bytes() / GRAMMAR_BYTES_A_TOKEN)
 }
 
 /// An engine: its handle, and the owner thread behind it. Dropping it ends the thread after the step that it is in.
@@ -185,11 +198,12 @@ impl Engine {
     /// Queues a request.
     ///
     /// # Errors
-    /// `Busy` when the queue is full, `Invalid` for a prompt that is empty or fills the context, `Closing` at the end.
+    /// `Busy` when the queue is full, where a grammar of the request's own counts beside its prompt; `Invalid` for a prompt that is empty or fills the
+    /// context, `Closing` at the end.
     pub fn submit(&self, request: Request) -> Result<Ticket, Error> {
         let class = request.urgency.class;
         self.check(&request.prompt, class)?;
-        let (length, context) = (request.prompt.len(), self.shape.context_tokens);
+        let (length, context) = (counted(&request), self.shape.context_tokens);
         // One delta a token, one for what was held back, one end: the owner thread never finds it full.
         let (events, receiver) = mpsc::channel(request.sampling.max_tokens.min(context) + 2);
         let waiting = Waiting {

@@ -23,6 +23,7 @@ mod limits;
 mod long_prompts;
 mod metrics;
 mod oip;
+mod own_grammars;
 mod plan_text;
 mod prefixes;
 mod reference;
