@@ -156,13 +156,15 @@ pub(crate) async fn specialist(args: SpecialistArgs) -> Result<()> {
         return Ok(());
     };
     let loaded = loaded?;
-    // Behind others only now: a load that waits for what busy neighbours leave might never end.
-    shoal_specialist::confine(&specialist).map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
+    // Behind others only now: a load that waits for what busy neighbours leave might never end. Later versions are loaded before them, too.
+    let loader =
+        shoal_specialist::confine(&specialist).map_err(|e| Failure::usage(format!("specialist {name}: {e}")))?;
     let bound = open(name, specialist.listen, specialist.http_listen, &args.process).await?;
     // Boxed, as the gateway's.
     Ok(Box::pin(shoal_specialist::serve(
         name,
         loaded,
+        loader,
         &specialist,
         &config.telemetry,
         bound,

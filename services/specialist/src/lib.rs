@@ -16,6 +16,7 @@ mod faults;
 pub mod filler;
 pub mod folder;
 mod generator;
+mod loader;
 mod one_run;
 mod process;
 pub mod prompt;
@@ -30,5 +31,6 @@ pub mod vocabulary;
 mod workshop;
 
 pub use error::Error;
-pub use process::{confine, load, serve};
+pub use loader::{Loader, confine};
+pub use process::{load, serve};
 pub use runtime::{Allocator, Error as RuntimeError, settle};

@@ -2,7 +2,7 @@
 //! ONNX Runtime or with the provider is told before anybody could connect.
 use crate::{
     folder::Folder,
-    runtime,
+    loader::Loader,
     server::{Doors, Inference, Service, router},
     specialist::{LoadError, Specialist},
     versions::{self, Versions},
@@ -15,43 +15,19 @@ use shoal_proto::{
     oip::grpc_inference_service_server::GrpcInferenceServiceServer,
     v1::specialist_service_server::SpecialistServiceServer,
 };
-use std::{io, path::Path};
+use std::path::Path;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-
-/// Puts this process where its budget says: on `cpus`, and with `background` behind all who are not. After [`load`]: every thread that there is
-/// is put there, those of ONNX Runtime too, and those that later versions bring are started by them.
-///
-/// # Errors
-/// In words, when the operating system refuses; it is a matter of configuration.
-pub fn confine(config: &config::Specialist) -> Result<(), String> {
-    runtime::confine(&config.cpus, config.background).map_err(|e| {
-        let (cpus, background) = (&config.cpus, config.background);
-        format!("the operating system does not grant cpus = {cpus:?} with background = {background} ({e}): name cores that this process may use, or leave them out")
-    })
-}
 
 /// Loads a checked folder with the ONNX Runtime at `library`, on a thread that may block.
 ///
 /// # Errors
 /// When a file of the folder, ONNX Runtime or the provider is at fault; all of it is a matter of configuration.
 pub async fn load(folder: Folder, config: &config::Specialist, library: &Path) -> Result<Specialist, LoadError> {
-    let (config, library) = (config.clone(), library.to_owned());
-    let load = move || {
-        runtime::settle();
-        let loaded = Specialist::of(folder, &config, &library);
-        // What reading, parsing and optimising a graph took and freed: 45 MB of an int8 encoder of 12 MB, and its process keeps it for nothing.
-        runtime::trim();
-        runtime::gather();
-        runtime::let_go_of_code();
-        loaded
-    };
-    shoal_kit::task::blocking("load", load)
-        .await
-        .map_err(|e| LoadError::Thread(io::Error::other(e)))?
+    Loader::default().load(folder, config, library).await
 }
 
-/// Serves a specialist as `name` until `shutdown`, and whichever version `specialist.toml` comes to name. Prompts and outputs
+/// Serves a specialist as `name` until `shutdown`, and whichever version `specialist.toml` comes to name, which `loader` loads. Prompts and outputs
 /// go on spans only with `[telemetry] content`.
 ///
 /// # Errors
@@ -59,6 +35,7 @@ pub async fn load(folder: Folder, config: &config::Specialist, library: &Path) -
 pub async fn serve(
     name: &str,
     specialist: Specialist,
+    loader: Loader,
     config: &config::Specialist,
     telemetry: &config::Telemetry,
     bound: Bound,
@@ -80,7 +57,7 @@ pub async fn serve(
         version: specialist.identity(),
         provider: specialist.provider().name().to_owned(),
     };
-    let versions = Versions::new(specialist, config.clone());
+    let versions = Versions::new(specialist, config.clone(), loader);
     let serving = versions.serving();
     let doors = Doors::new(serving.clone(), telemetry.content);
     let service =

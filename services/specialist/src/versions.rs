@@ -22,7 +22,8 @@ use crate::{
     engine::{Request, queue::Urgency},
     error::Error,
     folder::{Files, Folder, manifest::Manifest},
-    process, runtime,
+    loader::Loader,
+    runtime,
     sampling::{Sampling, calibration::Calibration},
     specialist::Specialist,
     telemetry,
@@ -100,6 +101,7 @@ pub(crate) struct Versions {
     serving: watch::Sender<Serving>,
     now: Arc<Specialist>,
     config: config::Specialist,
+    loader: Loader,
     seen: Option<Seen>,
     previous: Previous,
     /// Versions that serve no new call and are not given up yet.
@@ -107,7 +109,7 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    pub(crate) fn new(specialist: Specialist, config: config::Specialist) -> Self {
+    pub(crate) fn new(specialist: Specialist, config: config::Specialist, loader: Loader) -> Self {
         let now = Arc::new(specialist);
         Self {
             serving: watch::Sender::new(Serving {
@@ -117,6 +119,7 @@ impl Versions {
             now,
             previous: Previous::new(config.keep_previous),
             config,
+            loader,
             seen: None,
             leaving: Vec::new(),
         }
@@ -216,9 +219,11 @@ impl Versions {
         let gone = self.previous.let_go();
         self.leaving.extend(gone);
         self.give_up().await;
-        let loaded = process::load(opened, &self.config, now.library()).await;
+        let loaded = self.loader.load(opened, &self.config, now.library()).await;
         let next = loaded.map_err(|e| refused(&e))?;
-        if let Err(error) = warm_up(&next).await {
+        let warm = warm_up(&next).await;
+        self.loader.settle(&self.config);
+        if let Err(error) = warm {
             let reason = format!("{} does not answer: {error}", next.identity());
             end(next).await;
             return Err(refused(&reason));

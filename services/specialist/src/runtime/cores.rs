@@ -1,19 +1,33 @@
 //! Which cores the process's threads run on, and after whom: `cpus` and `background` of its configuration.
 //!
 //! Linux keeps both for each thread, and a thread hands its own on to those that it starts. So every thread that there is is told, and looked
-//! for again until none is new; whatever starts later (ONNX Runtime's, the engine's) has it from its starter.
+//! for again until none is new; whatever starts later (ONNX Runtime's, the engine's) has it from its starter. One thread may be spared the background:
+//! a process that is behind others cannot come before them again, and its next version must be loaded in bounded time.
 use std::{collections::BTreeSet, fs, io};
 
 /// Passes over the process's threads. One that starts while a pass runs was started by one that had been told or is found in the next; a process
 /// that starts threads faster than that is none of ours.
 const PASSES: usize = 8;
 
-/// Confines every thread of this process to `cpus` (all, if empty), and with `background` to what other processes leave of them.
+/// The calling thread, as the operating system numbers it.
+#[cfg(target_os = "linux")]
+pub(crate) fn this_thread() -> i32 {
+    // SAFETY: takes nothing, changes nothing, and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// Nothing is spared where nothing is confined.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn this_thread() -> i32 {
+    0
+}
+
+/// Confines every thread of this process to `cpus` (all, if empty), and with `background` all but `spared` to what other processes leave of them.
 ///
 /// # Errors
 /// When the operating system refuses: no such core among those that the process may use, or a scheduler that it may not choose.
 #[cfg(target_os = "linux")]
-pub(crate) fn confine(cpus: &[usize], background: bool) -> io::Result<()> {
+pub(crate) fn confine(cpus: &[usize], background: bool, spared: Option<i32>) -> io::Result<()> {
     if cpus.is_empty() && !background {
         return Ok(());
     }
@@ -27,7 +41,7 @@ pub(crate) fn confine(cpus: &[usize], background: bool) -> io::Result<()> {
             };
             if told.insert(thread) {
                 news = true;
-                match one(thread, cpus, background) {
+                match one(thread, cpus, background && spared != Some(thread)) {
                     // It has ended since.
                     Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                     done => done?,
@@ -46,7 +60,7 @@ pub(crate) fn confine(cpus: &[usize], background: bool) -> io::Result<()> {
 /// # Errors
 /// Whenever anything is asked for.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn confine(cpus: &[usize], background: bool) -> io::Result<()> {
+pub(crate) fn confine(cpus: &[usize], background: bool, _: Option<i32>) -> io::Result<()> {
     match cpus.is_empty() && !background {
         true => Ok(()),
         false => Err(io::Error::from(io::ErrorKind::Unsupported)),
@@ -92,8 +106,8 @@ mod tests {
 
     #[test]
     fn a_core_that_is_not_there_is_refused_and_nothing_asked_is_nothing_done() {
-        assert!(confine(&[], false).is_ok());
-        assert!(confine(&[1023], false).is_err());
-        assert!(confine(&[9999], false).is_err());
+        assert!(confine(&[], false, None).is_ok());
+        assert!(confine(&[1023], false, None).is_err());
+        assert!(confine(&[9999], false, None).is_err());
     }
 }

@@ -25,7 +25,7 @@ mod pages;
 )]
 mod shared_kv;
 
-pub(crate) use cores::confine;
+pub(crate) use cores::{confine, this_thread};
 pub(crate) use decoder::OrtDecoder;
 pub(crate) use encoder::{Beside, OrtEncoder, Output, Padded};
 pub(crate) use heap::trim;

@@ -2,6 +2,7 @@
 use shoal_kit::{config, onnxruntime, serve, task};
 use shoal_proto::v1::specialist_service_client::SpecialistServiceClient;
 use shoal_specialist::{
+    Loader,
     engine::{Done, queue::Urgency},
     folder::Folder,
     prompt::Prompt,
@@ -119,7 +120,7 @@ impl Served {
         let counters = loaded.counters().clone();
         let (stop, telemetry) = (shutdown.clone(), telemetry.clone());
         task::spawn("served specialist", async move {
-            shoal_specialist::serve("served", loaded, &config, &telemetry, bound, stop)
+            shoal_specialist::serve("served", loaded, Loader::default(), &config, &telemetry, bound, stop)
                 .await
                 .expect("serves")
         });
