@@ -62,6 +62,14 @@ impl Weights {
         })
     }
 
+    /// What the tokens of that weight or more weigh together, and how many they are.
+    pub(super) fn heavy(&self, least: f32) -> (f64, usize) {
+        Arch::new().dispatch(Heavy {
+            weights: &self.each,
+            least,
+        })
+    }
+
     /// The tokens of that weight or more and above 0, in their own order.
     pub(super) fn at_least(&self, least: f32) -> Vec<usize> {
         Arch::new().dispatch(AtLeast {
@@ -92,11 +100,7 @@ impl NullaryFnOnce for Weigh<'_> {
             let octaves = (logit - best) * scale;
             let weight = power(octaves);
             // Neither of what is no number, nor of infinity, nor of what weighs nothing.
-            if (octaves >= LEAST) & (octaves <= 0.0) {
-                weight
-            } else {
-                0.0
-            }
+            if (LEAST..=0.0).contains(&octaves) { weight } else { 0.0 }
         };
         let mut weights = Weights {
             each: Vec::with_capacity(logits.len()),
@@ -148,6 +152,35 @@ impl NullaryFnOnce for OfHeaviest<'_> {
     }
 }
 
+struct Heavy<'a> {
+    weights: &'a [f32],
+    least: f32,
+}
+
+impl NullaryFnOnce for Heavy<'_> {
+    type Output = (f64, usize);
+
+    #[inline(always)]
+    fn call(self) -> (f64, usize) {
+        let (mut sums, mut counts) = ([0.0; LANES], [0u32; LANES]);
+        let (whole, rest) = self.weights.as_chunks::<LANES>();
+        for chunk in whole {
+            for ((sum, count), weight) in sums.iter_mut().zip(&mut counts).zip(chunk) {
+                let heavy = *weight >= self.least;
+                *sum += if heavy { f64::from(*weight) } else { 0.0 };
+                *count += u32::from(heavy);
+            }
+        }
+        for weight in rest {
+            if *weight >= self.least {
+                sums[0] += f64::from(*weight);
+                counts[0] += 1;
+            }
+        }
+        (sums.into_iter().sum(), counts.into_iter().sum::<u32>() as usize)
+    }
+}
+
 struct AtLeast<'a> {
     weights: &'a [f32],
     least: f32,
@@ -186,7 +219,8 @@ mod tests {
             }
             let best = logits.iter().copied().filter(|l| l.is_finite()).fold(f32::NEG_INFINITY, f32::max);
             let Some(weights) = Weights::of(&logits, temperature) else {
-                return Ok(prop_assert_eq!(best, f32::NEG_INFINITY));
+                prop_assert_eq!(best, f32::NEG_INFINITY);
+                return Ok(());
             };
             for (logit, weight) in logits.iter().zip(&weights.each) {
                 let slow = if logit.is_finite() { (f64::from(logit - best) / f64::from(temperature)).exp() } else { 0.0 };
@@ -207,6 +241,9 @@ mod tests {
             let from = weights.at_least(least);
             prop_assert!(from.len() >= tokens.min(logits.len()) && from.is_sorted());
             prop_assert!((0..logits.len()).all(|i| from.contains(&i) == (weights.each[i] >= least)));
+            let (sum, count) = weights.heavy(least.max(f32::MIN_POSITIVE));
+            let slow: f64 = from.iter().map(|token| weights.get(*token)).sum();
+            prop_assert!(count == from.len() && (sum - slow).abs() < 1e-9);
         }
 
         #[test]
@@ -216,6 +253,7 @@ mod tests {
             let least = Weigh { logits, temperature }.call().expect("finite");
             prop_assert_eq!((&here.each, &here.parts, here.total), (&least.each, &least.parts, least.total));
             prop_assert_eq!(here.of_heaviest(3), OfHeaviest { weights: &here.each, tokens: 3 }.call());
+            prop_assert_eq!(here.heavy(0.1), Heavy { weights: &here.each, least: 0.1 }.call());
             prop_assert_eq!(here.at_least(0.1), AtLeast { weights: &here.each, least: 0.1 }.call());
         }
     }
