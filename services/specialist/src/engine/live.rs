@@ -1,11 +1,12 @@
 //! A live row: what it carries, what a step's logits come to, and its last word.
 use super::{
     Done, Event, Row, Timings,
+    call::Hearing,
     queue::Urgency,
     sequence::{Advance, Finish, Sequence},
 };
 use crate::telemetry::Instruments;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 use tracing::Span;
 
@@ -17,6 +18,7 @@ pub(super) struct Live {
     pub(super) input_tokens: usize,
     pub(super) urgency: Urgency,
     pub(super) events: mpsc::Sender<Event>,
+    pub(super) hearing: Arc<Hearing>,
     pub(super) timings: Timings,
     pub(super) decode_from: Instant,
     pub(super) steps: u64,
@@ -32,7 +34,7 @@ pub(super) enum Fate {
 /// Takes a row's logits, and sends what they came to. Never waits: the channel has room for every event of its request.
 pub(super) fn advance(live: &mut Live, logits: &[f32]) -> Fate {
     let delta = |text: String| {
-        if !text.is_empty() {
+        if !text.is_empty() && live.hearing.wants_a_piece() {
             let _ = live.events.try_send(Event::Delta(text));
         }
     };

@@ -42,6 +42,7 @@ use crate::{
     telemetry::{Counters, Instruments},
     vocabulary::Vocabulary,
 };
+use call::Hearing;
 use queue::{Class, Urgency};
 use std::{fmt, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::sync::mpsc;
@@ -64,6 +65,7 @@ pub struct Settings {
 struct Waiting {
     request: Request,
     events: mpsc::Sender<Event>,
+    hearing: Arc<Hearing>,
     admitted: Instant,
 }
 
@@ -206,13 +208,15 @@ impl Engine {
         let (length, context) = (counted(&request), self.shape.context_tokens);
         // One delta a token, one for what was held back, one end: the owner thread never finds it full.
         let (events, receiver) = mpsc::channel(request.sampling.max_tokens.min(context) + 2);
+        let hearing = Arc::<Hearing>::default();
         let waiting = Waiting {
             request,
             events,
+            hearing: hearing.clone(),
             admitted: Instant::now(),
         };
         self.shared.offer(waiting, length, class)?;
-        Ok(Ticket::new(receiver))
+        Ok(Ticket::heard(receiver, hearing))
     }
 
     /// Refuses new requests, fails the open ones, and waits for the owner thread.

@@ -147,11 +147,13 @@ impl<D: Decoder> Owner<D> {
     /// Takes the first token from the prompt's last logits, and moves the row to where it decodes.
     pub(super) fn begin(&mut self, prompt: Prompt, logits: &[f32]) {
         let Prompt {
-            waiting: Waiting {
-                request,
-                events,
-                admitted,
-            },
+            waiting:
+                Waiting {
+                    request,
+                    events,
+                    hearing,
+                    admitted,
+                },
             slot,
             started,
             span,
@@ -203,6 +205,7 @@ impl<D: Decoder> Owner<D> {
             input_tokens: prompt.len(),
             urgency,
             events,
+            hearing,
             timings,
             decode_from: prefilled,
             steps: 0,

@@ -57,7 +57,9 @@ impl Generation {
             Some(deadline) => match timeout_at(deadline.into(), self.ticket.next()).await {
                 Ok(event) => event,
                 // A delta is a token, or a few held back: near enough for a message.
-                Err(_) => Event::Failed(Error::Expired { generated: self.deltas }),
+                Err(_) => Event::Failed(Error::Expired {
+                    generated: self.deltas + self.ticket.unsent(),
+                }),
             },
         };
         match &event {
@@ -76,6 +78,7 @@ impl Generation {
 
     /// The whole answer.
     pub(super) async fn complete(mut self) -> Result<Done, Error> {
+        self.ticket.await_end();
         loop {
             match self.next().await {
                 Event::Delta(_) => {}

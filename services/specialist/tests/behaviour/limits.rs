@@ -9,7 +9,13 @@ use shoal_specialist::{
 };
 use std::{
     cell::Cell,
-    sync::atomic::Ordering,
+    future::Future as _,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake},
     time::{Duration, Instant},
 };
 
@@ -117,6 +123,41 @@ async fn a_caller_that_never_reads_stalls_nobody() {
         slow.complete().await.expect("all of it was kept").tokens,
         alone(&[1, 2, 3], 50)
     );
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_the_whole_answer_is_not_woken_by_its_pieces() {
+    let (decoder, permits, steps) = Stub::held(1);
+    let engine = stub::engine(decoder, 1000);
+    let stepped = async |wanted: usize| {
+        permits.send(()).expect("engine waits");
+        until("a step", || steps.lock().expect("whole").len() == wanted).await;
+    };
+    // The second is only waited for when the first has left it the slot.
+    let first = engine.submit(request(&[1], 2, None)).expect("admitted");
+    until("it runs", || engine.counters().live_slots.load(Ordering::Relaxed) == 1).await;
+    let mut whole = pin!(engine.submit(request(&[2], 5, None)).expect("admitted").complete());
+    let woken = Arc::new(Woken::default());
+    let waker = woken.clone().into();
+    assert!(whole.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // The first's last token, and three of the second's; what the last but one of these came to is sent when the last one begins.
+    for step in 1..=4 {
+        stepped(step).await;
+    }
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0, "nothing was said to it yet");
+    permits.send(()).expect("engine waits");
+    assert_eq!(whole.await.expect("answered").tokens, alone(&[2], 5));
+    assert_eq!(first.complete().await.expect("answered").tokens, alone(&[1], 2));
 }
 
 #[tokio::test]
