@@ -127,6 +127,11 @@ impl Ticket {
         self.events.recv().await.unwrap_or_else(broken)
     }
 
+    /// The next event, if it is there already.
+    pub(crate) fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
     /// From here on only the end is waited for: the engine need not send what is in it anyway. Pieces that were sent before still come.
     pub(crate) fn await_end(&self) {
         self.hearing.whole.store(true, Ordering::Relaxed);
@@ -157,14 +162,17 @@ impl Ticket {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pieces_are_sent_until_only_the_end_is_waited_for_and_counted_from_then_on() {
-        let (_engine, events) = mpsc::channel(4);
+    #[tokio::test]
+    async fn pieces_are_sent_until_only_the_end_is_waited_for_and_counted_from_then_on() {
+        let (engine, events) = mpsc::channel(4);
         let hearing = Arc::<Hearing>::default();
-        let ticket = Ticket::heard(events, hearing.clone());
+        let mut ticket = Ticket::heard(events, hearing.clone());
         assert!(hearing.wants_a_piece());
+        engine.send(Event::Delta("a".into())).await.expect("it listens");
+        assert!(matches!(ticket.try_next(), Some(Event::Delta(text)) if text == "a"));
         ticket.await_end();
         assert!(!hearing.wants_a_piece() && !hearing.wants_a_piece());
         assert_eq!(ticket.unsent(), 2);
+        assert!(ticket.try_next().is_none());
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Generation {
     deadline: Option<Instant>,
     deltas: usize,
     /// An event that came and was not given out yet.
-    first: Option<Event>,
+    ahead: Option<Event>,
     span: Span,
     door: Door,
 }
@@ -33,7 +33,7 @@ impl Generation {
             ticket,
             deadline,
             deltas: 0,
-            first: None,
+            ahead: None,
             span,
             door,
         }
@@ -42,16 +42,36 @@ impl Generation {
     /// Waits a moment for the first event, which stays to be given out: never for so long that tonic's own timer ends the call, in its own words.
     pub(super) async fn begun(mut self) -> Self {
         let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        self.first = timeout(patience(left), self.next()).await.ok();
+        self.ahead = timeout(patience(left), self.came()).await.ok();
         self
     }
 
-    /// The next event. The deadline holds through the whole stream, whatever the engine is busy with: tonic's own timer
-    /// stops at the headers.
+    /// The next event; text that is there already comes as one delta. While the caller keeps up that is a token, and while it does not, a message, a
+    /// wake-up and a write are for as many as there are.
     pub(super) async fn next(&mut self) -> Event {
-        if let Some(event) = self.first.take() {
+        let mut event = match self.ahead.take() {
+            Some(event) => event,
+            None => self.came().await,
+        };
+        let Event::Delta(text) = &mut event else {
             return event;
+        };
+        while let Some(more) = self.ticket.try_next() {
+            self.note(&more);
+            match more {
+                Event::Delta(more) => text.push_str(&more),
+                end => {
+                    self.ahead = Some(end);
+                    break;
+                }
+            }
         }
+        event
+    }
+
+    /// The next event of the engine's. The deadline holds through the whole stream, whatever the engine is busy with: tonic's own timer stops at
+    /// the headers.
+    async fn came(&mut self) -> Event {
         let event = match self.deadline {
             None => self.ticket.next().await,
             Some(deadline) => match timeout_at(deadline.into(), self.ticket.next()).await {
@@ -62,7 +82,13 @@ impl Generation {
                 }),
             },
         };
-        match &event {
+        self.note(&event);
+        event
+    }
+
+    /// Counts an event that came; the last one closes the span.
+    fn note(&mut self, event: &Event) {
+        match event {
             Event::Delta(_) => self.deltas += 1,
             Event::Done(done) => {
                 self.span.record(names::RPC_STATUS, "OK");
@@ -73,7 +99,6 @@ impl Generation {
             }
             Event::Failed(error) => failed(&self.span, error),
         }
-        event
     }
 
     /// The whole answer.
@@ -180,9 +205,27 @@ mod tests {
             engine.send(Event::Delta(text.into())).await.expect("it listens");
         }
         let mut begun = generation.begun().await;
-        assert!(begun.first.is_some());
-        deltas(&mut begun, &["a", "b"]).await;
-        assert_eq!(begun.deltas, 2, "each is counted once");
+        assert!(begun.ahead.is_some());
+        engine.send(Event::Delta("c".into())).await.expect("it listens");
+        deltas(&mut begun, &["abc"]).await;
+        assert_eq!(begun.deltas, 3, "each is counted once");
+    }
+
+    #[tokio::test]
+    async fn text_that_is_there_is_one_delta_and_what_comes_after_it_stays_so() {
+        for headers in [false, true] {
+            let (engine, mut generation) = generation(None);
+            let text = |text: &str| Event::Delta(text.into());
+            for event in [text("a"), text("b"), Event::Failed(Error::Closing)] {
+                engine.send(event).await.expect("it listens");
+            }
+            if headers {
+                generation = generation.begun().await;
+            }
+            deltas(&mut generation, &["ab"]).await;
+            let event = generation.next().await;
+            assert!(matches!(event, Event::Failed(Error::Closing)), "{event:?}");
+        }
     }
 
     #[tokio::test]
@@ -190,7 +233,7 @@ mod tests {
         let (engine, generation) = generation(None);
         let started = Instant::now();
         let mut begun = generation.begun().await;
-        assert!(begun.first.is_none() && started.elapsed() >= TOGETHER);
+        assert!(begun.ahead.is_none() && started.elapsed() >= TOGETHER);
         engine
             .send(Event::Delta("late".into()))
             .await
