@@ -178,9 +178,10 @@ impl Instruments {
         self.step.record(seconds, std::slice::from_ref(&self.model));
     }
 
-    pub(crate) fn sampled(&self) {
-        self.counters.tokens.fetch_add(1, Ordering::Relaxed);
-        self.tokens.add(1, std::slice::from_ref(&self.model));
+    /// A token of each of so many rows.
+    pub(crate) fn sampled(&self, rows: usize) {
+        self.counters.tokens.fetch_add(rows as u64, Ordering::Relaxed);
+        self.tokens.add(rows as u64, std::slice::from_ref(&self.model));
     }
 
     pub(crate) fn ended(&self, outcome: &'static str) {

@@ -124,11 +124,11 @@ impl<D: Decoder> Owner<D> {
                 {
                     live.next.length += 1;
                     live.steps += 1;
-                    self.instruments.sampled();
                     if let Fate::Ends(outcome) = advance(live, logits) {
                         ended.push((slot, outcome));
                     }
                 }
+                self.instruments.sampled(rows.len());
                 let took = started.elapsed();
                 self.schedule.stepped(took);
                 self.instruments.stepped(rows.len(), took.as_secs_f64());

@@ -170,13 +170,6 @@ impl<D: Decoder> Owner<D> {
             span: parent,
         } = request;
         let prefilled = Instant::now();
-        drop(span);
-        self.instruments.prefilled(prompt.len());
-        let decode = info_span!(
-            parent: &parent, "decode",
-            gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
-            gen_ai.usage.output_tokens = field::Empty, shoal.decode.steps = field::Empty,
-        );
         let budget = sampling.max_tokens.min(self.shape.context_tokens - prompt.len());
         let timings = Timings {
             tokenize,
@@ -209,10 +202,19 @@ impl<D: Decoder> Owner<D> {
             timings,
             decode_from: prefilled,
             steps: 0,
-            span: decode,
+            span: Span::none(),
         };
-        self.instruments.sampled();
-        if let Fate::Ends(outcome) = advance(&mut live, logits) {
+        // The caller has its first token before anything is noted about it.
+        let fate = advance(&mut live, logits);
+        drop(span);
+        live.span = info_span!(
+            parent: &parent, "decode",
+            gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
+            gen_ai.usage.output_tokens = field::Empty, shoal.decode.steps = field::Empty,
+        );
+        self.instruments.prefilled(live.input_tokens);
+        self.instruments.sampled(1);
+        if let Fate::Ends(outcome) = fate {
             return finish(live, outcome, &self.instruments);
         }
         let to = self.slots.free().expect("a reading has a slot reserved");

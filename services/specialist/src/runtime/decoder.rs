@@ -25,8 +25,8 @@ use std::{
 };
 use tracing::info;
 
-/// Prompt tokens of one run: it bounds the logits of a prefill (512 rows of a 32,000-token vocabulary are 64 MB), and how
-/// long a cancelled prompt keeps on reading. A constant, so that the same prompt is always cut in the same places.
+/// Prompt tokens of one run at most: it bounds the logits of a prefill (512 rows of a 32,000-token vocabulary are 64 MB), and how long a cancelled
+/// prompt keeps on reading. Where a prompt is cut depends on what decodes beside it and how long that takes, and with it the last bit of its logits.
 const CHUNK: usize = 512;
 
 /// See [`crate::engine::Decoder`].

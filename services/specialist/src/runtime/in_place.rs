@@ -87,11 +87,12 @@ impl<T: Float> Kv for InPlace<T> {
     fn step(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
         let total = 1 + rows.iter().map(|r| r.length).max().unwrap_or(0);
         let inputs = self.kv.inputs(rows.len(), 1, total);
-        inputs.mask.fill(0);
         for (i, row) in rows.iter().enumerate() {
             inputs.ids[i] = i64::from(row.token);
             inputs.positions[i] = row.length as i64;
-            inputs.mask[i * total..=i * total + row.length].fill(1);
+            let (past, behind) = inputs.mask[i * total..][..total].split_at_mut(row.length + 1);
+            past.fill(1);
+            behind.fill(0);
         }
         let logits = self.kv.run(0, rows.len(), 1, total)?;
         Ok(T::widen(logits, &mut self.wide))

@@ -115,11 +115,13 @@ impl<T: Element> SharedKv<T> {
     /// vocabulary]`, or `[rows, 1, vocabulary]` of a graph that gives the last position only.
     pub(super) fn run(&mut self, first: usize, rows: usize, columns: usize, total: usize) -> Result<&[T], Error> {
         if !self.bindings.contains_key(&(first, rows)) {
+            self.make_room();
             let binding = self.bind_caches(first, rows)?;
             self.bindings.insert((first, rows), binding);
         }
         let binding = self.bindings.get(&(first, rows)).expect("bound above");
         let (given, names) = (if self.layout.last_only { 1 } else { columns }, &self.names);
+        // Bound anew each time, though most are where they were: another provider's binding takes its copy of an input when that is bound.
         binding.input(&names.ids, &self.ids.view(0..rows * columns, &[rows, columns])?)?;
         binding.input(&names.mask, &self.mask.view(0..rows * total, &[rows, total])?)?;
         if let Some(name) = &names.positions {
@@ -135,6 +137,14 @@ impl<T: Element> SharedKv<T> {
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.inside.fetch_add(nanos, Ordering::Relaxed);
         Ok(&self.logits.slice()[..length])
+    }
+
+    /// Lets go of bindings of crowds, where there are many: prompts that were read together may have been any rows from any on, and each binding has
+    /// a value for every cache. Steps, which begin with the first row, and single prompts stay: with two for each row, crowds have as much again.
+    fn make_room(&mut self) {
+        if self.bindings.len() >= 4 * self.layout.rows {
+            self.bindings.retain(|(first, rows), _| *first == 0 || *rows == 1);
+        }
     }
 
     /// Copies the first `length` positions of row `from` over row `to`, in every cache.
