@@ -19,7 +19,7 @@
 //! a prompt that was passed over [`PATIENCE`] times has the next piece. Of its own class one short prompt at a time may overtake a long one, and
 //! has every other piece then: what takes a piece or three need not wait for hundreds, and those take twice as long at most.
 //!
-//! A batch may not have every slot where there are several ([`KEPT_OF`]): who is waited for would wait for its longest answers.
+//! A batch may not have every slot where there are several (`KEPT_OF`): who is waited for would wait for its longest answers.
 //!
 //! Short prompts that share no beginning with an earlier one are read together, in one run, where they wait in numbers ([`Room`]): a run's own
 //! cost is that of some ten to thirty tokens, and is paid once. A crowd that outnumbers the rows whose next token is waited for has a whole run:
