@@ -61,9 +61,12 @@ impl From<Class> for Line {
     }
 }
 
+/// Two of each class. A number, for a length that is computed from an array of this module's own types is a cycle to the compiler where it is not incremental.
+const LINES: usize = 6;
+
 impl Line {
     /// Every line, most urgent first.
-    const ALL: [Self; 6] = {
+    const ALL: [Self; LINES] = {
         let [first, second, third] = Class::ALL;
         [
             Self {
@@ -143,7 +146,7 @@ pub enum Full {
 /// Waiting requests. Plain data: no lock, no clock.
 #[derive(Debug)]
 pub struct Queue<T> {
-    lines: [Waits<T>; Line::ALL.len()],
+    lines: [Waits<T>; LINES],
     waiting_tokens: usize,
     queue_tokens: usize,
     requests: usize,
