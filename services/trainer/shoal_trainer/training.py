@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable
 
-from . import batches, data, folders, lineage, model, precision, state, tasks
+from . import audit, batches, data, folders, lineage, model, precision, state, tasks
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
+from .encoder import readable
 from .encoder.fill.study import shape_of
 
 
@@ -47,6 +49,7 @@ def train(args: argparse.Namespace) -> Path:
         "threads": args.threads,
         "seed": args.seed,
         "sha256": data.digests(args.data, [t.name for t in wanted], "train", "dev"),
+        "dev": {t.name: audit.dev(t, rows[t.name], dev[t.name], data.find(args.data, t.name, "dev")) for t in wanted},
     }
     decoder = kind == "generate"
     told = ("minutes", "batch_tokens", "mix", "lora") if decoder else ("epochs", "batch_rows", "mix", "lora")
@@ -140,6 +143,10 @@ def _encoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         return sum(of.get(t.main, of["right"]) for t, of in found.items()) / len(found), said
 
     shares = _shares(args, wanted, rows)
+    for t in wanted:
+        study = loop_of_encoders.study_of(encoder, tokenizer, t, recipe)
+        why = functools.partial(readable.fault, task=t, study=study, tokenizer=tokenizer, context=encoder.body.config.max_position_embeddings)
+        audit.learnable(data.find(args.data, t.name, "train"), rows[t.name], why)
     merge = net.adapted(encoder, args.lora) if args.lora else None
     begin()
     ran = loop_of_encoders.train(encoder, tokenizer, shares, recipe, look if args.looks else None, work, args.resume, asked)
