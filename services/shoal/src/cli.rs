@@ -121,8 +121,8 @@ trip.plan:
     /// Every row goes through the running mesh over gRPC: tool_call, route, extract, compose and summarize as a plan of one
     /// node; plan as a goal, its nodes run; episode is only decomposed, no tool is called. Prints one JSON object with
     /// --json, else the figures, a 95 % bootstrap interval of the score, and the commonest confusions; rows of services that
-    /// training never saw stand apart. A missing or malformed answer is wrong, never skipped. compose has no BLEU: the
-    /// definition of the metrics leaves it out where Python's sacrebleu is not installed, and so does this.
+    /// training never saw stand apart. A missing or malformed answer is wrong, never skipped. compose has BLEU too, as
+    /// sacrebleu computes it, and needs no Python for it; score.py has it only where sacrebleu is installed.
     #[command(after_help = "Examples:
   shoal eval tool_call tool_call.dev.jsonl.gz --limit 100
   shoal eval plan plan.dev.jsonl.gz --json --predictions plan.predictions.jsonl

@@ -34,6 +34,21 @@ fn every_command_has_help_worth_reading() {
     walk(&Cli::command());
 }
 
+fn long_help(path: &[&str]) -> String {
+    let mut command = Cli::command();
+    let mut at = &mut command;
+    for name in path {
+        at = at.find_subcommand_mut(name).expect("a command");
+    }
+    at.render_long_help().to_string()
+}
+
+#[test]
+fn helps_say_what_the_commands_do() {
+    let eval = long_help(&["eval"]);
+    assert!(eval.contains("compose has BLEU") && !eval.contains("no BLEU"), "{eval}");
+}
+
 #[test]
 fn what_is_typed_is_what_is_meant() {
     assert!(
