@@ -208,9 +208,18 @@ pub enum FeedbackCommand {
     )]
     Export(feedback::ExportArgs),
     /// Say whether an output was right, or what it should have been
-    #[command(
-        after_help = "Examples:\n  shoal feedback submit PLAN_ID 2 --wrong\n  shoal feedback submit PLAN_ID 2 --correction '{\"tool\": \"PlayMusic\", \"arguments\": {\"genre\": \"jazz\"}}'"
-    )]
+    ///
+    /// The calls ahead of a plan's steps are nodes too, as `shoal why` shows: `planner` made the steps of what was said, and `router` told its
+    /// intent. How a request was split is corrected at `planner` with the steps that it should have become, and what a conversation comes to with its
+    /// calls: plan text as one JSON string, or the list of the task's data. At `router` the correction is the intent. `shoal retrain` learns them
+    /// as `plan`, `episode` and `route`.
+    #[command(after_help = r#"Examples:
+  shoal feedback submit PLAN_ID 2 --wrong
+  shoal feedback submit PLAN_ID 2 --correction '{"tool": "PlayMusic", "arguments": {"genre": "jazz"}}'
+  shoal feedback submit PLAN_ID planner --correction '"1. tool_call: play some jazz\n2. tool_call: book a table for two"'
+  shoal feedback submit PLAN_ID planner --correction '[{"task": "tool_call", "input": "play some jazz"}]'
+  shoal feedback submit PLAN_ID planner --correction '"1. Hotels_1.SearchHotel(destination=\"Newark\")"'   of a conversation
+  shoal feedback submit PLAN_ID router --correction '"book_hotel"'"#)]
     Submit(feedback::SubmitArgs),
 }
 

@@ -47,6 +47,13 @@ fn long_help(path: &[&str]) -> String {
 fn helps_say_what_the_commands_do() {
     let eval = long_help(&["eval"]);
     assert!(eval.contains("compose has BLEU") && !eval.contains("no BLEU"), "{eval}");
+    let submit = long_help(&["feedback", "submit"]);
+    for said in [
+        "PLAN_ID planner --correction '\"1. tool_call: play some jazz\\n2. ",
+        "PLAN_ID router --correction '\"book_hotel\"'",
+    ] {
+        assert!(submit.contains(said), "`{said}` is not in: {submit}");
+    }
 }
 
 #[test]
