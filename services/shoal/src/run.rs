@@ -18,7 +18,8 @@ use tracing::Instrument as _;
 /// What `shoal run` takes.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// A goal in words, or a plan file: NAME.yaml, NAME.json (typed) or NAME.plan (plan text)
+    /// A goal in words, or a plan file: NAME.yaml, NAME.json (typed) or NAME.plan (plan text). Words that end in such a name are a goal, unless
+    /// that file, blanks in its name and all, is there
     #[arg(required_unless_present = "turns", conflicts_with = "turns")]
     pub what: Option<String>,
     /// Plan a conversation: a file with what the user said, one turn a line, oldest first
@@ -224,9 +225,13 @@ fn request(args: &RunArgs) -> Result<v1::ExecutePlanRequest> {
     Ok(request)
 }
 
+/// Whether a plan file is meant. Words may end in a file's name too: with blanks in it, only what is there is one. Without, it is one
+/// whether it is there or not, so that a mistyped name is told and not planned.
 fn is_file(what: &str) -> bool {
-    let extension = Path::new(what).extension().and_then(|e| e.to_str());
+    let path = Path::new(what);
+    let extension = path.extension().and_then(|e| e.to_str());
     matches!(extension, Some("yaml" | "yml" | "json" | "plan"))
+        && (!what.contains(char::is_whitespace) || path.is_file())
 }
 
 /// A request that has its goal planned and run.
@@ -280,5 +285,10 @@ mod tests {
     fn a_goal_is_told_apart_from_a_plan_file() {
         assert!(is_file("plan.yaml") && is_file("a/b.plan") && is_file("x.json"));
         assert!(!is_file("play some jazz") && !is_file("what is on at 8.30") && !is_file("rate this book 5."));
+        assert!(!is_file("summarise the figures in q3.json"), "words about a file");
+        let folder = tempfile::tempdir().expect("a folder");
+        let there = folder.path().join("my trip.yaml");
+        std::fs::write(&there, "nodes: []").expect("written");
+        assert!(is_file(&there.display().to_string()), "a file whose name has a blank");
     }
 }
