@@ -48,8 +48,8 @@ pub struct RetrainArgs {
     /// The task whose answers were corrected, for example tool_call
     pub task: String,
     /// Folder with TASK.train.jsonl[.gz] (rehearsed, against forgetting) and TASK.dev.jsonl[.gz] (judged by), for every task that the
-    /// model serves
-    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    /// model serves; needed unless with --dry-run
+    #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Export and sort the corrections, train nothing
     #[arg(long)]
@@ -106,8 +106,11 @@ pub(crate) struct Lesson {
 /// `shoal retrain`.
 pub(crate) async fn retrain(args: RetrainArgs) -> Result<()> {
     let config = MeshConfig::load(args.store.config.as_deref())?.config;
-    let trainer = Trainer::find(args.python.as_deref())?;
     let (name, folder) = model(&config, &args.task, args.specialist.as_deref())?;
+    if args.data.is_none() && !args.dry_run {
+        return Err(without_rows(&args.task, &folder));
+    }
+    let trainer = Trainer::find(args.python.as_deref())?;
     if let Some(data) = args.data.as_deref().filter(|d| !d.is_dir()) {
         return Err(Failure::usage(format!(
             "--data {} is no folder: it must hold TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]",
@@ -218,6 +221,24 @@ async fn export(store: &Mesh, task: &str, file: &Path) -> Result<u64> {
     Ok(rows)
 }
 
+/// What is missing where nobody gave rows. The samples of tests/data would do for the form of it, and not for the matter: they are of dev, so that a model that
+/// rehearsed them could not be judged by dev any more, and a third of two hundred rows judges nothing to half a point. `demo --teach` uses them,
+/// on copies that nobody keeps.
+fn without_rows(task: &str, folder: &Path) -> Failure {
+    let tasks = Folder::manifest(folder).map_or_else(|_| vec![task.to_owned()], |manifest| manifest.tasks);
+    let files = tasks
+        .iter()
+        .flat_map(|task| ["train", "dev"].map(|split| format!("{task}.{split}.jsonl[.gz]")));
+    Failure::usage(format!(
+        "say with --data DIR what is rehearsed and judged by. DIR holds\n  {}\neach of such lines:\n  \
+         {{\"id\": \"1\", \"task\": \"{task}\", \"input\": …, \"target\": …}}\n\
+         `shoal feedback export --task {task} --format task --successful` writes them of what the mesh was asked and answered, and services/trainer/README.md says what the shipped \
+         models were trained on, which is not in this repository. Its few samples judge no version that is to serve: `shoal demo --teach` shows a \
+         retraining on them, on copies of the models. What there is to learn from is told without rows, by --dry-run",
+        files.collect::<Vec<_>>().join("\n  ")
+    ))
+}
+
 /// The model to be retrained, and its folder.
 pub(crate) fn model(config: &MeshConfig, task: &str, named: Option<&str>) -> Result<(String, PathBuf)> {
     let chain = config.task.get(task).map(|t| t.chain.as_slice()).unwrap_or_default();
@@ -258,6 +279,24 @@ mod tests {
 
     fn config(text: &str) -> MeshConfig {
         MeshConfig::layer(None, text, &[]).expect("configuration").config
+    }
+
+    #[test]
+    fn without_rows_the_files_of_every_task_of_the_model_are_named_and_where_rows_may_come_from() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/generalist");
+        let failure = without_rows("summarize", &shipped);
+        assert_eq!(failure.exit, Exit::Usage);
+        for said in [
+            "--data DIR",
+            "\n  summarize.train.jsonl[.gz]",
+            "\n  summarize.dev.jsonl[.gz]",
+            "\n  episode.dev.jsonl[.gz]",
+            "\"task\": \"summarize\"",
+            "shoal demo --teach",
+            "--dry-run",
+        ] {
+            assert!(failure.message.contains(said), "`{said}` is not in: {failure}");
+        }
     }
 
     #[test]

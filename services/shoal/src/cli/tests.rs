@@ -76,6 +76,7 @@ fn what_is_typed_is_what_is_meant() {
         parse("shoal eval tool_call f.jsonl.gz --limit 3"),
         Ok(Command::Eval(_))
     ));
+    assert!(matches!(parse("shoal retrain tool_call"), Ok(Command::Retrain(a)) if a.data.is_none() && !a.dry_run));
     assert!(matches!(parse("shoal retrain tool_call --dry-run"), Ok(Command::Retrain(a)) if a.dry_run));
     assert!(
         matches!(parse("shoal activate a 2 --wait 5"), Ok(Command::Activate(a)) if a.version == Some(2) && a.wait.as_secs() == 5)
@@ -95,7 +96,6 @@ fn what_cannot_be_meant_is_refused() {
         "shoal feedback submit p --right --wrong",
         "shoal specialist x --provider tpu",
         "shoal eval juggling f.jsonl",
-        "shoal retrain tool_call",
         "shoal activate",
         "shoal activate a latest",
         "shoal activate a --wait 5",
