@@ -22,7 +22,7 @@ use crate::{
     workshop::Workshop,
 };
 use owner::{Call, Owner, Ran};
-pub(crate) use prove::prove;
+pub(crate) use prove::{PROVEN_TOKENS, prove};
 use std::{
     fmt,
     sync::Arc,

@@ -5,7 +5,7 @@ use tokenizers::Tokenizer;
 
 /// Tokens of the row that a model is proven on, at most: tables of positions have 512 rows in most encoders, and what goes on
 /// longer would hold up the start for seconds.
-const PROVEN_TOKENS: usize = 1024;
+pub(crate) const PROVEN_TOKENS: usize = 1024;
 
 /// How far a number may be from that of the same text alone, as a share of the largest: kernels round differently for other sizes, in fp16 by some
 /// thousandths, and what reads another token is far off.

@@ -1,7 +1,7 @@
 //! What an exported decoder is: the sizes that decide buffers, the names of its tensors, and how its graph takes what was read before.
 //!
 //! Two exporters write it down in two ways: `genai` and `optimum` read them. `interface` holds it against the graph itself.
-use super::{Error, manifest::Card};
+use super::Error;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -124,10 +124,17 @@ impl OneOrMany {
     }
 }
 
+/// Positions of which the window, if there is one, holds all.
+pub(super) fn within_window(positions: u64, window: Option<i64>) -> u64 {
+    let window = window.and_then(|w| u64::try_from(w).ok()).filter(|w| *w > 0);
+    window.map_or(positions, |w| w.min(positions))
+}
+
 /// What both exporters' files are held to; each error names the file.
 pub(super) struct Reading<'a> {
     pub(super) path: &'a Path,
-    pub(super) card: &'a Card,
+    /// What the card allows, or one that is not written yet would.
+    pub(super) context_tokens: u32,
 }
 
 impl Reading<'_> {
@@ -165,7 +172,7 @@ impl Reading<'_> {
     }
 
     pub(super) fn context(&self, context_length: usize) -> Result<(), Error> {
-        let context = self.card.limits.context_tokens;
+        let context = self.context_tokens;
         if context as usize <= context_length {
             return Ok(());
         }
@@ -185,7 +192,7 @@ impl Reading<'_> {
 
     /// A window that is shorter than the card's context would have to be moved along: nothing here does.
     pub(super) fn window(&self, window: Option<i64>) -> Result<(), Error> {
-        let context = self.card.limits.context_tokens;
+        let context = self.context_tokens;
         match window {
             Some(window) if window > 0 && window < i64::from(context) => self.fault(format!(
                 "a sliding window of {window} positions under the card's {context} is not supported: lower [limits] context_tokens to {window}"

@@ -4,8 +4,7 @@
 //! decides buffer sizes and must be sane.
 use super::{
     Error,
-    exported::{Exported, Names, Number, OneOrMany, Past, Reading},
-    manifest::Card,
+    exported::{Exported, Names, Number, OneOrMany, Past, Reading, within_window},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -83,9 +82,20 @@ const BESIDE: [(&str, &str); 6] = [
     ("draft", "a model with a draft model"),
 ];
 
-/// Parses and holds the numbers against reason and against the card. What only the graph says is filled in by `interface`.
-pub(super) fn parse(text: &str, path: &Path, card: &Card) -> Result<Exported, Error> {
-    let reading = Reading { path, card };
+/// Positions that a text may have: those that the model knows, within its window.
+pub(super) fn positions(text: &str, path: &Path) -> Result<u64, Error> {
+    let reading = Reading {
+        path,
+        context_tokens: 1,
+    };
+    let Raw { model, .. } = reading.json(text)?;
+    let window = model.decoder.sliding_window.and_then(|w| w.window_size);
+    Ok(within_window(model.context_length, window))
+}
+
+/// Parses and holds the numbers against reason and against `context_tokens`. What only the graph says is filled in by `interface`.
+pub(super) fn parse(text: &str, path: &Path, context_tokens: u32) -> Result<Exported, Error> {
+    let reading = Reading { path, context_tokens };
     let Raw { model, search } = reading.json(text)?;
     let RawModel {
         context_length,

@@ -70,6 +70,12 @@ pub(super) fn size(root: &Path, name: &str) -> Result<u64, Error> {
 
 /// Holds the file to its listed checksum, without reading it into memory.
 pub(super) fn matches(root: &Path, name: &str, listed: &str) -> Result<(), Error> {
+    let (path, found) = sha256(root, name)?;
+    compare(&path, listed, &found)
+}
+
+/// The path and the checksum of `name` under `root`.
+pub(super) fn sha256(root: &Path, name: &str) -> Result<(PathBuf, String), Error> {
     let path = inside(root, name)?;
     let unreadable = |source| Error::Unreadable {
         path: path.clone(),
@@ -78,7 +84,8 @@ pub(super) fn matches(root: &Path, name: &str, listed: &str) -> Result<(), Error
     let mut hasher = Sha256::new();
     let mut file = File::open(&path).map_err(unreadable)?;
     io::copy(&mut file, &mut hasher).map_err(unreadable)?;
-    compare(&path, listed, &hex(&hasher.finalize()))
+    let sum = hex(&hasher.finalize());
+    Ok((path, sum))
 }
 
 /// Reads a text file and holds what was read to its listed checksum.

@@ -74,7 +74,8 @@ const STRANGERS: [(&[&str], &str); 8] = [
 /// Outputs beside logits and present that do no harm: they are not computed unless asked for.
 const HARMLESS: [&str; 2] = ["hidden_states", "attentions"];
 
-fn told(names: &[&str]) -> String {
+/// Names of inputs or outputs, each with why it is there where that is known.
+pub(super) fn told(names: &[&str]) -> String {
     let one = |name: &&str| {
         let why = STRANGERS
             .iter()
@@ -133,18 +134,23 @@ impl Interface {
                     .into(),
             );
         }
-        // Or both lie in one table, the second, of all positions, behind the first. Those are of thousands: a context_length that somebody has
-        // lowered by hand makes no second table.
-        let positions = exported.context_length as u64;
-        let behind = self.rotary_rows.and_then(|rows| rows.checked_sub(positions));
-        let behind = behind.filter(|first| *first > 0 && first.is_multiple_of(1024));
-        match self.rotary_switch.or(behind) {
+        match self.switch(exported) {
             Some(switch) if context_tokens > switch => Err(format!(
                 "rope scaling of type `longrope`: after {switch} positions the graph takes another table, for every row that runs, and keys of the \
                  first one are kept: lower [limits] context_tokens to {switch}"
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Positions after which it takes its second table of rotary positions, if it has two.
+    pub(super) fn switch(&self, exported: &Exported) -> Option<u64> {
+        // Or both lie in one table, the second, of all positions, behind the first. Those are of thousands: a context_length that somebody has
+        // lowered by hand makes no second table.
+        let positions = exported.context_length as u64;
+        let behind = self.rotary_rows.and_then(|rows| rows.checked_sub(positions));
+        let behind = behind.filter(|first| *first > 0 && first.is_multiple_of(1024));
+        self.rotary_switch.or(behind)
     }
 
     fn held(&self, exported: &mut Exported) -> Result<(), String> {

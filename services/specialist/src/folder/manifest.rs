@@ -2,14 +2,14 @@
 //! is in `check`.
 use super::{Error, inspect};
 use crate::sampling::calibration::{self, Statistic};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, path::Path};
 
 /// Bytes of a TOML file of ours: a card with a page of training notes is 10 KB.
 const TOML_BYTES: u64 = 1 << 20;
 
 /// `specialist.toml`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The specialist's name.
@@ -21,7 +21,7 @@ pub struct Manifest {
 }
 
 /// What the model does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Text from text, token by token.
@@ -107,7 +107,7 @@ pub struct Card {
 }
 
 /// Sizes, in tokens.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Prompt and answer together.
@@ -118,7 +118,7 @@ pub struct Limits {
 }
 
 /// US dollars per million tokens.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// Prompt tokens.
@@ -129,7 +129,7 @@ pub struct Price {
 
 /// Form of a task's output: a schema, a grammar, or both, and what must be said; of a tagger or a filler a template, and a schema if it is
 /// JSON.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// File with a JSON Schema: what the answer is. It holds decoding too, if there is no grammar.
@@ -228,19 +228,19 @@ pub struct Data {
 }
 
 /// Of a classifier.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Classify {
     /// Names of the model's outputs, in its order.
     pub labels: Vec<String>,
     /// Least score of a label, by name; others have none. A label under its own comes after all that are not: with one for
     /// every label but "other", an unsure text is "other".
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub thresholds: BTreeMap<String, f64>,
 }
 
 /// How an embedder's token vectors become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// Mean of the tokens that are not padding.
@@ -252,7 +252,7 @@ pub enum Pooling {
 }
 
 /// Of an embedder.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Embed {
     /// How token vectors become one.

@@ -8,9 +8,11 @@
 //!
 //! Reading order: [`manifest`] (the two TOML files), `check` (what they may say), `inspect` (one file), `onnx` (external
 //! data, inputs and outputs; `nodes`: what is noted on the way), [`exported`] (a decoder's shape) as `genai` and `optimum` read it and `interface`
-//! finds it in the graph, here (all together), `files` (whether it is still what was read), `versions` (what else the folder holds).
+//! finds it in the graph, here (all together), `files` (whether it is still what was read), `versions` (what else the folder holds), [`draft`] (the card
+//! of an export that has none).
 
 mod check;
+pub mod draft;
 mod error;
 pub mod exported;
 mod files;
@@ -162,17 +164,17 @@ impl Folder {
         };
         let mut exported = match card.kind {
             Kind::Generate if checked.is_optimum() => {
-                optimum::refused_by_name(&card, &version.join("card.toml"))?;
+                optimum::refused_by_name(|file| card.files.contains_key(file), &version.join("card.toml"))?;
                 None
             }
             Kind::Generate => Some(genai::parse(
                 &checked.text("genai_config.json")?,
                 &version.join("genai_config.json"),
-                &card,
+                card.limits.context_tokens,
             )?),
             Kind::Classify | Kind::Embed | Kind::Tag | Kind::Fill => {
                 if let Some(config) = checked.optional("config.json")? {
-                    optimum::encoder_fits(&config, &version.join("config.json"), &card)?;
+                    optimum::encoder_fits(&config, &version.join("config.json"), card.limits.context_tokens)?;
                 }
                 None
             }
@@ -293,7 +295,7 @@ impl Checked<'_> {
             (&config, &paths[0]),
             (generation.as_deref(), &paths[1]),
             interface,
-            self.card,
+            self.card.limits.context_tokens,
         )
     }
 

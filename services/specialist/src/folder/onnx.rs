@@ -10,7 +10,7 @@ use super::{
     nodes::{Node, Nodes},
 };
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::File,
     io::{BufReader, Read as _},
     path::Path,
@@ -64,21 +64,46 @@ struct External {
 /// Refuses `name` unless every external tensor lies within a listed file of the folder; gives what the graph takes and gives.
 pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, Error> {
     let path = inspect::inside(root, name)?;
+    let (interface, found) = walk(&path)?;
+    for external in found {
+        within(root, &path, beside(name), card, external)?;
+    }
+    Ok(interface)
+}
+
+/// What a graph takes and gives, and the files that its tensors lie in besides: names as the graph `name` has them, from the folder that has `name`.
+/// Nothing is held to anything.
+pub(super) fn read(root: &Path, name: &str) -> Result<(Interface, BTreeSet<String>), Error> {
+    let (interface, found) = walk(&root.join(name))?;
+    let locations = found.into_iter().filter_map(|external| external.location);
+    Ok((interface, locations.map(|l| from_root(beside(name), l)).collect()))
+}
+
+/// Where ONNX Runtime looks for external data of the model `name`.
+fn beside(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn from_root(beside: &str, location: String) -> String {
+    match beside {
+        "" => location,
+        // An absolute one stays what it is, and is refused for it.
+        _ if location.starts_with('/') => location,
+        _ => format!("{beside}/{location}"),
+    }
+}
+
+fn walk(path: &Path) -> Result<(Interface, Vec<External>), Error> {
+    let unreadable = |source| Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let fault = |message: String| Error::Onnx {
-        path: path.clone(),
+        path: path.to_owned(),
         message,
     };
-    let file = File::open(&path).map_err(|source| Error::Unreadable {
-        path: path.clone(),
-        source,
-    })?;
-    let end = file
-        .metadata()
-        .map_err(|source| Error::Unreadable {
-            path: path.clone(),
-            source,
-        })?
-        .len();
+    let file = File::open(path).map_err(unreadable)?;
+    let end = file.metadata().map_err(unreadable)?.len();
     let mut walk = Walk {
         file: BufReader::new(file),
         position: 0,
@@ -88,16 +113,11 @@ pub(super) fn check(root: &Path, name: &str, card: &Card) -> Result<Interface, E
         initializers: HashSet::new(),
     };
     walk.message(Message::Model, end, 0).map_err(fault)?;
-    // ONNX Runtime looks for it beside the model.
-    let beside = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-    for external in walk.found {
-        within(root, &path, beside, card, external)?;
-    }
     // Before IR version 4 weights were listed among the inputs.
     let (mut interface, initializers) = (walk.interface, walk.initializers);
     walk.nodes.tell(&mut interface);
     interface.inputs.retain(|port| !initializers.contains(&port.name));
-    Ok(interface)
+    Ok((interface, walk.found))
 }
 
 /// Holds one tensor to its file, whose location is from the folder `beside` of `root`.
@@ -118,12 +138,7 @@ fn within(root: &Path, path: &Path, beside: &str, card: &Card, external: Externa
             "tensor `{tensor}` is external but names no file: export the model again"
         )));
     };
-    let location = match beside {
-        "" => location,
-        // An absolute one stays what it is, and is refused for it.
-        _ if location.starts_with('/') => location,
-        _ => format!("{beside}/{location}"),
-    };
+    let location = from_root(beside, location);
     let bytes = inspect::size(root, &location)?;
     if !card.files.contains_key(&location) {
         return Err(Error::Unlisted {

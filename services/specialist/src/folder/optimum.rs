@@ -2,9 +2,8 @@
 //! and present. What they leave open (layers, heads, sizes) the graph's own inputs say.
 use super::{
     Error,
-    exported::{Exported, Names, Number, OneOrMany, Past, Reading},
+    exported::{Exported, Names, Number, OneOrMany, Past, Reading, within_window},
     interface::Interface,
-    manifest::Card,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -58,33 +57,22 @@ struct Generation {
     num_beams: Option<u64>,
 }
 
-/// Whether the card's files are of an export that is refused by its files' names alone.
-pub(super) fn refused_by_name(card: &Card, path: &Path) -> Result<(), Error> {
-    match OTHERS.iter().find(|(file, _)| card.files.contains_key(*file)) {
+/// Whether an export is refused by its files' names alone; `path` is what has them, a card or a folder.
+pub(super) fn refused_by_name(has: impl Fn(&str) -> bool, path: &Path) -> Result<(), Error> {
+    match OTHERS.iter().find(|(file, _)| has(file)) {
         None => Ok(()),
         Some((file, what)) => Err(Error::Card {
             path: path.to_owned(),
             message: format!(
-                "[files] has \"{file}\": {what} is not supported; export with `optimum-cli export onnx --task text-generation-with-past`, \
-                 which writes one {MODEL}"
+                "it has \"{file}\" among its files: {what} is not supported; export with `optimum-cli export onnx --task \
+                 text-generation-with-past`, which writes one {MODEL}"
             ),
         }),
     }
 }
 
-/// Reads both files (their texts, and the first one's path) and the graph's interface.
-pub(super) fn parse(
-    (config, path): (&str, &Path),
-    (generation, generation_path): (Option<&str>, &Path),
-    interface: &Interface,
-    card: &Card,
-) -> Result<Exported, Error> {
-    let reading = Reading { path, card };
-    let second = Reading {
-        path: generation_path,
-        card,
-    };
-    // Before the rest: such a configuration may lack what a decoder's has.
+/// Refuses what is no decoder of text by what its `config.json` has. Before the rest: such a configuration may lack what a decoder's has.
+fn refused_by_sections(reading: &Reading<'_>, config: &str) -> Result<(), Error> {
     let all: BTreeMap<String, Value> = reading.json(config)?;
     if all.get("is_encoder_decoder") == Some(&Value::Bool(true)) {
         return reading
@@ -93,21 +81,49 @@ pub(super) fn parse(
     let section = ["vision_config", "audio_config", "speech_config", "text_config"]
         .iter()
         .find(|s| all.contains_key(**s));
-    if let Some(section) = section {
-        return reading.fault(format!(
+    match section {
+        Some(section) => reading.fault(format!(
             "it has a section `{section}`: a model of images or sound is not supported, export its language model alone"
-        ));
+        )),
+        None => Ok(()),
     }
+}
+
+/// Positions that a text may have: those that a decoder knows, within its window, as long as its rotary positions are what the graph has.
+pub(super) fn positions(config: &str, path: &Path) -> Result<u64, Error> {
+    let reading = Reading {
+        path,
+        context_tokens: 1,
+    };
+    refused_by_sections(&reading, config)?;
+    let raw: Raw = reading.json(config)?;
+    let known = raw.known(&reading)?;
+    let scaled = raw.scaled(known).map(|(_, short)| short);
+    Ok(within_window(
+        scaled.min().map_or(known, |short| short.min(known)),
+        raw.window(),
+    ))
+}
+
+/// Reads both files (their texts, and the first one's path) and the graph's interface.
+pub(super) fn parse(
+    (config, path): (&str, &Path),
+    (generation, generation_path): (Option<&str>, &Path),
+    interface: &Interface,
+    context_tokens: u32,
+) -> Result<Exported, Error> {
+    let reading = Reading { path, context_tokens };
+    let second = Reading {
+        path: generation_path,
+        context_tokens,
+    };
+    refused_by_sections(&reading, config)?;
     let raw: Raw = reading.json(config)?;
     let generation: Generation = generation.map_or(Ok(Generation::default()), |text| second.json(text))?;
     second.beams(generation.num_beams)?;
-    reading.window(raw.sliding_window.filter(|_| raw.use_sliding_window != Some(false)))?;
+    reading.window(raw.window())?;
 
-    let positions = raw.max_position_embeddings.or(raw.n_positions);
-    let Some(positions) = positions else {
-        return reading
-            .fault("it has neither `max_position_embeddings` nor `n_positions`: export the model again".into());
-    };
+    let positions = raw.known(&reading)?;
     let context_length = reading.within("max_position_embeddings", positions, 1 << 24)?;
     reading.context(context_length)?;
     rope(&reading, &raw, positions)?;
@@ -174,31 +190,62 @@ const BEHIND_PADDING: [&str; 8] = [
     "luke",
 ];
 
-/// Holds an encoder's card to the positions that its `config.json` says; where it says none, they have no end.
-pub(super) fn encoder_fits(config: &str, path: &Path, card: &Card) -> Result<(), Error> {
-    let reading = Reading { path, card };
+/// Positions that an encoder's text may have, as its `config.json` says; where it says none, they have no end.
+pub(super) fn encoder_positions(config: &str, path: &Path) -> Result<Option<u64>, Error> {
+    let reading = Reading {
+        path,
+        context_tokens: 1,
+    };
     let said: Positions = reading.json(config)?;
     let Some(positions) = said.max_position_embeddings.or(said.n_positions).filter(|p| *p > 0) else {
-        return Ok(());
+        return Ok(None);
     };
     let unused = match BEHIND_PADDING.iter().any(|family| said.model_type.contains(family)) {
         true => said.pad_token_id.unwrap_or(1).saturating_add(1),
         false => 0,
     };
-    reading.context(usize::try_from(positions.saturating_sub(unused)).unwrap_or(0))
+    Ok(Some(u64::try_from(positions.saturating_sub(unused)).unwrap_or(0)))
 }
 
-/// A scaling that depends on how long the text has become is in the graph as it is for short ones.
+/// Holds an encoder's card to them.
+pub(super) fn encoder_fits(config: &str, path: &Path, context_tokens: u32) -> Result<(), Error> {
+    match encoder_positions(config, path)? {
+        Some(positions) => Reading { path, context_tokens }.context(usize::try_from(positions).unwrap_or(usize::MAX)),
+        None => Ok(()),
+    }
+}
+
+impl Raw {
+    /// Positions that the model knows.
+    fn known(&self, reading: &Reading<'_>) -> Result<u64, Error> {
+        match self.max_position_embeddings.or(self.n_positions) {
+            Some(positions) => Ok(positions),
+            None => reading
+                .fault("it has neither `max_position_embeddings` nor `n_positions`: export the model again".into()),
+        }
+    }
+
+    /// Its sliding window, unless that is switched off.
+    fn window(&self) -> Option<i64> {
+        self.sliding_window.filter(|_| self.use_sliding_window != Some(false))
+    }
+
+    /// Scalings that depend on how long the text has become, and up to where the graph has what holds: it is traced with a short one.
+    fn scaled(&self, positions: u64) -> impl Iterator<Item = (&str, u64)> {
+        let ropes = [&self.rope_scaling, &self.rope_parameters].into_iter().flatten();
+        ropes.filter_map(move |rope| {
+            let kind = rope.rope_type.as_deref().or(rope.kind.as_deref())?;
+            let original = rope.original_max_position_embeddings;
+            let short = original.or(self.original_max_position_embeddings).unwrap_or(positions);
+            matches!(kind, "longrope" | "su" | "dynamic").then_some((kind, short))
+        })
+    }
+}
+
+/// Refuses a context over which a scaling changes.
 fn rope(reading: &Reading<'_>, raw: &Raw, positions: u64) -> Result<(), Error> {
-    for rope in [&raw.rope_scaling, &raw.rope_parameters].into_iter().flatten() {
-        let Some(kind @ ("longrope" | "su" | "dynamic")) = rope.rope_type.as_deref().or(rope.kind.as_deref()) else {
-            continue;
-        };
-        let original = rope
-            .original_max_position_embeddings
-            .or(raw.original_max_position_embeddings);
-        let short = original.unwrap_or(positions);
-        if u64::from(reading.card.limits.context_tokens) > short {
+    for (kind, short) in raw.scaled(positions) {
+        if u64::from(reading.context_tokens) > short {
             return reading.fault(format!(
                 "rope scaling of type `{kind}` changes after {short} positions, and the graph has what holds before: lower [limits] \
                  context_tokens to {short}"

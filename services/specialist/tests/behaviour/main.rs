@@ -8,6 +8,8 @@ mod constrained;
 mod cuda;
 mod deadlines;
 mod doors;
+mod drafts;
+mod drafts_refused;
 mod embeddings;
 mod encoders;
 mod fill;
