@@ -35,6 +35,9 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Between two looks for a child's announcement.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How a process begins what it says to people.
+const SAID: &str = "shoal: ";
+
 /// How much of a log is quoted when a process does not start.
 const LAST_WORDS_BYTES: u64 = 2048;
 
@@ -312,16 +315,19 @@ fn last_words(path: &Path, from: u64) -> Option<String> {
     file.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let said: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("shoal: ")).collect();
-    let tail = if said.is_empty() {
-        lines[lines.len().saturating_sub(3)..].to_vec()
-    } else {
-        said
+    let said = |line: &&str| line.starts_with(SAID);
+    let tail: Vec<&str> = match lines.iter().rposition(said) {
+        // A process ends with its last word, which may have several lines.
+        Some(last) => lines[..last]
+            .iter()
+            .copied()
+            .filter(said)
+            .chain(lines[last..].to_vec())
+            .collect(),
+        None => lines[lines.len().saturating_sub(3)..].to_vec(),
     };
-    Some(
-        tail.into_iter()
-            .fold(":".to_owned(), |all, line| format!("{all}\n  {line}")),
-    )
+    let tail = tail.into_iter().map(|line| line.strip_prefix(SAID).unwrap_or(line));
+    Some(tail.fold(":".to_owned(), |all, line| format!("{all}\n  {line}")))
 }
 
 #[cfg(test)]

@@ -136,11 +136,13 @@ async fn a_process_that_is_killed_comes_back_at_the_same_address_and_leaves_when
 
 #[tokio::test]
 async fn a_process_that_ends_before_it_is_healthy_is_an_error_with_its_own_words_and_exit_code() {
-    let bench = bench("#!/bin/sh\necho 'shoal: the folder is gone' >&2\nexit 64\n").await;
+    let script = "#!/bin/sh\necho 'a log line' >&2\necho 'shoal: the folder is gone\nput it back' >&2\nexit 64\n";
+    let bench = bench(script).await;
     let failure = bench.start().await.expect_err("it ended");
     assert_eq!(failure.exit, Exit::Usage);
+    let words = ":\n  the folder is gone\n  put it back";
     assert!(
-        failure.message.contains("the folder is gone") && failure.message.contains("fake.log"),
+        failure.message.contains(words) && failure.message.contains("fake.log"),
         "{failure}"
     );
 }
