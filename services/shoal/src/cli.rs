@@ -1,7 +1,7 @@
 //! The command line: every command, what its help says, and which module does it.
 use crate::{
-    activate, config_check, decompose, demo, eval, exit::Result, feedback, health, onnxruntime, process, retrain, run,
-    status, supervise, why,
+    activate, config_check, decompose, demo, eval, exit::Result, feedback, health, model, onnxruntime, process,
+    retrain, run, status, supervise, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -116,6 +116,10 @@ trip.plan:
     )]
     Activate(activate::ActivateArgs),
 
+    /// Put a model of your own in service
+    #[command(subcommand)]
+    Model(ModelCommand),
+
     /// Score the mesh on rows of the task data
     ///
     /// Every row goes through the running mesh over gRPC: tool_call, route, extract, compose and summarize as a plan of one
@@ -223,6 +227,29 @@ pub enum FeedbackCommand {
     Submit(feedback::SubmitArgs),
 }
 
+/// Uses of models.
+#[derive(Subcommand, Debug)]
+pub enum ModelCommand {
+    /// Make a specialist's folder of what an exporter wrote, and say what mesh.toml lacks
+    ///
+    /// Takes a decoder of onnxruntime_genai.models.builder or of optimum, a classifier that gives `logits`, or an encoder of vectors. What kind it is, how long
+    /// a text it takes and which labels it has are read from its own files; they are copied to MODELS/NAME/N, with a card.toml that lists the sha256 of
+    /// each, and the copy is started once as the mesh would start it, before it gets its name. The lines that mesh.toml lacks go to standard output, all else to
+    /// standard error. A further version (--version 2) goes beside those that are there; `shoal activate` has it served.
+    ///
+    /// Nothing is ever written over. What cannot be served is refused by name, with 64, and nothing is left of it.
+    #[command(
+        disable_version_flag = true,
+        after_help = "Examples:
+  shoal model add exports/qwen --name mine --task chat --licence Apache-2.0
+  shoal model add exports/qwen --name mine --task chat >> mesh.toml         and the mesh has it
+  shoal model add exports/qwen2 --name mine --version 2                     another version of it
+  shoal model add exports/intents --name intents --task route               a classifier; its labels are those of config.json
+  shoal model add exports/bge --name vectors --task embed --pooling cls     an embedder whose files do not say how it pools"
+    )]
+    Add(model::AddArgs),
+}
+
 /// Uses of the configuration.
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
@@ -247,6 +274,7 @@ pub async fn dispatch(cli: Cli) -> Result<()> {
         Command::Cancel(args) => run::cancel(args).await,
         Command::Status(args) => status::status(args).await,
         Command::Activate(args) => activate::command(args).await,
+        Command::Model(ModelCommand::Add(args)) => model::add(args).await,
         Command::Eval(args) => eval::eval(args).await,
         Command::Retrain(args) => retrain::retrain(args).await,
         Command::Feedback(FeedbackArgs { command: None, process }) => process::feedback(process).await,

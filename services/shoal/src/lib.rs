@@ -3,7 +3,7 @@
 //! Reading order: [`cli`] is the table of contents (every command, its help, and the module that does it); [`exit`] says what
 //! the exit codes mean. [`process`] runs one service of the mesh; [`supervise`] runs all of them, each as a child process
 //! of this very binary. The other commands are clients: [`client`] is their connection, [`view`] shows a plan as it
-//! runs, [`why`] draws one that has run, [`eval`] scores task data, `retrain` makes a model
+//! runs, [`why`] draws one that has run, [`eval`] scores task data, `model` makes a specialist of an export, `retrain` has a model
 //! learn from what was corrected, [`demo`] puts it all together.
 
 mod activate;
@@ -17,6 +17,7 @@ pub mod exit;
 mod feedback;
 mod health;
 mod json;
+mod model;
 mod onnxruntime;
 mod output;
 mod plan_file;

@@ -5,18 +5,20 @@
 //! their specialists), feedback last (the spool can still empty).
 //!
 //! Rooms: `layout` decides what runs and rewrites the configuration, `run_folder` is where that is written, `keeper` keeps
-//! one process alive, `backoff` says when to try again, `ready` asks for health. A child never outlives us: its standard
-//! input is a pipe that closes with us.
+//! one process alive, `backoff` says when to try again, `ready` asks for health; `trial` starts one specialist by itself, to see whether it can be served.
+//! A child never outlives us: its standard input is a pipe that closes with us.
 mod backoff;
 mod keeper;
 mod layout;
 mod ready;
 mod run_folder;
+mod trial;
 mod up;
 
 pub use backoff::Backoff;
 pub use layout::{Addresses, Kind, Process, processes};
 pub(crate) use ready::check;
+pub(crate) use trial::trial;
 pub use up::UpArgs;
 pub(crate) use up::{show, some, up};
 

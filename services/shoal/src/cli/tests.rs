@@ -76,6 +76,8 @@ fn what_is_typed_is_what_is_meant() {
         parse("shoal eval tool_call f.jsonl.gz --limit 3"),
         Ok(Command::Eval(_))
     ));
+    let add = parse("shoal model add e --name mine --task t --task u --version 2 --pooling cls");
+    assert!(matches!(add, Ok(Command::Model(ModelCommand::Add(a))) if a.version == Some(2) && a.task == ["t", "u"]));
     assert!(matches!(parse("shoal retrain tool_call"), Ok(Command::Retrain(a)) if a.data.is_none() && !a.dry_run));
     assert!(matches!(parse("shoal retrain tool_call --dry-run"), Ok(Command::Retrain(a)) if a.dry_run));
     assert!(
@@ -96,6 +98,8 @@ fn what_cannot_be_meant_is_refused() {
         "shoal feedback submit p --right --wrong",
         "shoal specialist x --provider tpu",
         "shoal eval juggling f.jsonl",
+        "shoal model add e --task t",
+        "shoal model add e --name mine --task t --version 0",
         "shoal activate",
         "shoal activate a latest",
         "shoal activate a --wait 5",

@@ -58,6 +58,8 @@ pub(super) enum Logs {
     Inherit,
     /// NAME.log in this folder, appended to.
     Folder(PathBuf),
+    /// The same in one that goes with the start: its words are quoted, and nobody is sent there.
+    Passing(PathBuf),
 }
 
 /// A running process and the task that restarts it.
@@ -229,7 +231,7 @@ impl Start {
     fn log(&self) -> Option<PathBuf> {
         match &self.outside.logs {
             Logs::Inherit => None,
-            Logs::Folder(folder) => Some(folder.join(format!("{}.log", self.process.name))),
+            Logs::Folder(folder) | Logs::Passing(folder) => Some(folder.join(format!("{}.log", self.process.name))),
         }
     }
 
@@ -294,8 +296,8 @@ impl Start {
             .log()
             .and_then(|path| last_words(&path, self.log_from))
             .unwrap_or_default();
-        let log = self
-            .log()
+        let stays = self.log().filter(|_| matches!(self.outside.logs, Logs::Folder(_)));
+        let log = stays
             .map(|p| format!("\nits log is {}", p.display()))
             .unwrap_or_default();
         Failure {

@@ -137,7 +137,7 @@ async fn a_process_that_is_killed_comes_back_at_the_same_address_and_leaves_when
 #[tokio::test]
 async fn a_process_that_ends_before_it_is_healthy_is_an_error_with_its_own_words_and_exit_code() {
     let script = "#!/bin/sh\necho 'a log line' >&2\necho 'shoal: the folder is gone\nput it back' >&2\nexit 64\n";
-    let bench = bench(script).await;
+    let mut bench = bench(script).await;
     let failure = bench.start().await.expect_err("it ended");
     assert_eq!(failure.exit, Exit::Usage);
     let words = ":\n  the folder is gone\n  put it back";
@@ -145,6 +145,9 @@ async fn a_process_that_ends_before_it_is_healthy_is_an_error_with_its_own_words
         failure.message.contains(words) && failure.message.contains("fake.log"),
         "{failure}"
     );
+    bench.outside.logs = Logs::Passing(bench.folder.path().to_owned());
+    let failure = bench.start().await.expect_err("it ended");
+    assert!(failure.message.ends_with(words), "{failure}");
 }
 
 #[tokio::test]
