@@ -230,15 +230,15 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--description")
     p = commands.choices["train"]
     for flag, kind, default, what in (
-        ("--hidden", flags.several, 256, "width, a multiple of 32 (scratch)"),
+        ("--hidden", flags.several, 256, "width, a multiple of 32 (decoder from scratch)"),
         ("--layers", flags.count, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default; an encoder's checkpoint: grown to so many)"),
-        ("--vocabulary", flags.count, 0, "scratch: BPE size, 4096 by default; minilm: how many of its pieces are kept, all by default"),
-        ("--context", flags.several, 1280, "tokens of prompt and answer (scratch)"),
+        ("--vocabulary", flags.count, 0, "decoder from scratch: BPE size, 4096 by default; encoder from scratch or minilm: how many of MiniLM's pieces are kept, all by default"),
+        ("--context", flags.several, 1280, "tokens of prompt and answer (decoder from scratch)"),
         ("--minutes", flags.positive, 60.0, "how long a decoder; the schedule ends with them"),
         ("--steps", flags.count, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
         ("--epochs", flags.positive, 6.0, "how long an encoder: passes over the rows"),
         ("--batch-rows", flags.several, 64, "rows of an encoder's batch"),
-        ("--positions", flags.count, 0, "tokens that an encoder may read: at most twice what it could before; default: as many as before, 512 of minilm"),
+        ("--positions", flags.count, 0, "tokens that an encoder may read: at most twice what it could before, from scratch any number; default: as many as before, 512 of minilm and scratch"),
         ("--rate", float, 0.0, "peak learning rate; default: by --from"),
         ("--batch-tokens", flags.several, 2048, "padded tokens of a batch"),
         ("--rows", flags.count, 0, "train on a random N rows of each task; 0 is all"),
@@ -250,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         p.add_argument(flag, type=kind, default=default, help=what)
     p.add_argument("--mix", default="", help="how often a round passes over each task's rows: `tool_call=2,plan=0.5`; default 1")
-    p.add_argument("--tokenizer", type=Path, help="take the tokenizer of this checkpoint instead of training one (scratch)")
+    p.add_argument("--tokenizer", type=Path, help="take the tokenizer of this checkpoint instead of training one (decoder from scratch)")
     p.add_argument("--work", type=Path, help="where checkpoints go; default: OUT.work")
     p.add_argument("--resume", action="store_true", help="go on from the work folder, from the last look at dev")
     p.add_argument("--no-export", action="store_true", help="leave the checkpoint in the work folder")

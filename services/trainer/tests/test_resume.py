@@ -59,7 +59,7 @@ def test_a_run_that_is_refused_leaves_the_checkpoint_before_it_and_one_that_is_s
     out, other = data / "plan", next(k for k in KINDS if k != kind)
     work = training.train(args(KINDS[kind], data, out))
     kept = {path.name: path.read_bytes() for path in work.iterdir()}
-    for said, more in ((KINDS[kind], ["--mix", "typo=2"]), (KINDS[other], ["--mix", "typo=2"]), (KINDS["tag"].replace("minilm", "scratch"), [])):
+    for said, more in ((KINDS[kind], ["--mix", "typo=2"]), (KINDS[other], ["--mix", "typo=2"]), (KINDS["tag"].replace("minilm", "scratch"), ["--lora", "4"])):
         with pytest.raises(SystemExit):
             training.train(args(said, data, out, *more))
     assert {path.name: path.read_bytes() for path in work.iterdir()} == kept

@@ -1,4 +1,4 @@
-"""The training loop of encoders: AdamW, one cycle of the learning rate, the word pieces' embeddings left as they are. A run can be stopped at any
+"""The training loop of encoders: AdamW, one cycle of the learning rate, the word pieces' embeddings left as they are where they know words. A run can be stopped at any
 moment, and `resume` goes on from its last look at dev."""
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Recipe:
     varied: float = 0.5  # Share of rows that are variants, each time they are seen.
     class_weight: float = 0.3  # Of the class's loss beside the tags'.
     decay: float = 0.01
+    embeddings: bool = False  # Whether the word pieces' are learned too: random ones must be.
     looks: int = 20  # Looks at dev over the whole run.
     patience: int = 10  # Looks without a better one before it stops: half of them, for much of what a cycle gains comes in its last third.
     seed: int = 1
@@ -51,7 +52,7 @@ def study_of(encoder: nn.Module, tokenizer: Tokenizer, task: Task, recipe: Recip
 Look = Callable[[], tuple[float, dict[str, float]]]  # What is to rise, and what is to be said.
 
 
-def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, look: Look | None = None, folder: Path | None = None, resume: bool = False, asked: dict[str, Any] | None = None) -> dict[str, float]:
+def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe: Recipe, look: Look | None = None, folder: Path | None = None, resume: bool = False, asked: dict[str, Any] | None = None) -> dict[str, Any]:
     """Trains in place, looks at dev, and leaves the weights as they were best there; without a `look` as they are at the end. A batch is of one share.
     `folder` gets what `resume` goes on from: the last look, and `asked`, for `state.same` to compare. Returns what the card says of the run."""
     torch.manual_seed(recipe.seed)
@@ -62,8 +63,8 @@ def train(encoder: nn.Module, tokenizer: Tokenizer, shares: list[Share], recipe:
     # MiniLM has learned its own positions; those that a lengthened encoder has beyond them begin as copies, and only learning tells them from the others.
     longer = encoder.body.config.max_position_embeddings > net.MINILM_POSITIONS
     for name, parameter in encoder.body.named_parameters():
-        # A word that the rows do not hold must stay where its neighbours are. With adapters they alone are trained.
-        learned = not name.startswith("embeddings.") or (longer and name.startswith("embeddings.position_embeddings."))
+        # A word that the rows do not hold must stay where its neighbours are, if it has such. With adapters they alone are trained.
+        learned = recipe.embeddings or not name.startswith("embeddings.") or (longer and name.startswith("embeddings.position_embeddings."))
         parameter.requires_grad = "lora_" in name if adapters else learned
     heads = [p for n, p in encoder.named_parameters() if not n.startswith("body.")]
     body = [p for p in encoder.body.parameters() if p.requires_grad]

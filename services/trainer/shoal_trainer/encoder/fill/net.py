@@ -66,12 +66,12 @@ class Logits(NamedTuple):
 NARROW = "narrow"  # Attention for training: `eager`'s, with a softmax in the precision of the scores. In bf16 one step in eight is saved; the fused kernel is slower than both.
 
 
-def _narrow(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
+def _narrow(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float, dropout: float = 0.0, **_: object) -> tuple[torch.Tensor, torch.Tensor]:
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
     if mask is not None:
         scores = scores + mask[..., : key.shape[-2]].to(scores.dtype)
     # Around autocast, which would make it fp32.
-    weights = torch._softmax(scores, -1, False)
+    weights = nn.functional.dropout(torch._softmax(scores, -1, False), dropout)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
