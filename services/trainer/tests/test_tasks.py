@@ -1,5 +1,8 @@
 """Each task's text form, its grammar as serving renders it, and its variants."""
+import importlib.util
+import json
 import random
+import sys
 import tomllib
 from pathlib import Path
 
@@ -176,8 +179,18 @@ def test_names_of_tasks_are_checked() -> None:
         tasks.named("chat")
 
 
-def test_our_score_is_the_definition_of_the_task_data() -> None:
-    assert score.tool_call([({}, {"tool": "A", "arguments": {"x": "One. "}}, {"tool": "a", "arguments": {"x": "one"}})])["score"] == 1.0
+def test_our_score_says_of_every_task_what_the_definition_of_the_task_data_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    fixtures = Path(__file__).parents[2] / "shoal" / "fixtures" / "score"
+    measured = importlib.util.find_spec("sacrebleu") is not None
+    lines = (fixtures / "expected.jsonl").read_text().splitlines()
+    for expected in map(json.loads, lines):
+        name = expected["task"]
+        monkeypatch.setattr(sys, "argv", ["score.py", name, str(fixtures / f"{name}.gold.jsonl"), str(fixtures / f"{name}.predictions.jsonl")])
+        score.main()
+        for part in (expected, expected["unseen"]) if not measured else ():
+            part.pop("bleu", None)
+        assert json.loads(capsys.readouterr().out) == expected
+    assert sorted(json.loads(line)["task"] for line in lines) == sorted(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
