@@ -154,15 +154,15 @@ def test_what_is_shipped_has_its_bars_and_a_confidence_that_means_something() ->
     for folder in SHIPPED:
         card = tomllib.loads((folder / "card.toml").read_text())
         for name, scores in card["scores"].items():
-            chain = chains[name]["chain"]
+            first = chains[name]["chain"][0] == card["name"]
             # Of the larger tier more is not asked than that it helps: `escalate` says whether.
             bars = tasks.KNOWN[name].bars | tasks.KNOWN[name].bars_end_to_end
-            for metric, bar in bars.items() if chain[0] == card["name"] else ():
+            for metric, bar in bars.items() if first else ():
                 assert metric in scores, f"{folder}: no {metric}; `end-to-end` measures what a rescore leaves out"
                 assert scores[metric] <= bar if metric in FEWER else scores[metric] >= bar, (folder, metric)
-            # Of few rows a map without fault would show as much: the 326 of `summarize` 0.05. Then it may be half again as far off.
+            # Of few rows a map without fault would show as much: the 394 of the generalist's `episode` 0.047. Where no chain asks a model first it may be half again as far off.
             sure = card["calibration"][name]
-            assert sure["expected_calibration_error"] <= max(0.05, 1.5 * sure["calibration_error_floor"]), folder
+            assert sure["expected_calibration_error"] <= (0.05 if first else max(0.05, 1.5 * sure["calibration_error_floor"])), folder
     assert {t for folder in SHIPPED for t in tomllib.loads((folder.parent / "specialist.toml").read_text())["tasks"]} == set(tasks.KNOWN)
 
 
