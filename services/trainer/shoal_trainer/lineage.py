@@ -77,8 +77,21 @@ USD_PER_HOUR = {"core": 0.02, "gpu": 2.5}
 def cost(lineage: Lineage) -> dict[str, float]:
     """Of training, over all runs: hours, each core's its own (a run without `threads` had one), and dollars at the rates above. Export and scores
     are not in it."""
+    return _booked(counted(lineage))
+
+
+def together(lineages: list[Lineage]) -> dict[str, float]:
+    """`cost` of several: a run that more than one comes from is counted once."""
+    runs: list[dict[str, Any]] = []
+    for run in (run for lineage in lineages for run in counted(lineage)):
+        if run not in runs:
+            runs.append(run)
+    return _booked(runs)
+
+
+def _booked(runs: list[dict[str, Any]]) -> dict[str, float]:
     hours = {"core": 0.0, "gpu": 0.0}
-    for run in counted(lineage):
+    for run in runs:
         gpu = str(run.get("device")).startswith("cuda")  # Some runs have the GPU's number behind it.
         hours["gpu" if gpu else "core"] += run.get("seconds", 0) / 3600 * (1 if gpu else run.get("threads", 1))
     booked = {unit: of for unit, of in hours.items() if of} or {"core": 0.0}

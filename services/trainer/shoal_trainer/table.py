@@ -44,23 +44,25 @@ def table(models: Path) -> str:
     manifests = sorted(models.glob("*/specialist.toml"))
     if not manifests:
         raise DataError(f"{models}: no specialist.toml in any folder of it: name the folder that the specialists' folders are in")
-    lines, examples = [], []
+    lines, examples, made = [], [], []
     for manifest in manifests:
         about = tomllib.loads(manifest.read_text())
         here = manifest.parent / str(about["active_version"])
         card = tomllib.loads((here / "card.toml").read_text())
+        made.append(lineage.of(here))
         size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
         for task in card["scores"]:
             known = tasks.KNOWN[task]
             cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", *_scores(card, known), _bars(known), known.beside]
-            cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(lineage.of(here)):.0f} min", _cost(card)]
+            cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(made[-1]):.0f} min", _cost(card["training"].get("cost", {}))]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
             verdict = "farthest from people's" if "people" in sample else "right" if sample["right"] else "WRONG"
             said = sample["output"].replace("\n", "\n       ")
             people = f"\n    people: {sample['people']}" if "people" in sample else ""
             examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}{people}")
-    return HEAD + "\n".join(lines) + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each; where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
+    total = f"\n\nAll of them together, a run that several come from counted once: {_cost(lineage.together(made))}."
+    return HEAD + "\n".join(lines) + total + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each; where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
 
 
 def _bars(task: type[tasks.Task]) -> str:
@@ -102,8 +104,7 @@ def _larger(card: dict[str, Any], task: str) -> str:
     return f"{made['larger']} has {said(made['seen'])}{others}"
 
 
-def _cost(card: dict[str, Any]) -> str:
+def _cost(cost: dict[str, float]) -> str:
     """Hours and dollars; empty where a card does not say."""
-    cost = card["training"].get("cost", {})
     hours = [f"{cost[f'{unit}_hours']:.1f} {unit} hours" for unit in ("core", "gpu") if f"{unit}_hours" in cost]
     return ", ".join([*hours, f"{cost['usd']:.3f} $"]) if cost else ""

@@ -71,6 +71,15 @@ def test_it_says_who_gets_what_is_left_and_what_the_training_cost(tmp_path: Path
     assert shown["larger tier"].strip() == shown.get("cost", "").strip() == ""
 
 
+def test_below_it_stands_what_all_trainings_cost_and_a_run_that_two_come_from_once(tmp_path: Path) -> None:
+    first, then, other = ({"seconds": seconds, "threads": 1, "seed": seed} for seconds, seed in ((3600.0, 1), (1800.0, 1), (7200.0, 2)))
+    for name, runs in (("summarize", [first, then, {**then, "seconds": 3600.0, "resumed": True}]), ("planner", [first, other])):
+        path, card = one(tmp_path, name)
+        card["training"]["runs"] = runs
+        path.write_text(tomli_w.dumps(card))
+    assert "\n\nAll of them together, a run that several come from counted once: 4.0 core hours, 0.080 $.\n" in table.table(tmp_path)
+
+
 def test_of_a_task_without_a_wrong_answer_the_one_is_shown_that_is_farthest_from_peoples(tmp_path: Path) -> None:
     path, _ = one(tmp_path, "compose")
     (path.parent / "samples.json").write_text('[{"task": "compose", "input": "ACTS", "output": "Oslo it is.", "right": true, "people": "How about Oslo?"}]')
