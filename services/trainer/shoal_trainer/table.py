@@ -17,7 +17,8 @@ Made by `python -m shoal_trainer table models > models/README.md` from the folde
 to their form as in serving, by the definitions of `services/trainer/shoal_trainer/score.py`; in brackets behind the main metric its 95 % bootstrap interval.
 `score` of `plan`, a goal with all its calls right, is measured by `end-to-end`, with the specialist behind it that is named there.
 `beside it`: what stands published on the corpus's own test split, or what a rule gets, for a sense of scale;
-`bar`: what a version must have to be its task's specialist, the first of its chain in mesh.toml, on services seen in training (a test holds them to it). Those of episode, extract, compose and
+`bar`: what a version must have to be its task's specialist, the first of its chain in mesh.toml, on services seen in training (a test holds them to it); of a folder
+that is first of none it is empty. Those of episode, extract, compose and
 summarize were raised when the first models passed the ones that had been set without a model.
 
 **Confidence is fitted and measured on services seen in training alone, and holds for those**: so is all that stands under `threshold`, `at 97 %`, `kept`, `right of kept` and `ECE`; a task
@@ -44,7 +45,7 @@ def table(models: Path) -> str:
     manifests = sorted(models.glob("*/specialist.toml"))
     if not manifests:
         raise DataError(f"{models}: no specialist.toml in any folder of it: name the folder that the specialists' folders are in")
-    lines, examples, made = [], [], []
+    lines, examples, made, first = [], [], [], _first(models)
     for manifest in manifests:
         about = tomllib.loads(manifest.read_text())
         here = manifest.parent / str(about["active_version"])
@@ -53,7 +54,8 @@ def table(models: Path) -> str:
         size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
         for task in card["scores"]:
             known = tasks.KNOWN[task]
-            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", *_scores(card, known), _bars(known), known.beside]
+            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", *_scores(card, known)]
+            cells += [_bars(known) if first.get(task, manifest.parent.name) == manifest.parent.name else "", known.beside]
             cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(made[-1]):.0f} min", _cost(card["training"].get("cost", {}))]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
@@ -63,6 +65,12 @@ def table(models: Path) -> str:
             examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}{people}")
     total = f"\n\nAll of them together, a run that several come from counted once: {_cost(lineage.together(made))}."
     return HEAD + "\n".join(lines) + total + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each; where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
+
+
+def _first(models: Path) -> dict[str, str]:
+    """By task, who is asked first. Without a mesh.toml beside the folders nobody is known to be asked later."""
+    mesh = models.absolute().parent / "mesh.toml"
+    return {task: of["chain"][0] for task, of in tomllib.loads(mesh.read_text())["task"].items()} if mesh.is_file() else {}
 
 
 def _bars(task: type[tasks.Task]) -> str:

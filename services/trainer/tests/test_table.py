@@ -97,6 +97,14 @@ def test_whole_plans_stand_beside_what_is_published_of_them_and_splits_do_not(tm
     assert shown["bar"] == "splits ≥ 0.97, score ≥ 0.742"
 
 
+def test_a_bar_stands_beside_who_is_asked_first_alone(tmp_path: Path) -> None:
+    one(tmp_path / "models", "tool_call"), one(tmp_path / "models", "tool_call_wide")
+    bars = lambda: [row(tmp_path / "models", name, "tool_call")["bar"].strip() for name in ("tool_call", "tool_call_wide")]  # noqa: E731
+    assert bars() == ["score ≥ 0.87"] * 2, "without a mesh nobody is asked later"
+    (tmp_path / "mesh.toml").write_text('[task.tool_call]\nchain = ["tool_call", "large"]\n')
+    assert bars() == ["score ≥ 0.87", ""]
+
+
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
     for models in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="no specialist.toml"):
