@@ -30,13 +30,15 @@ there than the confidence says, and where the ECE is far over the one beside it,
 - `at 97 %`: where what stays is right in 97 % only if less than 20 % stays, of these rows or of most of those folds, the threshold is at the knee of the curve, and here is what would be kept
   at 97 %, and from which threshold on.
 - `ECE`: expected calibration error of the confidence, on rows that it was not fitted on, with what promises without fault would show on as many rows in brackets.
+- `same in int8`: the share of 200 dev rows that the int8 file answers as the fp32 checkpoint does, wherever that was measured. It refuses nothing: an int8 file is held to half a
+  point of dev's score.
 - `larger tier`: the next of the task's chain in mesh.toml, which gets what is under the threshold: how many of the rows that are, and what share of them it has right, for the
   specialist's own. `escalate --write` measures it, of what mesh.toml chains.
 - `cost`: of training, over all runs that the weights come from, each hour of a core taken for 0.02 dollars (and of a GPU for 2.50): a rate to compare by, no bill.
 - The risk-coverage curve is `curve` in `[training.confidence.TASK]` of each card.
 
-| folder | task | version | parameters | size | main metric | other metrics | bar | beside it | threshold | at 97 % | kept | right of kept | ECE | on other services | larger tier | trained for | cost |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| folder | task | version | parameters | size | same in int8 | main metric | other metrics | bar | beside it | threshold | at 97 % | kept | right of kept | ECE | on other services | larger tier | trained for | cost |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -54,7 +56,7 @@ def table(models: Path) -> str:
         size = sum(p.stat().st_size for p in here.iterdir()) / 1e6
         for task in card["scores"]:
             known = tasks.KNOWN[task]
-            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", *_scores(card, known)]
+            cells = [manifest.parent.name, task, card["version"], f"{card['training']['parameters'] / 1e6:.1f} M", f"{size:.1f} MB", _same(card), *_scores(card, known)]
             cells += [_bars(known) if first.get(task, manifest.parent.name) == manifest.parent.name else "", known.beside]
             cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(made[-1]):.0f} min", _cost(card["training"].get("cost", {}))]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
@@ -65,6 +67,12 @@ def table(models: Path) -> str:
             examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}{people}")
     total = f"\n\nAll of them together, a run that several come from counted once: {_cost(lineage.together(made))}."
     return HEAD + "\n".join(lines) + total + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each; where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
+
+
+def _same(card: dict[str, Any]) -> str:
+    """Empty where a card does not say: nothing was rounded, or nobody compared."""
+    same = card["training"].get("parity_int8")
+    return "" if same is None else f"{same:.3f}"
 
 
 def _first(models: Path) -> dict[str, str]:

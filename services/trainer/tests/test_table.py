@@ -105,6 +105,15 @@ def test_a_bar_stands_beside_who_is_asked_first_alone(tmp_path: Path) -> None:
     assert bars() == ["score ≥ 0.87", ""]
 
 
+def test_it_says_how_many_answers_rounding_left_as_they_were_where_that_was_measured(tmp_path: Path) -> None:
+    path, card = one(tmp_path, "tool_call")
+    for measured, said in ((0.995, "0.995"), (None, "")):
+        card["training"].pop("parity_int8", None)
+        card["training"] |= {} if measured is None else {"parity_int8": measured}
+        path.write_text(tomli_w.dumps(card))
+        assert row(tmp_path, "tool_call", "tool_call")["same in int8"].strip() == said
+
+
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
     for models in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="no specialist.toml"):
