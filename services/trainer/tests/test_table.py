@@ -114,6 +114,17 @@ def test_it_says_how_many_answers_rounding_left_as_they_were_where_that_was_meas
         assert row(tmp_path, "tool_call", "tool_call")["same in int8"].strip() == said
 
 
+def test_it_says_how_much_of_the_rules_error_is_gone_and_where_it_is_not_halved(tmp_path: Path) -> None:
+    path, card = one(tmp_path, "extract")
+    # The rules have 0.820, 0.736, 0.024 (of which less is better) and, of other services, 0.701, 0.554 and 0.019.
+    card["scores"]["extract"] |= {"score": 0.93, "exact_nonempty": 0.87, "false_extraction": 0.005, "unseen_score": 0.71, "unseen_exact_nonempty": 0.33, "unseen_false_extraction": 0.0}
+    path.write_text(tomli_w.dumps(card))
+    assert row(tmp_path, "extract", "extract")["rules' error gone"] == (
+        "score 61 %, exact_nonempty 50 %, false_extraction 79 %, unseen_score 3 %, unseen_exact_nonempty -51 %, unseen_false_extraction 100 %"
+    )
+    assert "\nThe rules' error is not halved in these, of which so much is gone: extract, extract: unseen_score 3 %, unseen_exact_nonempty -51 %.\n" in table.table(tmp_path)
+
+
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
     for models in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="no specialist.toml"):
