@@ -61,14 +61,15 @@ def publish(version: Version, weights: Path, tasks: list[Task], dev: dict[str, l
 
 
 def shown(task: Task, judged: list[evaluate.Judged]) -> list[dict[str, Any]]:
-    """A task's samples: the first right answer that shows anything, and the first wrong one. Where one may say it in many ways and none is wrong, the answer
-    that is farthest from what people said, with that beside it."""
+    """A task's samples: the first right answer that shows anything, and the first wrong one, with what people wrote beside it. Where one may say it in many
+    ways and none is wrong, the answer that is farthest from what people said."""
     right = next((j for j in judged if j.right and task.tells(j.row)), None) or next((j for j in judged if j.right), None)
     wrong = next((j for j in judged if not j.right), None)
-    samples = [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in (right, wrong) if j]
     if not wrong and not task.one_answer:
-        far = min([j for j in judged if task.tells(j.row)] or judged, key=lambda j: bleu.sentence(j.text, task.say(j.row["target"])))
-        samples.append({"task": task.name, "input": _flat(far.row["input"]), "output": far.text, "right": True, "people": task.say(far.row["target"])})
+        wrong = min([j for j in judged if task.tells(j.row)] or judged, key=lambda j: bleu.sentence(j.text, task.say(j.row["target"])))
+    samples = [{"task": task.name, "input": _flat(j.row["input"]), "output": j.text, "right": j.right} for j in (right, wrong) if j]
+    if wrong:
+        samples[-1]["people"] = task.say(wrong.row["target"])
     return samples
 
 

@@ -68,13 +68,13 @@ def table(models: Path) -> str:
             cells += [*_confidence(card, task), _larger(card, task), f"{lineage.minutes(made[-1]):.0f} min", _cost(card["training"].get("cost", {}))]
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
         for sample in json.loads((here / "samples.json").read_text()):
-            verdict = "farthest from people's" if "people" in sample else "right" if sample["right"] else "WRONG"
-            said = sample["output"].replace("\n", "\n       ")
-            people = f"\n    people: {sample['people']}" if "people" in sample else ""
+            verdict = "WRONG" if not sample["right"] else "farthest from people's" if "people" in sample else "right"
+            said, people = (sample.get(key, "").replace("\n", "\n       ") for key in ("output", "people"))
+            people = people and f"\n    people: {people}"
             examples.append(f"\n**{manifest.parent.name}**, {sample['task']}, {verdict}:\n\n    {sample['input']}\n    -> {said}{people}")
     total = f"\n\nAll of them together, a run that several come from counted once: {_cost(lineage.together(made))}."
     total += f"\n\nThe rules' error is not halved in these, of which so much is gone: {'; '.join(much)}." if much else ""
-    return HEAD + "\n".join(lines) + total + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each; where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
+    return HEAD + "\n".join(lines) + total + "\n\n## Real inputs and outputs, dev split\n\nThe first right and the first wrong answer of each, and below that what people wrote down as right (`people`); where none is wrong, the right one that is farthest from what people said (by bleu.py).\n" + "\n".join(examples) + "\n"
 
 
 def _gone(scores: dict[str, Any], task: type[tasks.Task]) -> dict[str, float]:

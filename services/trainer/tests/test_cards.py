@@ -113,7 +113,7 @@ def test_the_samples_of_a_version_show_a_right_answer_that_says_something_and_a_
     for task in card(folder)["scores"]:
         right, wrong = (sample for sample in samples if sample["task"] == task)
         assert right["right"] and tasks.KNOWN[task]().read(right["output"]), task
-        assert not wrong["right"] or wrong["people"] != wrong["output"], task
+        assert wrong["people"] != wrong["output"] and tasks.KNOWN[task]().read(wrong["people"]) is not None, task
 
 
 def test_the_sample_that_is_wrong_is_the_farthest_from_peoples_where_none_is_wrong() -> None:
@@ -128,7 +128,7 @@ def test_the_sample_that_is_wrong_is_the_farthest_from_peoples_where_none_is_wro
     shown = publish.shown(compose, [dull, close, far])
     assert [s["output"] for s in shown] == [close.text, far.text] and shown[1]["right"] and shown[1]["people"] == "How about Rome?", "a reply that has nothing to say shows nothing"
     wrong = reply("Bonn", "Where?", "Bonn.", right=False)
-    assert [(s["output"], s["right"], "people" in s) for s in publish.shown(compose, [close, far, wrong])] == [(close.text, True, False), ("Where?", False, False)]
+    assert [(s["output"], s["right"], "people" in s) for s in publish.shown(compose, [close, far, wrong])] == [(close.text, True, False), ("Where?", False, True)]
     empty, full = judged({}, "{}"), judged({"city": "Oslo"}, '{"city":"Oslo"}')
     assert [s["output"] for s in publish.shown(extract, [empty, full])] == [full.text], "one answer is right: none is far from it"
     assert [s["output"] for s in publish.shown(extract, [empty])] == ["{}"], "where no other is right"

@@ -86,6 +86,12 @@ def test_of_a_task_without_a_wrong_answer_the_one_is_shown_that_is_farthest_from
     assert "\n**compose**, compose, farthest from people's:\n\n    ACTS\n    -> Oslo it is.\n    people: How about Oslo?\n" in table.table(tmp_path)
 
 
+def test_a_wrong_answer_has_below_it_what_people_wrote_down_as_right(tmp_path: Path) -> None:
+    path, _ = one(tmp_path, "planner")
+    (path.parent / "samples.json").write_text('[{"task": "episode", "input": "TURNS", "output": "1. A.B()", "right": false, "people": "1. A.B()\\n2. A.C()"}]')
+    assert "\n**planner**, episode, WRONG:\n\n    TURNS\n    -> 1. A.B()\n    people: 1. A.B()\n       2. A.C()\n" in table.table(tmp_path)
+
+
 def test_whole_plans_stand_beside_what_is_published_of_them_and_splits_do_not(tmp_path: Path) -> None:
     path, card = one(tmp_path, "splitter")
     card["scores"]["plan"] |= {"splits": 0.98, "splits_low": 0.97, "splits_high": 0.99, "score": 0.75, "score_low": 0.7, "score_high": 0.8, "score_escalated": 0.78}
