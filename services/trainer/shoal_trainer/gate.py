@@ -52,13 +52,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`why` says what was missing, or that nothing was. `below`: how far under the best of its lineage the candidate is on dev, by name."""
+    """`why` says what was missing, or that nothing was. `below`: how far under the best of its lineage the candidate is on dev, by name. `held_out_right`: of
+    the held-out corrections that are right, how many are `kept` and how many `escalated`; it is told, and decides nothing."""
 
     accepted: bool
     why: str
     held_out: Figures
     dev: dict[str, Figures]
     below: dict[str, float] = field(default_factory=dict)
+    held_out_right: dict[str, int] = field(default_factory=dict)
 
 
 def weigh(

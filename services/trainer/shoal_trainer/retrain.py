@@ -131,7 +131,7 @@ def retrain(args: argparse.Namespace) -> int:
     except Unservable as error:
         report |= {"accepted": False, "why": str(error), "seconds": round(time.monotonic() - began, 1)}
         return _told(report, args.work, REFUSED)
-    report |= {"held_out": _pair(verdict.held_out), "dev": _pair(verdict.dev[args.task]), "accepted": verdict.accepted, "why": verdict.why}
+    report |= {"held_out": _pair(verdict.held_out), "held_out_right": verdict.held_out_right or None, "dev": _pair(verdict.dev[args.task]), "accepted": verdict.accepted, "why": verdict.why}
     report |= {"judged_by": "right" if task.one_answer else "closeness"}
     report |= {"candidate": str(args.work / "candidate" / str(lesson.version)), "seconds": round(time.monotonic() - began, 1)}
     return _told(report, args.work, 0 if verdict.accepted else REFUSED)

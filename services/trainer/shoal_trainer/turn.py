@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,12 +59,28 @@ def turn(learner: Learner, version: Path, lesson: Lesson, sides: Split, work: Pa
         # What such an answer must say is said by force in serving, so it is right before any lesson: what people correct is how it is said.
         asked = {"held_out": closeness(lesson.task, held_before, held_after), "still_right": asked["held_out"]}
     verdict = gate.weigh(dev=dev, below=_card(version).get("training", {}).get(BELOW), bars=bars, **asked)
+    verdict = replace(verdict, held_out_right=routed(_card(staged.folder), lesson.task, held_after))
     _remember(staged.folder, verdict.below)
     _say(f"held-out corrections: {verdict.held_out}")
+    if verdict.held_out_right:
+        _say("of those that are right the candidate's own threshold keeps {kept}, and {escalated} go to the larger tier where the chain has one".format(**verdict.held_out_right))
     for name, figures in verdict.dev.items():
         _say(f"dev {name}: {figures}")
     _say(("accepted: " if verdict.accepted else "refused: ") + verdict.why)
     return verdict
+
+
+def routed(card: dict[str, Any], task: Task, judged: list[Judged]) -> dict[str, int]:
+    """Of the answers that are right, how many a version is sure enough of to answer with, by its own threshold, and how many it would leave to a larger
+    tier, whose answer is another. Nothing of a card that has no threshold."""
+    from . import calibrate  # It needs numpy, and a dry run has none.
+
+    known = card.get("calibration", {}).get(task.name)
+    if known is None:
+        return {}
+    confidence = calibrate.Map.of(known)
+    sure = [confidence(j.statistics) >= known["confidence_threshold"] for j in judged if j.right]
+    return {"kept": sum(sure), "escalated": len(sure) - sum(sure)}
 
 
 def rights(before: list[Judged], after: list[Judged]) -> list[gate.Pair]:

@@ -11,7 +11,7 @@ from shoal_trainer import bleu, gate
 from shoal_trainer.evaluate import Judged
 from shoal_trainer.lesson import Lesson, Staged
 from shoal_trainer.split import Split
-from shoal_trainer.turn import BELOW, turn
+from shoal_trainer.turn import BELOW, routed, turn
 
 TAUGHT = [(False, True)] * 5
 
@@ -142,6 +142,14 @@ def test_what_a_version_s_card_says_was_lost_counts(tmp_path: Path) -> None:
         fake = Fake("route", tmp_path / str(accepted), below)
         verdict = fake.turn(labelled(5, "bike", "b"), labelled(1000, "greeting", "g"), ["oos"] * 5 + ["greeting"] * 1000, ["bike"] * 5 + ["greeting"] * 997 + ["oos"] * 3)
         assert verdict.accepted is accepted and fake.remembered()["route"] == pytest.approx(0.003 + (below or {}).get("route", 0))
+
+
+def test_of_right_answers_it_is_told_how_many_the_candidate_s_own_threshold_keeps() -> None:
+    known = {"confidence_threshold": 0.7, "statistic": "sum_logprob", "knots": [[-2.0, 0.0], [0.0, 1.0]]}
+    sure = [(0.0, True), (-0.6, True), (-0.7, True), (-1.9, True), (0.0, False), (-1.9, False)]
+    judged = [Judged({}, "", None, {"sum_logprob": said}, right) for said, right in sure]
+    assert routed({"calibration": {"route": known}}, learned("route"), judged) == {"kept": 2, "escalated": 2}
+    assert routed({"calibration": {}}, learned("route"), judged) == {}
 
 
 def replies(count: int, prefix: str, target: str) -> list[dict]:

@@ -55,6 +55,8 @@ def test_corrections_make_the_next_version_better_and_poison_is_set_aside(first:
     assert report["sources"] == {"mallory": 1003, "ann": 1}
     assert report["corrections"] == len(lessons) - 1 and report["quarantined"] == 1004 and report["held_out"]["candidate"] > report["held_out"]["incumbent"]
     assert report["dev"]["incumbent"] - report["dev"]["candidate"] <= 0.005 and report["seconds"] > 0
+    right = report["held_out_right"]
+    assert set(right) == {"kept", "escalated"} and sum(right.values()) > 0 and f"threshold keeps {right['kept']}, and {right['escalated']} go to" in said, said
     set_aside = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert {r["reason"] for r in set_aside if r["id"] == "invented"} == {"unsayable"}
     assert "held-out corrections: " in said and "95 %" in said, said

@@ -18,6 +18,15 @@ pub(crate) struct Pair {
     pub(crate) candidate: f64,
 }
 
+/// What becomes of right answers in a chain, by the candidate's own threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Routed {
+    /// It is sure enough of these to answer with them.
+    pub(crate) kept: u64,
+    /// These a larger tier would be asked instead.
+    pub(crate) escalated: u64,
+}
+
 /// The trainer's last line. A dry run ends before there are figures.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Report {
@@ -36,6 +45,8 @@ pub(crate) struct Report {
     #[serde(default)]
     pub(crate) sources: BTreeMap<String, u64>,
     pub(crate) held_out: Option<Pair>,
+    /// Of the held-out corrections that the candidate has right.
+    pub(crate) held_out_right: Option<Routed>,
     pub(crate) dev: Option<Pair>,
     pub(crate) accepted: Option<bool>,
     /// The gate's words.
@@ -93,6 +104,12 @@ impl Report {
         )];
         let figures = |what: &str, p: Pair| format!("{what:<21} {:.3} -> {:.3}", p.incumbent, p.candidate);
         lines.extend(self.held_out.map(|p| figures("held-out corrections", p)));
+        lines.extend(self.held_out_right.map(|right| {
+            format!(
+                "{:<21} {} kept by {} {}'s own threshold, {} go to the larger tier where the chain has one",
+                "  of the right ones", right.kept, self.model, self.to_version, right.escalated
+            )
+        }));
         lines.extend(self.dev.map(|p| figures("dev", p)));
         if let Some(accepted) = self.accepted {
             let (seconds, model) = (self.seconds.unwrap_or_default(), &self.model);
@@ -151,7 +168,7 @@ mod tests {
     use super::*;
 
     const FULL: &str = r#"{"task": "tool_call", "model": "m", "from_version": 1, "to_version": 2, "corrections": 24, "quarantined": 3,
-        "reasons": {"duplicate": 2, "schema": 1}, "sources": {"ann": 1, "m\u001b": 2}, "held_out": {"incumbent": 0.1, "candidate": 0.8}, "dev": {"incumbent": 0.7, "candidate": 0.6},
+        "reasons": {"duplicate": 2, "schema": 1}, "sources": {"ann": 1, "m\u001b": 2}, "held_out": {"incumbent": 0.1, "candidate": 0.8}, "held_out_right": {"kept": 9, "escalated": 2}, "dev": {"incumbent": 0.7, "candidate": 0.6},
         "accepted": false, "why": "tool_call on dev lost more than 0.5%", "candidate": "w/candidate/2", "seconds": 61.5}"#;
 
     #[test]
@@ -170,6 +187,10 @@ mod tests {
             "{lines}"
         );
         assert!(lines.contains("m 1 is active"), "{lines}");
+        assert!(
+            lines.contains("9 kept by m 2's own threshold, 2 go to the larger tier"),
+            "{lines}"
+        );
     }
 
     #[test]
