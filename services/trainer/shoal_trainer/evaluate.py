@@ -56,13 +56,17 @@ def answers(folder: Path, task: str, inputs: Sequence[Any], limit: int = 192, ca
 
 
 def metrics(task: Task, judged: list[Judged]) -> dict[str, float | int | str]:
-    """score.py's metrics on services seen in training, and on the rest by the same names with `unseen_` before them."""
+    """score.py's metrics on services seen in training, and on the rest by the same names with `unseen_` before them. `unaided`, where a task says what an
+    answer must say: the share of answers that said it by themselves."""
     found: dict[str, float | int | str] = {"split": "dev"}
     for prefix, seen in (("", True), ("unseen_", False)):
-        rows = [(j.row, j.row["target"], j.output) for j in judged if j.row.get("seen", True) is seen]
+        part = [j for j in judged if j.row.get("seen", True) is seen]
+        rows = [(j.row, j.row["target"], j.output) for j in part]
         if rows:
             found[f"{prefix}rows"] = len(rows)
             found |= {prefix + k: round(v, 4) for k, v in task.metrics(rows).items() if v is not None}
+            if "required" in (task.output() or {}):
+                found[f"{prefix}unaided"] = round(sum(j.unaided for j in part) / len(part), 4)
             if seen:
                 low, high = interval(np.array([task.weight(row) for row in rows]))
                 found |= {f"{task.main}_low": round(low, 4), f"{task.main}_high": round(high, 4)}

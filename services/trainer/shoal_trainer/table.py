@@ -29,6 +29,8 @@ there than the confidence says, and where the ECE is far over the one beside it,
 
 - `kept`: the share of answers whose confidence is at or over the threshold; `right of kept`: how many of those are right. Both are of the rows that the threshold was chosen on and the
   confidence fitted on; in brackets of rows that both were made without (ten folds, 32 times).
+- Of `compose` that is stricter than its `score`: what the model leaves out is said for it (`required`), so its reply has every value and `score` is 1. For the confidence a reply is right
+  only if nothing had to be said for it; `unaided` is the share of those among all replies.
 - `at 97 %`: where what stays is right in 97 % only if less than 20 % stays, of these rows or of most of those folds, the threshold is at the knee of the curve, and here is what would be kept
   at 97 %, and from which threshold on.
 - `ECE`: expected calibration error of the confidence, on rows that it was not fitted on, with what promises without fault would show on as many rows in brackets.

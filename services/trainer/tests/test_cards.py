@@ -107,6 +107,22 @@ def test_escalation_is_written_only_where_the_threshold_is_of_the_same_dev_and_g
     assert "escalation" not in about["training"], "of the threshold before"
 
 
+def test_what_had_to_be_said_for_a_reply_is_right_and_yet_counted_apart() -> None:
+    def said(task: str, aided: int, seen: bool) -> list[evaluate.Judged]:
+        answered = [{**row, "seen": seen} for row in rows(task)[:10]]
+        return [evaluate.Judged(row, "", row["target"], {}, True, unaided=i >= aided) for i, row in enumerate(answered)]
+
+    found = evaluate.metrics(tasks.KNOWN["compose"](), said("compose", 3, True) + said("compose", 6, False))
+    assert (found["score"], found["unaided"], found["unseen_score"], found["unseen_unaided"]) == (1.0, 0.7, 1.0, 0.4)
+    assert "unaided" not in evaluate.metrics(tasks.KNOWN["tool_call"](), said("tool_call", 0, True)), "nothing is said for it"
+
+
+def test_what_compose_says_by_itself_is_the_end_of_its_curve() -> None:
+    about = card(MODELS / "compose" / "1")
+    assert about["scores"]["compose"]["score"] == 1.0, "or what is trusted is fewer than what is unaided"
+    assert about["training"]["confidence"]["compose"]["curve"][-1] == [1.0, about["scores"]["compose"]["unaided"]]
+
+
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
 def test_the_samples_of_a_version_show_a_right_answer_that_says_something_and_a_wrong_one(folder: Path) -> None:
     samples = json.loads((folder / "samples.json").read_text())
