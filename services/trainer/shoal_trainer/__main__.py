@@ -29,7 +29,7 @@ from pathlib import Path
 
 import tomli_w
 
-from . import calibrate, card, data, end_to_end, evaluate, flags, folders, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
+from . import calibrate, card, data, effect, end_to_end, evaluate, flags, folders, lineage, model, parity, publish, recipe, retrain, rules, table, tasks, training
 from .encoder import average as soup
 from .encoder import narrow, net
 from .export import PRECISIONS, ExportError
@@ -57,12 +57,13 @@ def _publish(args: argparse.Namespace, weights: Path) -> None:
     from . import publish
 
     wanted, _, dev, _ = training.read(args)
-    training.exportable(args, dev)
+    effect.of_other(args, wanted[0].kind)
+    training.exportable(args, wanted, dev)
     name = args.name or args.out.name
     # Made beside it: what is refused, or broken off, has touched nothing that is there.
     made = args.out.with_name(args.out.name + ".new")
     shutil.rmtree(made, ignore_errors=True)
-    version = publish.Version(made, name, args.version, args.precision, args.answer_tokens, args.parity, args.dev_rows, args.description, data.digests(args.data, [task.name for task in wanted], "dev"))
+    version = publish.Version(made, name, args.version, args.precision, args.answer_tokens or ANSWER_TOKENS, args.parity, args.dev_rows, args.description, data.digests(args.data, [task.name for task in wanted], "dev"))
     try:
         told = publish.publish(version, weights, wanted, dev)
         print(json.dumps(told | {"folder": str(folders.place(made, args.out, args.version))}))
@@ -108,9 +109,7 @@ def lengthened(args: argparse.Namespace) -> None:
 
 def evaluated(args: argparse.Namespace) -> None:
     """Scores of an exported folder on dev."""
-    kind = folders.version(Path(args.source))["kind"]
-    if args.answer_tokens and kind != "generate":
-        raise SystemExit(f"--answer-tokens is for decoders, and {args.source} is of kind `{kind}`: leave it out")
+    effect.of_other(args, folders.version(Path(args.source))["kind"])
     wanted, _, dev, _ = training.read(args)
     for task in wanted:
         judged = evaluate.judge(Path(args.source), task, data.spread(dev[task.name], args.dev_rows), args.answer_tokens or ANSWER_TOKENS)
@@ -213,14 +212,13 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
         p.add_argument("--from", dest="source", required=True, help="a checkpoint folder or a version of a shipped specialist; train: or `scratch`, random weights; encoders: or `minilm`")
         p.add_argument("--dev-rows", type=flags.count, default=0, help="judge only N dev rows, evenly spaced; 0 is all")
+        p.add_argument("--answer-tokens", type=flags.several, help=f"of one answer of a decoder at most; default: {ANSWER_TOKENS}")
         if name == "evaluate":
-            p.add_argument("--answer-tokens", type=flags.several, help=f"of one answer of a decoder at most; default: {ANSWER_TOKENS}")
             p.add_argument("--show", type=flags.count, default=0, help="print the first N wrong answers")
             # What is there already is of one kind.
-            p.set_defaults(kind=None)
+            p.set_defaults(kind=None, defaults={})
             continue
         p.add_argument("--kind", choices=("generate", "tag", "classify", "fill"), help="what answers: a decoder or an encoder; default: what suits the task")
-        p.add_argument("--answer-tokens", type=flags.several, default=ANSWER_TOKENS, help="of one answer at most")
         p.add_argument("--out", type=Path, required=True, help="the specialist's folder; a version is written below it")
         p.add_argument("--name", help="the specialist's name; default: the folder's")
         p.add_argument("--version", type=flags.several, default=1)
@@ -228,13 +226,14 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--precision", default="fp32", choices=PRECISIONS)
         p.add_argument("--parity", type=flags.share, default=parity.SAME, help="least share of equal answers; under it the export is refused")
         p.add_argument("--description")
+        p.set_defaults(defaults={})
     p = commands.choices["train"]
     for flag, kind, default, what in (
         ("--hidden", flags.several, 256, "width, a multiple of 32 (decoder from scratch)"),
         ("--layers", flags.count, 0, "depth (scratch: 6 by default; minilm: its first so many, all 6 by default; an encoder's checkpoint: grown to so many)"),
         ("--vocabulary", flags.count, 0, "decoder from scratch: BPE size, 4096 by default; encoder from scratch or minilm: how many of MiniLM's pieces are kept, all by default"),
         ("--context", flags.several, 1280, "tokens of prompt and answer (decoder from scratch)"),
-        ("--minutes", flags.positive, 60.0, "how long a decoder; the schedule ends with them"),
+        ("--minutes", flags.positive, None, "how long a decoder, 60 by default; the schedule ends with them"),
         ("--steps", flags.count, 0, "how long a decoder, in steps instead of minutes: the same on a busy machine; 0 goes by the clock"),
         ("--epochs", flags.positive, 6.0, "how long an encoder: passes over the rows"),
         ("--batch-rows", flags.several, 64, "rows of an encoder's batch"),
@@ -256,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-export", action="store_true", help="leave the checkpoint in the work folder")
     p.add_argument("--uncompiled", action="store_true", help="no torch.compile: for runs of a minute or two")
     retrain.arguments(commands.add_parser("retrain", help=(retrain.retrain.__doc__ or "").splitlines()[0]))
-    p.set_defaults(defaults={flag: p.get_default(flag) for flag in (*training.OF_DECODERS, *training.OF_ENCODERS, *training.OF_FRESH_DECODERS)})
+    p.set_defaults(defaults={name: p.get_default(name) for name in effect.ALL})
     c = commands.add_parser("recipe", help=(cooked.__doc__ or "").splitlines()[0])
     c.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     c.add_argument("--out", type=Path, required=True, help="where folders, checkpoints and logs go")

@@ -23,8 +23,11 @@ def load(folder: Path, device: torch.device | str) -> dict[str, Any] | None:
 
 
 def same(folder: Path, asked: dict[str, Any]) -> None:
-    """Raises unless the folder's run was asked what is asked now: it would go on as it began, and its card would say something else."""
-    before = (load(folder, "cpu") or {}).get("asked")
+    """Raises unless the folder has a run, and that was asked what is asked now: it would go on as it began, and its card would say something else."""
+    found = load(folder, "cpu")
+    if found is None:
+        raise DataError(f"{folder}: no {FILE} there, so there is no run to go on from: give the --out, or the --work, of the run that was stopped. It has one from its first look at dev on; before that leave --resume out, and the training starts anew")
+    before = found.get("asked")
     if before is None:
         raise DataError(f"{folder}/{FILE} does not say what its run was asked, so nothing goes on from it: delete it or leave --resume out, and the training starts anew")
     different = [f"{name} was {before.get(name)!r} and is {asked.get(name)!r}" for name in sorted({*before, *asked}) if before.get(name) != asked.get(name)]

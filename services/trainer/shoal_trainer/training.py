@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable
 
-from . import audit, batches, data, folders, lineage, model, precision, state, tasks
+from . import audit, batches, data, effect, folders, lineage, model, precision, state, tasks
+from . import loop as loop_of_decoders
 from .encoder import loop as loop_of_encoders
 from .encoder import net
 from .encoder import publish as publish_encoder
@@ -23,21 +24,23 @@ def train(args: argparse.Namespace) -> Path:
     """The checkpoint's folder, with the lineage of its weights."""
     import torch
 
-    if _origin(args) == "checkpoint" and not args.resume:
+    if effect.origin(args) == "checkpoint" and not args.resume:
         folders.weights(Path(args.source))
     wanted, rows, dev, files = read(args)
     kind = wanted[0].kind
-    _without_effect(args, kind)
+    effect.refuse(args, kind)
+    if kind == "generate":
+        args.minutes = args.minutes or loop_of_decoders.Recipe.minutes
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     if not args.no_export:
-        exportable(args, dev)
-    work = folders.writable(args.work or args.out.with_name(args.out.name + ".work"))
-    resumed = args.resume and (work / state.FILE).is_file()
+        exportable(args, wanted, dev)
+    work = args.work or args.out.with_name(args.out.name + ".work")
     asked = _asked(args, wanted, files)
-    if resumed:
+    if args.resume:
         state.same(work, asked)
-    before = lineage.of(work if resumed else Path(args.source))
+    folders.writable(work)
+    before = lineage.of(work if args.resume else Path(args.source))
     corpora = [(lineage.corpus_of(files[task.name], task.corpus), data.sha256(files[task.name])) for task in wanted]
     if args.source == net.MINILM:
         corpora.insert(0, (net.MINILM_CORPUS, net.digest()))
@@ -46,8 +49,8 @@ def train(args: argparse.Namespace) -> Path:
     run = {
         "tasks": [t.name for t in wanted],
         "rows": {t: len(r) for t, r in rows.items()},
-        "from": _origin(args),
-        "resumed": resumed,
+        "from": effect.origin(args),
+        "resumed": args.resume,
         "threads": args.threads,
         "seed": args.seed,
         "sha256": data.digests(args.data, [t.name for t in wanted], "train", "dev"),
@@ -58,7 +61,7 @@ def train(args: argparse.Namespace) -> Path:
 
     def begin() -> None:
         # What the run starts from stays, or one that is stopped early would have lost it.
-        if not resumed and Path(args.source).resolve() != work.resolve():
+        if not args.resume and Path(args.source).resolve() != work.resolve():
             folders.forget(work)
         # Now, and with its figures at the end: if this run is stopped, the one that goes on from it can still say what it was.
         lineage.write(lineage.extended(before, {**run, **{k: getattr(args, k) for k in told}, "rate": asked["--rate"], "stopped": True}, corpora), work)
@@ -66,38 +69,6 @@ def train(args: argparse.Namespace) -> Path:
     ran = (_decoder if decoder else _encoder)(args, wanted, rows, dev, work, asked, begin)
     lineage.write(lineage.extended(before, {**run, **ran}, corpora), work)
     return work
-
-
-# What only one kind of training reads. Given to the other it would be without effect, and is refused.
-OF_DECODERS = ("minutes", "steps", "batch_tokens", "tokenizer", "hidden", "context", "uncompiled")
-OF_ENCODERS = ("epochs", "batch_rows", "positions")
-# What a checkpoint has already. An encoder's `--layers` and `--positions` are read: it may grow.
-OF_FRESH_DECODERS = ("hidden", "layers", "vocabulary", "context", "tokenizer")
-OF_FRESH_ENCODERS = ("vocabulary",)
-
-
-def _without_effect(args: argparse.Namespace, kind: str) -> None:
-    """Refuses flags that this training does not read."""
-    flags, other = (OF_ENCODERS, "encoders") if kind == "generate" else (OF_DECODERS, "decoders")
-    for flag in flags:
-        if getattr(args, flag) != args.defaults[flag]:
-            raise SystemExit(f"{_flag(flag)} is for {other}, and this training is of kind `{kind}`: leave it out")
-    if _origin(args) == "checkpoint":
-        for flag in OF_FRESH_DECODERS if kind == "generate" else OF_FRESH_ENCODERS:
-            if getattr(args, flag) != args.defaults[flag]:
-                raise SystemExit(f"{_flag(flag)} is for a training from nothing, and {args.source} has its own: leave it out")
-    if args.lora and _origin(args) == net.SCRATCH:
-        raise SystemExit("--lora is for weights that know something, which it leaves as they are, and from scratch there are none: leave it out")
-    if args.tokenizer and args.vocabulary:
-        raise SystemExit("--vocabulary is for a tokenizer that is trained, and --tokenizer names one that is there: leave one out")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _origin(args: argparse.Namespace) -> str:
-    return args.source if args.source in (net.SCRATCH, net.MINILM) else "checkpoint"
 
 
 # Of the command line, what a run that is gone on from must have been told too, with `_asked`'s own. A decoder's length is not among it: it may be given
@@ -113,14 +84,12 @@ FRESH_RATE = 1e-3
 
 def _asked(args: argparse.Namespace, wanted: list[tasks.Task], files: dict[str, Path]) -> dict[str, Any]:
     """What makes a run this one and no other, in plain values."""
-    from . import loop
-
-    kind, origin, rate = wanted[0].kind, _origin(args), loop_of_encoders.Recipe.rate
+    kind, origin, rate = wanted[0].kind, effect.origin(args), loop_of_encoders.Recipe.rate
     if kind == "generate":
-        rate = loop.Recipe.rate if origin == net.SCRATCH else loop.Recipe.rate / 4
+        rate = loop_of_decoders.Recipe.rate if origin == net.SCRATCH else loop_of_decoders.Recipe.rate / 4
     elif origin == net.SCRATCH:
         rate = FRESH_RATE
-    told = {_flag(name): getattr(args, name) for name in (SAME_OF_DECODERS if kind == "generate" else SAME_OF_ENCODERS)}
+    told = {effect.flag(name): getattr(args, name) for name in (SAME_OF_DECODERS if kind == "generate" else SAME_OF_ENCODERS)}
     read = {f"{task.name}.{split}.jsonl": path for task in wanted for split, path in (("train", files[task.name]), ("dev", data.find(args.data, task.name, "dev")))}
     digests = {name: data.sha256(path) for name, path in read.items()}
     return {"--task": [t.name for t in wanted], "--kind": kind, "--from": origin, "--rate": args.rate or rate, "--mix": _weights(args.mix), **told, **digests}
@@ -174,11 +143,8 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
     """One time-bound training of a decoder; its best checkpoint is in `work` after it. `begin` is called when nothing is left that could refuse the run."""
     import torch
 
-    from . import loop
-
     fresh = args.source == net.SCRATCH
-    resume = args.resume and (work / state.FILE).is_file()
-    if resume:
+    if args.resume:
         weights, prompt = model.load(work)
     elif fresh:
         prompt = _prompt(args, wanted, rows)
@@ -187,24 +153,24 @@ def _decoder(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str,
         weights, prompt = model.load(Path(args.source))
     shares = _shares(args, wanted, rows)
     begin()
-    if not resume:
+    if not args.resume:
         model.save(weights, prompt, work)
         (work / "log.jsonl").unlink(missing_ok=True)
         state.forget(work)
     if args.lora:
         weights = model.adapted(weights, args.lora)
     weights.to("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = loop.Recipe(
+    recipe = loop_of_decoders.Recipe(
         minutes=args.minutes,
         steps=args.steps,
         rate=asked["--rate"],
         batch_tokens=args.batch_tokens,
         looks=args.looks,
-        patience=args.patience or loop.Recipe.patience,
+        patience=args.patience or loop_of_decoders.Recipe.patience,
         seed=args.seed,
         compiled=not args.uncompiled,
     )
-    ran = loop.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, resume, asked)
+    ran = loop_of_decoders.train(weights, prompt, shares, [batches.Share(t, dev[t.name]) for t in wanted], recipe, work, args.resume, asked)
     device = weights.device.type
     model.save(model.merged(weights).to("cpu"), prompt, work)
     return {**asdict(recipe), **ran, "mix": args.mix, "lora": args.lora, "device": device, "precision": precision.name(device)}
@@ -249,8 +215,10 @@ def _prompt(args: argparse.Namespace, wanted: list[tasks.Task], rows: dict[str, 
     return Prompt.learn(texts(), args.vocabulary or 4096)
 
 
-def exportable(args: argparse.Namespace, dev: dict[str, list[data.Row]]) -> None:
-    """Raises where an export, which may come hours later, could not be judged or written."""
+def exportable(args: argparse.Namespace, wanted: list[tasks.Task], dev: dict[str, list[data.Row]]) -> None:
+    """Raises where an export, which may come hours later, could not be made, judged or written."""
+    if any(task.kind != "generate" for task in wanted):
+        publish_encoder.held(args.precision)
     for name, part in dev.items():
         data.judgeable(data.spread(part, args.dev_rows), data.find(args.data, name, "dev"))
     folders.writable(args.out)

@@ -101,8 +101,10 @@ def test_a_smaller_vocabulary_spells_what_it_lost_in_pieces_that_it_kept() -> No
 
 
 SHIPPED_DECODER = Path(__file__).parents[3] / "models" / "compose" / "1"
-AGAIN = "--looks 1 --threads 2 --dev-rows 40 --precision int8".split()
-SMALL = ["--layers", "1", "--vocabulary", "3000", *AGAIN]
+BRIEF = "--looks 1 --threads 2".split()
+SIZE = "--layers 1 --vocabulary 3000".split()
+AGAIN = [*BRIEF, *"--dev-rows 40 --precision int8".split()]
+SMALL = [*SIZE, *AGAIN]
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -146,7 +148,7 @@ def test_an_average_is_the_mean_of_the_weights_and_comes_from_all_their_runs(fol
         assert done.returncode == 0, done.stderr[-3000:]
         return tmp_path / f"{name}.work"
 
-    first = trained("first", "--from", "minilm", *SMALL)
+    first = trained("first", "--from", "minilm", *SIZE, *BRIEF)
     branches = [trained(f"branch{seed}", "--from", str(first), "--seed", seed, "--looks", "0") for seed in ("1", "2")]
     done = run("average", *branches, "--out", tmp_path / "mean")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -162,7 +164,7 @@ def test_an_average_is_the_mean_of_the_weights_and_comes_from_all_their_runs(fol
         done = run("average", *branches, "--weights", wrong, "--out", tmp_path / "none")
         assert done.returncode == 65 and "2 checkpoints need as many weights" in done.stderr
     other = tmp_path / "other"
-    done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", other, "--epochs", "1", "--no-export", *SMALL)
+    done = run("train", "--task", "route", "--data", folder, "--from", "minilm", "--out", other, "--epochs", "1", "--no-export", *SIZE, *BRIEF)
     done = run("average", first, f"{other}.work", "--out", tmp_path / "none")
     assert done.returncode == 65 and "not of one kind" in done.stderr
 

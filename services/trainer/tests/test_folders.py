@@ -53,6 +53,7 @@ def data(tmp_path: Path) -> Path:
         ("train --task tool_call --data {d} --from {m}/compose/1 --out {w}", "no encoder that this trainer made"),
         ("train --task compose --data {d} --from scratch --tokenizer models/TYPO --out {w}", "no tokenizer.json there"),
         ("train --task tool_call --data {d} --from minilm --out {d}/tool_call.dev.jsonl", "cannot be written to: "),
+        ("train --task tool_call --data {d} --from minilm --precision int4 --out {w}", "an encoder is exported in fp32 or int8, not in int4"),
         ("export --task compose --data {d} --from models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
         ("export --task tool_call --data {d} --from {m}/tool_call/1 --out {w}", "is a version, exported already"),
         ("average {m}/tool_call/1 models/TYPO --out {w}", "models/TYPO: no such folder: give a checkpoint"),
@@ -68,6 +69,7 @@ def test_a_wrong_folder_is_told_with_what_would_be_right(said: str, why: str, da
     monkeypatch.setattr(socket, "getaddrinfo", asked)
     names = {"d": data, "m": MODELS, "w": data / "work"}
     code, told = ended(monkeypatch, capsys, *(word.format(**names) for word in said.split()))
+    assert not list(data.glob("work.work/*")), "found before anything was trained"
     assert code == 65 and told.startswith("error: ") and why.format(**names) in told, told
 
 
@@ -110,6 +112,10 @@ def test_a_card_is_not_given_scores_of_other_rows_than_its_confidence(data: Path
 def test_a_limit_of_answers_that_have_none_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="--answer-tokens is for decoders, and .* is of kind `tag`: leave it out"):
         ended(monkeypatch, capsys, "evaluate", "--task", "tool_call", "--data", data, "--from", MODELS / "tool_call" / "1", "--answer-tokens", "9")
+    (data / "m.work").mkdir()
+    (data / "m.work" / folders.ENCODER).touch()
+    with pytest.raises(SystemExit, match="--answer-tokens is for decoders, and .* is of kind `tag`: leave it out"):
+        ended(monkeypatch, capsys, "export", "--task", "tool_call", "--data", data, "--from", data / "m.work", "--out", data / "m", "--answer-tokens", "224")
 
 
 def test_a_version_that_was_not_copied_whole_is_told_by_the_files_that_it_lacks(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import rows
 
-from shoal_trainer import folders, state, training
+from shoal_trainer import effect, folders, state, training
 from shoal_trainer.__main__ import parser
 from shoal_trainer.data import DataError
 
@@ -90,6 +90,15 @@ def test_a_run_that_goes_on_in_the_folder_that_it_starts_from_does_not_lose_it(d
     assert folders.checkpoint(work) and len(json.loads((work / "training.json").read_text())["runs"]) == 2
 
 
+def test_where_no_run_is_there_is_nothing_to_go_on_from_and_nothing_is_lost(data: Path) -> None:
+    work = training.train(args(KINDS["tag"].replace("--looks 2", "--looks 0"), data, data / "plan"))
+    kept = {path.name: path.read_bytes() for path in work.iterdir()}
+    for out in (data / "plan", data / "typo"):
+        with pytest.raises(DataError, match=f"{out}.work: no state.pt there"):
+            training.train(args(KINDS["tag"], data, out, "--resume"))
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == kept and not (data / "typo.work").exists()
+
+
 def test_a_state_that_does_not_say_what_its_run_was_told_is_nothing_to_go_on_from(tmp_path: Path) -> None:
     state.save(tmp_path, {"steps": 3})
     with pytest.raises(DataError, match="does not say what its run was asked"):
@@ -103,6 +112,14 @@ def test_a_state_that_does_not_say_what_its_run_was_told_is_nothing_to_go_on_fro
         ("tag", "--task tool_call --from models/tool_call/1 --vocabulary 500", "--vocabulary is for a training from nothing"),
         *(("generate", f"--task compose --from models/compose/1 --{flag}", f"--{flag.split()[0]} is for a training from nothing") for flag in ("hidden 64", "layers 12", "vocabulary 9000", "context 99", "tokenizer x")),
         ("generate", "--task compose --from scratch --tokenizer x --vocabulary 500", "--vocabulary is for a tokenizer that is trained"),
+        ("tag", "--task tool_call --from minilm --answer-tokens 224", "--answer-tokens is for decoders"),
+        ("generate", "--task compose --from scratch --steps 3 --minutes 60", "--steps says how long instead of --minutes"),
+        *(
+            ("generate", f"--task compose --from scratch --no-export --{flag}", f"--{flag.split()[0]} is for the export")
+            for flag in ("answer-tokens 9", "name x", "version 2", "overwrite", "precision int8", "parity 0.9", "description x", "dev-rows 9")
+        ),
+        ("generate", "--task compose --from scratch --no-export --steps 3", ""),
+        ("generate", "--task compose --from scratch --answer-tokens 9 --precision fp16 --minutes 3", ""),
         ("fill", "--task episode --from models/planner/1 --layers 6 --positions 1024", ""),
         ("tag", "--task tool_call --from minilm --layers 4 --vocabulary 500", ""),
         ("generate", "--task compose --from scratch --hidden 64 --layers 2 --vocabulary 500 --context 99 --steps 3", ""),
@@ -111,6 +128,6 @@ def test_a_state_that_does_not_say_what_its_run_was_told_is_nothing_to_go_on_fro
 def test_a_flag_that_a_training_would_not_read_is_refused(tmp_path: Path, kind: str, said: str, flag: str) -> None:
     given = args(said, tmp_path, tmp_path)
     if not flag:
-        return training._without_effect(given, kind)
+        return effect.refuse(given, kind)
     with pytest.raises(SystemExit, match=flag):
-        training._without_effect(given, kind)
+        effect.refuse(given, kind)

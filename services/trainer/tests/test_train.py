@@ -11,8 +11,10 @@ from conftest import rows
 
 from shoal_trainer import data, tasks
 
-SHORT = "--looks 2 --uncompiled --minutes 0.2 --answer-tokens 48 --dev-rows 20 --kind generate".split()
-SMALL = [*"--hidden 64 --layers 1 --vocabulary 600 --context 320".split(), *SHORT]
+BRIEF = "--looks 2 --uncompiled --minutes 0.2 --kind generate".split()
+SIZE = "--hidden 64 --layers 1 --vocabulary 600 --context 320".split()
+SHORT = [*BRIEF, *"--answer-tokens 48 --dev-rows 20".split()]
+SMALL = [*SIZE, *SHORT]
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -54,7 +56,7 @@ def test_a_training_goes_on_where_it_stopped(first: tuple[Path, dict], folder: P
     out = tmp_path / "both"
     work = Path(shutil.copytree(first[0].with_name("both.work"), out.with_name("both.work")))
     before = json.loads((work / "training.json").read_text())
-    done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SMALL, "--minutes", "1", "--resume", "--no-export")
+    done = run("train", "--task", "tool_call,plan", "--data", folder, "--from", "scratch", "--out", out, *SIZE, *BRIEF, "--minutes", "1", "--resume", "--no-export")
     assert done.returncode == 0, done.stderr[-3000:]
     after = json.loads((work / "training.json").read_text())
     assert [run["resumed"] for run in after["runs"]] == [False, True] and after["runs"][0] == before["runs"][0]

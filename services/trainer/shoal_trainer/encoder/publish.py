@@ -34,8 +34,7 @@ Asked = list[tuple[Task, list[Row]]]  # Tasks with rows to ask them with.
 
 def export(folder: Path, weights: Path, asked: Asked, precision: str, least: float) -> dict[str, Any]:
     """Writes the version's files but its card, and gives what the card says of them."""
-    if precision not in ("fp32", "int8"):
-        raise ExportError(f"an encoder is exported in fp32 or int8, not in {precision}")
+    held(precision)
     if len(asked) > 1 and any(task.kind != "fill" for task, _ in asked):
         raise ExportError('an encoder has one task, but for tasks of kind "fill"')
     encoder, tokenizer = net.load(weights)
@@ -77,6 +76,15 @@ def export(folder: Path, weights: Path, asked: Asked, precision: str, least: flo
         task, rows = next((task, rows) for task, rows in asked if task.name == name)
         way["called"] = called(fill_folder.Folder(folder, about), task, rows)
     return about
+
+
+PRECISIONS = ("fp32", "int8")
+
+
+def held(precision: str) -> None:
+    """Raises unless an encoder can be exported so."""
+    if precision not in PRECISIONS:
+        raise ExportError(f"an encoder is exported in {' or '.join(PRECISIONS)}, not in {precision}")
 
 
 # Down to one in twenty and no less: a call acts on the world.
