@@ -1,8 +1,10 @@
 """The recipe: steps in the order of their needs, done once, gone on with after a stop, and carried away in parts."""
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ from conftest import rows
 from shoal_trainer import recipe, tasks
 from shoal_trainer.__main__ import parser
 from shoal_trainer.data import DataError
+from shoal_trainer.encoder.loop import Recipe
+from shoal_trainer.encoder.net import MINILM_POSITIONS
+
+MODELS = Path(__file__).parents[3] / "models"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -21,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_recipe_makes_every_shipped_model_of_commands_that_there_are() -> None:
     steps = recipe.read(recipe.SHIPPED)
-    shipped = {p.parent.name for p in (Path(__file__).parents[3] / "models").glob("*/specialist.toml")}
+    shipped = {p.parent.name for p in MODELS.glob("*/specialist.toml")}
     assert {s.name for s in steps if s.export} == shipped
     for i, step in enumerate(steps):
         assert {s.name for s in steps[:i]} >= set(step.needs)
@@ -29,6 +35,31 @@ def test_the_shipped_recipe_makes_every_shipped_model_of_commands_that_there_are
             # The command line is read, not run; of `train` and `export` the tasks are checked too.
             args = parser().parse_args(command)
             assert not hasattr(args, "task") or tasks.named(args.task)
+
+
+def told(steps: dict[str, recipe.Step], name: str) -> list[dict]:
+    """What a step and those that it starts from say to `train`, the first one first."""
+    args = parser().parse_args(["train", *shlex.split(steps[name].train or ""), "--data", "d", "--out", "o"])
+    before = told(steps, args.source[1:]) if args.source.startswith("@") else []
+    positions = args.positions or (before[-1]["positions"] if before else MINILM_POSITIONS)
+    return [*before, {"tasks": args.task.split(","), "epochs": args.epochs, "rate": args.rate or Recipe.rate, "batch_rows": args.batch_rows, "seed": args.seed, "positions": positions}]
+
+
+@pytest.mark.parametrize("name", ["tool_call", "splitter", "planner", "summarize", "extract"])
+def test_the_steps_to_a_model_are_the_runs_that_its_card_lists(name: str) -> None:
+    steps = {s.name: s for s in recipe.read(recipe.SHIPPED)}
+    runs = [run for run in tomllib.loads((MODELS / name / "1" / "card.toml").read_text())["training"]["runs"] if "tasks" in run]
+    for said, run in zip(told(steps, name), runs, strict=True):
+        # Of old runs not everything is written down.
+        written_down = said.keys() & run.keys()
+        assert {key: said[key] for key in written_down} == {key: run[key] for key in written_down} and written_down >= {"tasks", "epochs", "rate", "seed"}
+
+
+def test_the_first_of_those_whose_mean_is_taken_reads_as_many_tokens_as_any() -> None:
+    steps = {s.name: s for s in recipe.read(recipe.SHIPPED)}
+    for step in steps.values():
+        reads = [told(steps, name)[-1]["positions"] for name in step.average]
+        assert not reads or reads[0] == max(reads), step.name
 
 
 def test_steps_stand_behind_what_they_need_and_what_nobody_asked_for_is_left_out(tmp_path: Path) -> None:
