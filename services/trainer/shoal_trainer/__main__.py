@@ -83,7 +83,8 @@ def averaged(args: argparse.Namespace) -> None:
 
 def cooked(args: argparse.Namespace) -> None:
     """Every shipped model in one go, by recipe.toml; stopped, it goes on with the same command."""
-    steps = recipe.wanted(recipe.read(args.recipe), [name for name in args.only.split(",") if name])
+    steps = recipe.read(args.recipe)
+    steps = recipe.wanted(steps, [name for name in args.only.split(",") if name], recipe.finished(steps, args.data, args.out))
     if args.dry_run:
         for step in steps:
             for command in step.commands(args.data, args.out):
@@ -201,6 +202,15 @@ def ruled(args: argparse.Namespace) -> None:
                 print(json.dumps({"task": task.name, "seen": seen, "rows": len(part), **task.metrics(part)}))
 
 
+def tabled(args: argparse.Namespace) -> None:
+    """models/README.md from the folders, to standard output."""
+    page = table.table(args.models)
+    if args.out:
+        args.out.write_text(page)
+    else:
+        print(page, end="")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="shoal-train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -306,9 +316,10 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--task", default=",".join(rules.RULES), help=f"one or several of {', '.join(rules.RULES)}; default: all of them")
     b.add_argument("--data", type=Path, required=True, help="folder with TASK.train.jsonl[.gz] and TASK.dev.jsonl[.gz]")
     b.set_defaults(run=ruled)
-    t = commands.add_parser("table", help="models/README.md from the folders, to standard output")
+    t = commands.add_parser("table", help=(tabled.__doc__ or "").splitlines()[0])
     t.add_argument("models", type=Path)
-    t.set_defaults(run=lambda args: print(table.table(args.models), end=""))
+    t.add_argument("--out", type=Path, help="write it to this file instead")
+    t.set_defaults(run=tabled)
     return root
 
 

@@ -1,7 +1,8 @@
 """Every shipped model in one go: the steps of recipe.toml, each a command of this package, in the order that they need each other.
 
-A step that is done is not done again, unless its own text, its data or what it starts from has changed; one that was cut off starts again, a decoder where it
-stopped. So a run that was stopped goes on with the same command. What came out can be put into parts, for a machine that sends little at a time.
+A step that is done is not done again, unless its own text, its data or what it starts from has changed; one that was cut off goes on from its last look at
+dev, if it had one. So a run that was stopped goes on with the same command. What is measured of several models comes last, where these are all there. What came
+out can be put into parts, for a machine that sends little at a time.
 """
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from .data import DataError, sha256
 SHIPPED = Path(__file__).with_name("recipe.toml")
 PART_BYTES = 16_000_000  # Of a part, and how many go together: what the lent GPU machines of the team give back at a time.
 TOGETHER = 8
-KEYS = {"train", "average", "weights", "narrow", "export"}
+KEYS = {"train", "average", "weights", "narrow", "export", "close"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,8 @@ class Step:
     weights: tuple[float, ...]  # Of `average`; none: as much of all.
     narrow: bool
     export: str | None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The steps whose checkpoints it starts from."""
-        named = tuple(word[1:] for word in shlex.split(self.train or "") if word.startswith("@"))
-        return named + self.average
+    close: str | None  # A command over folders that are done: `@NAME/1` is one, and `@` where they all are.
+    needs: tuple[str, ...]  # The steps whose checkpoints it starts from, or whose folders it reads.
 
     @property
     def tasks(self) -> list[str]:
@@ -55,6 +52,9 @@ class Step:
 
     def commands(self, data: Path, out: Path) -> list[list[str]]:
         """Arguments of this package's commands, one after the other."""
+        if self.close is not None:
+            words = [str(out / word[1:].lstrip("/")) if word.startswith("@") else word for word in shlex.split(self.close)]
+            return [words if words[0] == "table" else [*words, "--data", str(data)]]
         work, narrow = out / f"{self.name}.work", out / f"{self.name}.narrow"
         if self.train is not None:
             words = [str(out / f"{word[1:]}.work") if word.startswith("@") else word for word in shlex.split(self.train)]
@@ -79,16 +79,19 @@ def read(path: Path) -> list[Step]:
     for name, table in tables.items():
         if stray := set(table) - KEYS:
             raise DataError(f"{path}: [{name}] has `{sorted(stray)[0]}`: a step has {', '.join(sorted(KEYS))}")
-        if ("train" in table) == ("average" in table):
-            raise DataError(f"{path}: [{name}] needs `train` or `average`, one of them")
+        if sum(key in table for key in ("train", "average", "close")) != 1:
+            raise DataError(f"{path}: [{name}] needs `train`, `average` or `close`, one of them")
+        if "close" in table and len(table) > 1:
+            raise DataError(f"{path}: [{name}] has `{sorted(set(table) - {'close'})[0]}` beside `close`, which is a whole command")
         weights, of = table.get("weights"), table.get("average", ())
         if weights is not None and (not isinstance(weights, list) or len(weights) != len(of) or not all(isinstance(w, (int, float)) and w > 0 for w in weights)):
             raise DataError(f"{path}: [{name}] has the weights {weights!r} for {len(of)} steps: give each a number above 0, or none")
-        steps[name] = Step(name, table.get("train"), tuple(of), tuple(weights or ()), table.get("narrow", False), table.get("export"))
+        steps[name] = Step(name, table.get("train"), tuple(of), tuple(weights or ()), table.get("narrow", False), table.get("export"), table.get("close"), _needs(table, [other for other in tables if other != name]))
     ordered: list[Step] = []
     waiting = list(steps.values())
     while waiting:
-        ready = [s for s in waiting if all(any(done.name == name for done in ordered) for name in s.needs)]
+        made = all(s.close is not None for s in waiting)
+        ready = [s for s in waiting if (made or s.close is None) and all(any(done.name == name for done in ordered) for name in s.needs)]
         if not ready:
             raise DataError(f"{path}: [{waiting[0].name}] starts from `{waiting[0].needs[0]}`, which is no step, or needs it in turn")
         ordered += ready
@@ -96,15 +99,41 @@ def read(path: Path) -> list[Step]:
     return ordered
 
 
-def wanted(steps: list[Step], names: list[str]) -> list[Step]:
-    """The named steps, and what they need; all if none is named."""
+def _needs(table: dict[str, Any], others: list[str]) -> tuple[str, ...]:
+    words = [word[1:].partition("/")[0] for word in shlex.split(table.get("train") or table.get("close") or "") if word.startswith("@")]
+    # Where all folders are read, all are to be there, with what is written into them.
+    return tuple(others) if "" in words else (*words, *table.get("average", ()))
+
+
+def wanted(steps: list[Step], names: list[str], done: frozenset[str] = frozenset()) -> list[Step]:
+    """The named steps, and what they need; all if none is named. Of those that close only such as read nothing but these and what is done."""
     if stray := [name for name in names if all(s.name != name for s in steps)]:
         raise DataError(f"`{stray[0]}` is no step of the recipe; there are {', '.join(s.name for s in steps)}")
-    kept: set[str] = set(names or (s.name for s in steps))
+    kept = _with_needs(steps, set(names or (s.name for s in steps)))
+    there, closing = kept | done, set()
+    for step in steps:
+        if step.close is not None and (there | closing).issuperset(step.needs):
+            closing.add(step.name)
+    kept = _with_needs(steps, kept | closing)
+    return [s for s in steps if s.name in kept]
+
+
+def _with_needs(steps: list[Step], names: set[str]) -> set[str]:
+    kept = set(names)
     for step in reversed(steps):
         if step.name in kept:
             kept.update(step.needs)
-    return [s for s in steps if s.name in kept]
+    return kept
+
+
+def finished(steps: list[Step], data: Path, out: Path) -> frozenset[str]:
+    """The steps that are done. What one that closes wrote into a card is gone when that is made anew."""
+    stamp, done = stamps(steps, data), set()
+    for step in steps:
+        mark = _mark(out, step.name)
+        if mark.is_file() and mark.read_text() == stamp[step.name] and (step.close is None or done.issuperset(step.needs)):
+            done.add(step.name)
+    return frozenset(done)
 
 
 def stamps(steps: list[Step], data: Path) -> dict[str, str]:
@@ -113,7 +142,8 @@ def stamps(steps: list[Step], data: Path) -> dict[str, str]:
     made: dict[str, str] = {}
     for step in steps:
         read = {name: digest for name, digest in digests.items() if name.split(".")[0] in step.tasks}
-        text = json.dumps([step.train, step.average, step.weights, step.narrow, step.export, read, [made[name] for name in step.needs]])
+        closing = [] if step.close is None else [step.close]
+        text = json.dumps([step.train, step.average, step.weights, step.narrow, step.export, read, [made[name] for name in step.needs], *closing])
         made[step.name] = hashlib.sha256(text.encode()).hexdigest()
     return made
 
@@ -124,14 +154,17 @@ def run(steps: list[Step], data: Path, out: Path, jobs: int) -> dict[str, float]
         raise DataError(f"--jobs is {jobs}: one step at a time is the least")
     out.mkdir(parents=True, exist_ok=True)
     stamp = stamps(steps, data)
-    done = {s.name for s in steps if _mark(out, s.name).is_file() and _mark(out, s.name).read_text() == stamp[s.name]}
+    done = set(finished(steps, data, out))
     left = [s for s in steps if s.name not in done]
     seconds: dict[str, float] = {}
     running: dict[Future[float], Step] = {}
     failed: DataError | None = None
     with ThreadPoolExecutor(jobs) as pool:
         while running or (left and not failed):
-            for step in [s for s in left if not failed and set(s.needs) <= done][: jobs - len(running)]:
+            for step in [s for s in left if not failed and done.issuperset(s.needs)][: jobs - len(running)]:
+                # Two that write into cards, or read them, would meet there.
+                if step.close is not None and any(other.close is not None for other in running.values()):
+                    continue
                 left.remove(step)
                 print(f"{step.name}: begins; what it says is in {out / step.name}.log", file=sys.stderr, flush=True)
                 running[pool.submit(_do, step, data, out, stamp[step.name])] = step
