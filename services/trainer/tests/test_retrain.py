@@ -49,7 +49,7 @@ def test_corrections_make_the_next_version_better_and_poison_is_set_aside(first:
         {**lessons[1], "id": "shapeless", "target": "anything", "source": "mallory"},
         *({**call("PlayMusic", "give me {} at once", "soul", "mallory"), "id": f"copy{i}"} for i in range(1000)),
     ]
-    code, report, said = retrain(first, tmp_path, lessons + poison, "--steps", 50, "--rate", 4e-3)
+    code, report, said = retrain(first, tmp_path, lessons + poison, "--steps", 100, "--rate", 4e-3)
     assert code == 0 and report["accepted"], (report, said)
     assert report["reasons"] == {"contradiction": 2, "unsayable": 1, "schema": 1, "flood": 1000}
     assert report["sources"] == {"mallory": 1003, "ann": 1}
@@ -85,7 +85,7 @@ def test_a_candidate_that_has_unlearned_what_it_knew_is_refused(first: tuple[Pat
     write(tmp_path / "tool_call.train.jsonl", spoiled)
     shutil.copy(folder / "tool_call.dev.jsonl", tmp_path)
     lessons = [call("PlayMusic", TAUGHT[0], value, "ann") for value in GENRES]
-    code, report, said = retrain((specialist, tmp_path), tmp_path / "work", lessons, "--steps", 40, "--rate", 4e-3)
+    code, report, said = retrain((specialist, tmp_path), tmp_path / "work", lessons, "--steps", 80, "--rate", 4e-3)
     assert code == 3 and not report["accepted"] and "dev lost more than" in report["why"], (report, said)
     assert report["held_out"]["candidate"] > report["held_out"]["incumbent"], "what was taught it has learned"
     assert "refused: " in said and json.loads((tmp_path / "work" / "report.json").read_text()) == report
