@@ -27,8 +27,11 @@ pub(crate) const PLANNER: &str = "planner";
 /// The node id of the call that told a goal's intent.
 pub(crate) const ROUTER: &str = "router";
 
+/// The node id of the call of the planner that a goal's intent chose: what `PLANNER` made of the goal was set aside then.
+pub(crate) const INTENT_PLANNER: &str = "intent-planner";
+
 /// Calls that are made ahead of a plan's steps, in their order, and are none of them.
-pub(crate) const AHEAD: [&str; 2] = [ROUTER, PLANNER];
+pub(crate) const AHEAD: [&str; 3] = [ROUTER, PLANNER, INTENT_PLANNER];
 
 /// Whether this is the id of such a call.
 pub(crate) fn is_ahead(node_id: &str) -> bool {

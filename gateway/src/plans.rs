@@ -96,6 +96,12 @@ impl Plan {
         }
     }
 
+    /// Such a call has ended.
+    pub(crate) fn ahead_ends(&self, result: v1::NodeResult) {
+        let id = result.node_id.clone();
+        self.ahead_is(&id, |call| *call = result);
+    }
+
     /// Those calls, as far as they have got.
     pub(crate) fn ahead(&self) -> Vec<v1::NodeResult> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,4 +1,7 @@
-use super::{intent::Routed, *};
+use super::{
+    intent::{Fork, Routed, Turn},
+    *,
+};
 use crate::admit::{Catalogue, Known};
 use serde_json::json;
 use shoal_kit::config::MeshConfig;
@@ -123,20 +126,23 @@ fn words(text: &str) -> v1::Goal {
     }
 }
 
+/// What becomes of a goal that is one request of this label.
+fn routed(goal: &v1::Goal, label: &str, (config, registry): &(config::Gateway, Registry)) -> Option<Routed> {
+    let intent = config.intents.get(label)?;
+    intent::routed(goal, intent, config, registry)
+}
+
 #[test]
 fn an_intent_makes_of_a_goal_a_conversation_with_its_services_tools_or_one_step_or_nothing_new() {
-    let (config, registry) = intents();
-    let routed = |label: &str| {
-        let goal = words("to ${1.x} for $5");
-        intent::routed(goal, config.intents.get(label), &config, &registry)
-    };
+    let mesh = intents();
+    let goal = words("to ${1.x} for $5");
     let flight = v1::Goal {
         turns: vec!["to ${1.x} for $5".into()],
         methods: vec![signature("Flights_1", "Search", &["origin"])],
         ..v1::Goal::default()
     };
-    assert_eq!(routed("book_flight"), Routed::Goal(flight));
-    let Routed::Step(step) = routed("weather") else {
+    assert_eq!(routed(&goal, "book_flight", &mesh), Some(Routed::Goal(flight)));
+    let Some(Routed::Step(step)) = routed(&goal, "weather", &mesh) else {
         panic!("one step")
     };
     assert_eq!(
@@ -145,27 +151,46 @@ fn an_intent_makes_of_a_goal_a_conversation_with_its_services_tools_or_one_step_
     );
     // Planned as before: the task that plans anyway, services that nobody offers now, a label that nobody mapped.
     for label in ["play_music", "book_hotel", "tell_joke"] {
-        assert_eq!(routed(label), Routed::Goal(words("to ${1.x} for $5")), "{label}");
+        assert_eq!(routed(&goal, label, &mesh), None, "{label}");
     }
 }
 
 #[test]
 fn an_intents_services_add_nothing_to_the_methods_that_a_goal_names() {
-    let (config, registry) = intents();
+    let mesh = intents();
     let naming = |service: &str, method: &str| v1::Goal {
         methods: vec![signature(service, method, &["to"]), signature("Else_1", "Do", &[])],
         ..words("fly")
     };
-    let routed = |goal: v1::Goal| intent::routed(goal, config.intents.get("book_flight"), &config, &registry);
     let narrowed = v1::Goal {
         turns: vec!["fly".into()],
         methods: vec![signature("Flights_1", "Search", &["to"])],
         ..v1::Goal::default()
     };
-    assert_eq!(routed(naming("Flights_1", "Search")), Routed::Goal(narrowed));
+    let goal = naming("Flights_1", "Search");
+    assert_eq!(routed(&goal, "book_flight", &mesh), Some(Routed::Goal(narrowed)));
     for (service, method) in [("Flights_1", "Book"), ("Flights_10", "Search")] {
         let goal = naming(service, method);
-        assert_eq!(routed(goal.clone()), Routed::Goal(goal), "none of the intent's is left");
+        assert_eq!(
+            routed(&goal, "book_flight", &mesh),
+            None,
+            "none of the intent's is left"
+        );
+    }
+}
+
+#[test]
+fn an_intent_waits_for_the_planners_end_or_its_second_step_and_is_followed_only_where_there_is_none() {
+    let (asked, sure) = (Fork::Asked(words("fly")), Fork::Sure(Routed::Goal(words("fly"))));
+    for (steps, ended, of_asked, of_sure) in [
+        (0, false, Turn::Wait, Turn::Wait),
+        (1, false, Turn::Wait, Turn::Wait),
+        (1, true, Turn::Wait, Turn::Follow),
+        (2, false, Turn::Plan, Turn::Plan),
+        (3, true, Turn::Plan, Turn::Plan),
+    ] {
+        let turns = (asked.turn(steps, ended), sure.turn(steps, ended));
+        assert_eq!(turns, (of_asked, of_sure), "{steps}, {ended}");
     }
 }
 

@@ -1,18 +1,14 @@
 //! The one task of a plan: it owns the graph, asks the frontier for what may start, and starts it at once.
 use super::{
-    join::{self, Arrival, Arrivals},
+    join::{Arrival, Arrivals},
     node::{End, Run},
     progress::Progress,
-    report::Report,
     result::About,
 };
 use crate::{
-    admit::{Admitted, PLANNER, ROUTER, Source, Step, breaches},
+    admit::{Admitted, Source, Step, breaches},
     context::Context,
-    decompose::{
-        self,
-        intent::{self, Routed},
-    },
+    decompose::intent::Fork,
     error::Error,
     plans::{Plan, Running},
     route::{Input, Trail, budget::Budget},
@@ -37,7 +33,7 @@ use tokio::time::{Instant, sleep_until};
 pub(super) enum Key {
     /// The call that tells a goal's intent.
     Router,
-    /// The planner's own call.
+    /// A planner's own call: of two, one has ended before the other begins.
     Planner,
     /// The node at a position of the graph.
     Node(usize),
@@ -79,8 +75,8 @@ pub(crate) struct Driver {
     pub(super) asked: HashMap<usize, Input>,
     pub(super) running: FuturesUnordered<BoxFuture<'static, (Key, End)>>,
     pub(super) arrivals: Arrivals,
-    /// The goal whose intent is being asked.
-    goal: Option<v1::Goal>,
+    /// What the goal's intent may yet make of it.
+    pub(super) fork: Option<Fork>,
     /// What the caller's goal says that the plan may call; nothing said, anything.
     pub(super) methods: Vec<v1::MethodSignature>,
     place: Running,
@@ -113,7 +109,7 @@ impl Driver {
             asked: HashMap::new(),
             running: FuturesUnordered::new(),
             arrivals,
-            goal: None,
+            fork: None,
             methods: Vec::new(),
             place,
             context,
@@ -219,8 +215,7 @@ impl Driver {
             return self.routed(end);
         }
         if key == Key::Planner {
-            self.run.plan.ahead_is(PLANNER, |call| *call = end.result);
-            return self.planned(end.output);
+            return self.planned(end);
         }
         let (node_id, fault) = (end.result.node_id.clone(), end.result.fault.clone());
         self.run.plan.log.push(Event::NodeFinished(v1::NodeFinished {
@@ -262,47 +257,5 @@ impl Driver {
             }
             Err(error) => Err(Ending::Lost(error.fault())),
         }
-    }
-
-    /// Asks what the goal is about, if anybody is there to ask, else the planner.
-    fn goal(&mut self, goal: v1::Goal) {
-        self.methods.clone_from(&goal.methods);
-        let Some(task) = intent::task(&goal, &self.context.config) else {
-            self.plan_goal(goal);
-            return;
-        };
-        let job = join::router(self.context.clone(), self.run.clone(), task, &goal.text);
-        self.goal = Some(goal);
-        self.push(Key::Router, job);
-    }
-
-    /// The intent is known, or is not: the goal goes where it belongs.
-    fn routed(&mut self, end: End) -> Result<(), Ending> {
-        let context = self.context.clone();
-        let intent = intent::sure(&end.result, &context.config);
-        self.run.plan.ahead_is(ROUTER, |call| *call = end.result);
-        let Some(goal) = self.goal.take() else { return Ok(()) };
-        match intent::routed(goal, intent, &context.config, &context.registry) {
-            Routed::Goal(goal) => {
-                self.plan_goal(goal);
-                Ok(())
-            }
-            Routed::Step(node) => {
-                let step = context.admission(self.run.client.names()).written(&node);
-                let joined = step.and_then(|step| self.join(step, |field| format!("goal.{field}")));
-                joined.map_err(|error| Ending::Lost(error.fault()))
-            }
-        }
-    }
-
-    /// Asks the planner.
-    fn plan_goal(&mut self, goal: v1::Goal) {
-        let context = self.context.clone();
-        let (task, input) = decompose::question(&goal, &context.config, &context.registry);
-        let (report, draft) = Report::planner(self.run.plan.clone());
-        let accept = join::runnable(context.clone(), self.run.clone(), goal.clone());
-        let job = join::planner(context.clone(), self.run.clone(), (task, input), accept, report);
-        self.arrivals.expect(goal, draft);
-        self.push(Key::Planner, job);
     }
 }

@@ -5,7 +5,6 @@ use super::{
     result::{About, Ended, never, result},
 };
 use crate::{
-    admit::{PLANNER, ROUTER},
     context::Context,
     error::Error,
     outcomes::outcome::{self, Beyond},
@@ -114,8 +113,7 @@ impl Driver {
         for ((key, _), result) in underway.iter().zip(results) {
             self.usage = crate::plans::record::sum([self.usage, result.usage.unwrap_or_default()].iter());
             match key {
-                Key::Router => self.run.plan.ahead_is(ROUTER, |call| *call = result),
-                Key::Planner => self.run.plan.ahead_is(PLANNER, |call| *call = result),
+                Key::Router | Key::Planner => self.run.plan.ahead_ends(result),
                 Key::Node(_) | Key::Call(_) => self.told(result),
             }
         }

@@ -1,21 +1,21 @@
 //! Steps that join a plan while it runs: from a planner that writes, and from a client that streams.
 use super::{
-    driver::{Driver, Ending},
+    driver::Driver,
     node::{Job, Run},
     report::Report,
     result::About,
 };
 use crate::{
-    admit::{PLANNER, ROUTER, Step, node_bytes, wire},
+    admit::{ROUTER, Step, node_bytes, wire},
     context::Context,
-    decompose::{self, Draft, intent},
+    decompose::{Draft, intent},
     error::Error,
     route::{Input, judge::Accept},
     schema::Allowance,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use serde_json::Value;
-use shoal_plan::{Kind, Node, Template, text};
+use shoal_plan::{Kind, Node, Template};
 use shoal_proto::v1::{self, execute_plan_stream_request::Message};
 use std::sync::Arc;
 use tokio::{sync::watch, time::Instant};
@@ -27,7 +27,7 @@ pub(crate) type Incoming = BoxStream<'static, Result<v1::ExecutePlanStreamReques
 /// Where further steps come from.
 pub(crate) struct Arrivals {
     client: Option<Incoming>,
-    planner: Option<Writing>,
+    pub(super) planner: Option<Writing>,
     sent: Sent,
 }
 
@@ -41,13 +41,15 @@ struct Sent {
     schemas: Allowance,
 }
 
-/// A planner at work.
-struct Writing {
-    goal: v1::Goal,
-    draft: Arc<Draft>,
+/// A planner at work, or one whose steps wait for the goal's intent.
+pub(super) struct Writing {
+    pub(super) goal: v1::Goal,
+    pub(super) draft: Arc<Draft>,
     changed: watch::Receiver<()>,
     /// How many of its steps have joined.
-    joined: usize,
+    pub(super) joined: usize,
+    /// All of its steps, once it has ended.
+    pub(super) whole: Option<Vec<Node>>,
 }
 
 /// Something has come.
@@ -86,6 +88,7 @@ impl Arrivals {
             changed: draft.watch(),
             draft,
             joined: 0,
+            whole: None,
         });
     }
 
@@ -120,7 +123,7 @@ impl Driver {
     /// Takes in what has come.
     pub(super) fn take(&mut self, arrival: Arrival) -> Result<(), Error> {
         let sent = match arrival {
-            Arrival::Written => return self.written(),
+            Arrival::Written => return self.advance(),
             Arrival::Sent(sent) => sent,
         };
         match sent.map(|sent| *sent) {
@@ -170,79 +173,6 @@ impl Driver {
         let step = admission.further(wire, number, &mut sent.schemas)?;
         self.join(step, |field| renamed(field, &format!("step[{number}]")))
     }
-
-    /// Lets the steps join that the planner has finished.
-    fn written(&mut self) -> Result<(), Error> {
-        let Some(writing) = &self.arrivals.planner else {
-            return Ok(());
-        };
-        let (nodes, garbled) = writing.draft.steps(writing.joined);
-        self.join_planned(nodes)?;
-        match garbled {
-            Some(why) => Err(self.garbled(why)),
-            None => Ok(()),
-        }
-    }
-
-    fn join_planned(&mut self, nodes: Vec<Node>) -> Result<(), Error> {
-        for node in nodes {
-            let Some(writing) = &mut self.arrivals.planner else {
-                return Ok(());
-            };
-            writing.joined += 1;
-            let goal = writing.goal.clone();
-            let said = format!("step {}", node.id);
-            let admitted = decompose::allowed(&goal, &node)
-                .map_err(|why| Error::Broken { what: why })
-                .and_then(|()| self.context.admission(self.run.client.names()).written(&node));
-            let joined = admitted.and_then(|step| self.join(step, |field| renamed(field, &said)));
-            match joined {
-                Ok(()) => {}
-                // The text cannot be known to be wrong while a tool server has not been asked.
-                Err(away @ Error::Away { .. }) => return Err(away),
-                Err(error) => return Err(self.garbled(error.to_string())),
-            }
-        }
-        Ok(())
-    }
-
-    /// The planner has ended: what it wrote is all there is.
-    pub(super) fn planned(&mut self, output: Result<Value, Error>) -> Result<(), Ending> {
-        let lost = |error: Error| Ending::Lost(error.fault());
-        let text = match &output {
-            Ok(text) => text.as_str().unwrap_or_default().to_owned(),
-            Err(error) => return Err(lost(error.clone())),
-        };
-        let Some(joined) = self.arrivals.planner.as_ref().map(|w| w.joined) else {
-            return Ok(());
-        };
-        let nodes = text::parse(&text).map_err(|g| {
-            lost(Error::Garbled {
-                why: g.to_string(),
-                text: text.clone(),
-            })
-        })?;
-        let told: Vec<Node> = self
-            .arrivals
-            .planner
-            .as_ref()
-            .map(|w| w.draft.steps(0).0)
-            .unwrap_or_default();
-        let same = nodes.len() >= joined && nodes.iter().zip(told.iter().take(joined)).all(|(a, b)| a == b);
-        if !same {
-            let why = "its whole text is not what it wrote line by line".to_owned();
-            return Err(lost(Error::Garbled { why, text }));
-        }
-        self.join_planned(nodes[joined..].to_vec()).map_err(lost)?;
-        self.arrivals.planner = None;
-        Ok(())
-    }
-
-    fn garbled(&self, why: String) -> Error {
-        let writing = self.arrivals.planner.as_ref();
-        let text = writing.map(|w| w.draft.text()).unwrap_or_default();
-        Error::Garbled { why, text }
-    }
 }
 
 /// A message that cannot be read is the client's to mend; anything else that ends the stream is the client's end.
@@ -256,7 +186,7 @@ fn unreadable(status: &Status) -> Error {
 }
 
 /// `step[2].model.input` of the graph's `nodes[7].model.input`.
-fn renamed(field: &str, name: &str) -> String {
+pub(super) fn renamed(field: &str, name: &str) -> String {
     match field.split_once('.') {
         Some((_, rest)) => format!("{name}.{rest}"),
         None if field.starts_with("nodes") => name.to_owned(),
@@ -264,12 +194,7 @@ fn renamed(field: &str, name: &str) -> String {
     }
 }
 
-/// What a planner that executes is held to: its text must be a plan that could run.
-pub(super) fn runnable(context: Arc<Context>, run: Arc<Run>, goal: v1::Goal) -> Box<Accept> {
-    Box::new(move |text| decompose::runnable(text, &goal, &context.admission(run.client.names())))
-}
-
-/// The planner's call, as a node of its own.
+/// A planner's call, as a node of its own.
 pub(crate) fn planner(
     context: Arc<Context>,
     run: Arc<Run>,
@@ -277,7 +202,7 @@ pub(crate) fn planner(
     accept: Box<Accept>,
     report: Report,
 ) -> Job {
-    let node = Node::new(PLANNER, asks(task));
+    let node = Node::new(report.node_id(), asks(task));
     Job {
         accept: Some(accept),
         ..ahead(context, run, node, input, report)

@@ -1,6 +1,6 @@
 //! A node's events, as it goes.
 use crate::{
-    admit::{PLANNER, is_ahead},
+    admit::is_ahead,
     decompose::Draft,
     plans::Plan,
     route::{Sink, walk::Listener},
@@ -36,14 +36,19 @@ impl Report {
         }
     }
 
-    /// The planner's report, and the draft that its text is read from while nobody can take over from it.
-    pub(crate) fn planner(plan: Arc<Plan>) -> (Self, Arc<Draft>) {
+    /// A planner's report, and the draft that its text is read from while nobody can take over from it.
+    pub(crate) fn planner(plan: Arc<Plan>, node_id: &str) -> (Self, Arc<Draft>) {
         let draft = Arc::new(Draft::default());
         let report = Self {
             draft: Some(draft.clone()),
-            ..Self::new(plan, PLANNER)
+            ..Self::new(plan, node_id)
         };
         (report, draft)
+    }
+
+    /// Whose.
+    pub(crate) fn node_id(&self) -> &str {
+        &self.node_id
     }
 
     fn deltas(&self) -> Deltas {

@@ -77,7 +77,7 @@ fn node(o: v1::Outcome) -> v1::NodeResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admit::{PLANNER, ROUTER};
+    use crate::admit::{INTENT_PLANNER, PLANNER, ROUTER};
     use std::time::UNIX_EPOCH;
 
     fn outcome(node_id: &str, start: u64, took: u64, state: v1::State) -> v1::Outcome {
@@ -101,7 +101,8 @@ mod tests {
     fn ended_nodes_make_a_record_with_the_calls_ahead_first_and_a_fall_backs_last_word() {
         let outcomes = vec![
             outcome("1", 2, 1, v1::State::Failed),
-            outcome(PLANNER, 1, 1, v1::State::Succeeded),
+            outcome(INTENT_PLANNER, 1, 1, v1::State::Succeeded),
+            outcome(PLANNER, 0, 1, v1::State::Succeeded),
             outcome(ROUTER, 0, 1, v1::State::Succeeded),
             outcome("1", 3, 4, v1::State::Succeeded),
         ];
@@ -109,7 +110,7 @@ mod tests {
         let ids: Vec<_> = record.nodes.iter().map(|n| n.node_id.as_str()).collect();
         assert_eq!(
             (ids, record.state()),
-            (vec![ROUTER, PLANNER, "1"], v1::State::Succeeded)
+            (vec![ROUTER, PLANNER, INTENT_PLANNER, "1"], v1::State::Succeeded)
         );
         assert!(record.from_outcomes);
         assert_eq!(record.elapsed, Some(time::duration(Duration::from_secs(7))));
@@ -117,7 +118,7 @@ mod tests {
             record.accepted_at,
             Some(time::timestamp(UNIX_EPOCH + Duration::from_secs(1000)))
         );
-        assert_eq!(record.usage.expect("usage").input_tokens, 4);
+        assert_eq!(record.usage.expect("usage").input_tokens, 5);
         assert!(of("p", Vec::new()).is_none());
     }
 }

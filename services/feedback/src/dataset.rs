@@ -99,22 +99,22 @@ fn said(value: &Value) -> String {
 }
 
 /// A planner answers with plan text, and its rows want steps: `{"task", "input"}`, each with the output that its node had in
-/// the same plan. A correction is taken as it is, and so is a text with a line that is no `task: text`: a tool's arguments may hold a
+/// the same plan, if that node is of its task: where a goal's intent was followed, the steps are not the planner's. A correction is taken as it is, and so is a text with a line that is no `task: text`: a tool's arguments may hold a
 /// colon and a space as well.
 fn target(outcome: &v1::Outcome, answer: Value, corrected: bool, plan: &[v1::Outcome]) -> Value {
     let Some(text) = answer.as_str().filter(|_| outcome.node_id == "planner" && !corrected) else {
         return answer;
     };
-    let outputs: HashMap<&str, &str> = plan
+    let outputs: HashMap<(&str, &str), &str> = plan
         .iter()
-        .map(|o| (o.node_id.as_str(), o.output_json.as_str()))
+        .map(|o| ((o.node_id.as_str(), o.name.as_str()), o.output_json.as_str()))
         .collect();
     let step = |line: &str| {
         let (number, rest) = line.split_once(". ")?;
         let (task, input) = rest.split_once(": ").filter(|(task, _)| is_name(task))?;
         // As it stands in the goal: plan text writes a dollar sign twice.
         let mut step = json!({"task": task, "input": input.replace("$$", "$")});
-        if let Some(output) = outputs.get(number).and_then(|json| value(json)) {
+        if let Some(output) = outputs.get(&(number, task)).and_then(|json| value(json)) {
             step["output"] = output;
         }
         Some(step)
@@ -238,12 +238,16 @@ mod tests {
 
     /// The target of a planner's row that answered with `text`, where node 1 has an outcome.
     fn planned(text: &str) -> Value {
+        planned_beside(text, outcome("b", "p", "1"))
+    }
+
+    /// The same of a plan with this node.
+    fn planned_beside(text: &str, node: v1::Outcome) -> Value {
         let planner = v1::Outcome {
             name: "plan".into(),
             output_json: json!(text).to_string(),
             ..outcome("a", "p", "planner")
         };
-        let node = outcome("b", "p", "1");
         let judged = Judged {
             at: Position::START,
             outcome: planner,
@@ -262,6 +266,17 @@ mod tests {
                 {"task": "to.you-2", "input": "book: a table for $5"},
             ])
         );
+    }
+
+    #[test]
+    fn a_step_that_the_goals_intent_put_in_the_planners_place_is_no_output_of_the_planners() {
+        let hotels = v1::Outcome {
+            kind: "tool".into(),
+            name: "Hotels_1.SearchHotel".into(),
+            ..outcome("b", "p", "1")
+        };
+        let steps = planned_beside("1. tool_call: a room in Oslo", hotels);
+        assert_eq!(steps, json!([{"task": "tool_call", "input": "a room in Oslo"}]));
     }
 
     #[test]

@@ -77,9 +77,10 @@ pub struct Gateway {
     pub plan_task: String,
     /// The task that plans a conversation. Default "episode".
     pub episode_task: String,
-    /// The task that tells a goal's intent, asked ahead of the planner where `intents` has any. Default "route".
+    /// The task that tells a goal's intent, asked beside the planner where `intents` has any. Default "route".
     pub route_task: String,
-    /// Intents by label: what a goal in words is for, if the task above is sure of it. Every other goal is for `plan_task`.
+    /// Intents by label: what a goal in words is for, if the task above is sure of it and `plan_task` finds a single step in it. Every other
+    /// goal's plan is that of `plan_task`.
     pub intents: BTreeMap<String, Intent>,
     /// URL of the feedback service; empty keeps no outcomes. Default http://127.0.0.1:7410.
     pub feedback: String,

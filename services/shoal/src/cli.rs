@@ -215,8 +215,8 @@ pub enum FeedbackCommand {
     ///
     /// The calls ahead of a plan's steps are nodes too, as `shoal why` shows: `planner` made the steps of what was said, and `router` told its
     /// intent. How a request was split is corrected at `planner` with the steps that it should have become, and what a conversation comes to with its
-    /// calls: plan text as one JSON string, or the list of the task's data. At `router` the correction is the intent. `shoal retrain` learns them
-    /// as `plan`, `episode` and `route`.
+    /// calls: plan text as one JSON string, or the list of the task's data. At `router` the correction is the intent, and where that was followed
+    /// the calls are corrected at `intent-planner`. `shoal retrain` learns them as `plan`, `episode` and `route`.
     #[command(after_help = r#"Examples:
   shoal feedback submit PLAN_ID 2 --wrong
   shoal feedback submit PLAN_ID 2 --correction '{"tool": "PlayMusic", "arguments": {"genre": "jazz"}}'

@@ -23,7 +23,7 @@ pub struct DecomposeArgs {
     /// How long the planner may take: 500ms, 30s
     #[arg(long, value_parser = plan_file::duration, value_name = "TIME", default_value = "60s")]
     pub deadline: Duration,
-    /// {plan_text, nodes, planner} instead of words
+    /// {plan_text, nodes, router, planner, intent_planner} instead of words
     #[arg(long)]
     pub json: bool,
     /// Which mesh.
@@ -48,9 +48,12 @@ pub(crate) async fn decompose(args: DecomposeArgs) -> Result<()> {
     let nodes = answer.plan.map(|p| p.nodes).unwrap_or_default();
     if args.json {
         let nodes: Vec<_> = nodes.iter().map(json::node).collect();
-        let planner = answer.planner.as_ref().map(json::result);
+        let call = |call: &Option<v1::NodeResult>| call.as_ref().map(json::result);
+        let (router, planner) = (call(&answer.router), call(&answer.planner));
+        let of_intent = call(&answer.intent_planner);
         output::line(
-            serde_json::json!({"plan_text": answer.plan_text, "nodes": nodes, "planner": planner}).to_string(),
+            serde_json::json!({"plan_text": answer.plan_text, "nodes": nodes, "router": router, "planner": planner, "intent_planner": of_intent})
+                .to_string(),
         );
         return Ok(());
     }
@@ -61,11 +64,27 @@ pub(crate) async fn decompose(args: DecomposeArgs) -> Result<()> {
     } else {
         format!("edges: {}", edges.join(", "))
     });
-    if let Some(planner) = answer.planner {
+    answer.router.as_ref().and_then(intent).iter().for_each(output::line);
+    if let Some(planner) = answer.intent_planner.or(answer.planner) {
         let took = milliseconds(json::seconds(planner.elapsed.as_ref()));
         output::line(format!("planned by {} ({}) in {took}", planner.target, planner.model));
     }
     Ok(())
+}
+
+/// What the goal's intent was found to be, and whether it was followed; of a router that failed nothing.
+fn intent(router: &v1::NodeResult) -> Option<String> {
+    let label: String = serde_json::from_str(&router.output_json).ok()?;
+    let sure = router.confidence.as_ref().map_or(0.0, |c| c.score);
+    let reason = router
+        .decisions
+        .last()
+        .map(|d| d.reason.as_str())
+        .filter(|r| !r.is_empty());
+    Some(format!(
+        "intent {label} ({sure:.2}): {}",
+        reason.unwrap_or("no reason given")
+    ))
 }
 
 /// "1 -> 3" for every node that this one references or comes after, each once.

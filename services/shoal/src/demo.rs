@@ -249,7 +249,7 @@ impl Demonstration<'_> {
         Ok(follows)
     }
 
-    /// Says what the goal's intent was found to be ahead of its planner, if anybody was asked.
+    /// Says what the goal's intent was found to be, if anybody was asked.
     async fn intent(&self, plan_id: &str) -> Result<()> {
         let record = self.client.plan(plan_id).await?;
         if let Some(router) = record.nodes.iter().find(|n| n.node_id == "router") {

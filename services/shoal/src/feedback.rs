@@ -69,8 +69,8 @@ pub enum ExportFormat {
 pub struct SubmitArgs {
     /// The plan
     pub plan_id: String,
-    /// The node in it, as `shoal why` shows it; `planner` is the call that made the plan, `router` the one that told its intent; none for the
-    /// whole plan
+    /// The node in it, as `shoal why` shows it; `planner` is the call that made the plan, `router` the one that told its intent, and
+    /// `intent-planner`, if it is there, the one that made the plan of that; none for the whole plan
     pub node_id: Option<String>,
     /// The output was right
     #[arg(long, group = "word")]

@@ -1,9 +1,10 @@
-"""A plan scored with what makes its calls behind it: score.py's `score` of `plan`, as `shoal eval` takes it through the mesh.
+"""A plan scored with what makes its calls behind it: score.py's `score` of `plan`, as these models alone have it.
 
     python -m shoal_trainer end-to-end --data DIR models/splitter/1 models/tool_call/1 --large models/tool_call_wide/1
 
 Each step that is planned is asked of the specialist of `tool_call`. With a larger model, the steps that the specialist is not sure of go to
-that. A goal is right if the calls of all its steps are, in their order.
+that. A goal is right if the calls of all its steps are, in their order. Through a mesh (`shoal eval plan`) there is one thing more: a goal that is a
+single request, and of an intent that `[gateway.intents]` maps, goes another way. Of dev's 1,000 goals that is one.
 """
 from __future__ import annotations
 

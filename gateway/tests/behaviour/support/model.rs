@@ -354,10 +354,16 @@ impl SpecialistService for Stub {
             ..v1::GenerateRequest::default()
         };
         let (act, mut running) = self.enter(&request, asked);
-        running.1 = true;
         let (label, score) = match act {
-            Act::Say(text, _, score) => (text, score),
-            Act::Fail(reason) => return Err(reason.into()),
+            Act::Say(text, after, score) => {
+                sleep(after).await;
+                running.1 = true;
+                (text, score)
+            }
+            Act::Fail(reason) => {
+                running.1 = true;
+                return Err(reason.into());
+            }
             other => panic!("a classifier does not {other:?}"),
         };
         let named = |name: String, score: f64| v1::Label { name, score };

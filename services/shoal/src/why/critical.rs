@@ -3,9 +3,6 @@ use crate::json::seconds;
 use shoal_proto::v1::{NodeResult, State};
 use std::collections::HashSet;
 
-/// The ids that a gateway gives to the calls ahead of a plan's steps, in their order.
-const AHEAD: [&str; 2] = ["router", "planner"];
-
 /// Indices into `nodes`, first to last: from the node that ended last back over, at each, the dependency that ended last; a node
 /// that waits for none waited for the calls ahead of the steps, if there were any. Nodes that never ran are on no path.
 #[must_use]
@@ -27,15 +24,29 @@ pub fn critical_path(nodes: &[NodeResult]) -> Vec<usize> {
         path.push(index);
         let node = &nodes[index];
         let awaited = |i: &usize| node.depends_on.contains(&nodes[*i].node_id);
-        at = latest(&mut (0..nodes.len()).filter(awaited));
-        // A step waits for the last of them, and each of them for the one before.
-        let before = AHEAD.iter().position(|id| *id == node.node_id).unwrap_or(AHEAD.len());
-        for id in AHEAD[..before].iter().rev() {
-            at = at.or_else(|| latest(&mut (0..nodes.len()).filter(|i| nodes[*i].node_id == *id)));
-        }
+        at = latest(&mut (0..nodes.len()).filter(awaited)).or_else(|| ahead(nodes, node));
     }
     path.reverse();
     path
+}
+
+/// The call ahead of the steps that a node without dependencies waited for, by the ids that a gateway gives them: two that are asked at
+/// once, and the planner that the intent chose, once both had answered.
+fn ahead(nodes: &[NodeResult], node: &NodeResult) -> Option<usize> {
+    let find = |id: &str| nodes.iter().position(|n| n.node_id == id && ran(n));
+    let (router, planner, chosen) = (find("router"), find("planner"), find("intent-planner"));
+    match node.node_id.as_str() {
+        "router" | "planner" => return None,
+        "intent-planner" => {}
+        _ if chosen.is_some() => return chosen,
+        _ => {}
+    }
+    // A planner may write on while its steps run. The router's answer was waited for only if it was there before.
+    let last = |router: &usize| {
+        let answered = end(&nodes[*router]);
+        answered <= seconds(node.started_after.as_ref()) && planner.is_none_or(|p| end(&nodes[p]) < answered)
+    };
+    router.filter(last).or(planner)
 }
 
 /// Whether the node started at all.
@@ -104,6 +115,21 @@ mod tests {
         ];
         assert_eq!(ids(&nodes), ["planner", "1", "2"]);
         assert!(critical_path(&[]).is_empty());
+    }
+
+    #[test]
+    fn of_the_calls_ahead_the_one_that_was_waited_for_is_on_the_path() {
+        let of = |router: i32, chosen: Option<i32>, step: i32| {
+            let mut nodes = vec![node("router", 0, router, &[]), node("planner", 0, 20, &[])];
+            nodes.extend(chosen.map(|start| node("intent-planner", start, 30, &[])));
+            nodes.push(node("1", step, 10, &[]));
+            ids(&nodes).join(" ")
+        };
+        assert_eq!(of(10, None, 21), "planner 1");
+        assert_eq!(of(40, None, 41), "router 1", "a single step waits for its intent");
+        assert_eq!(of(25, None, 21), "planner 1", "a second step does not");
+        assert_eq!(of(10, Some(21), 52), "planner intent-planner 1");
+        assert_eq!(of(40, Some(41), 72), "router intent-planner 1");
     }
 
     #[test]
