@@ -62,11 +62,12 @@ async fn corrected(mesh: &Mesh, rows: &[(&str, Value, &str)]) -> Result<()> {
     Ok(())
 }
 
-async fn dry_run(mesh: &Mesh, work: &Path) -> Result<Done> {
+async fn dry_run(mesh: &Mesh, work: &Path, data: Option<&Path>) -> Result<Done> {
     let store = mesh.feedback();
     let work = work.display().to_string();
     let trainer = root().join("services/trainer").display().to_string();
-    let arguments = [
+    let data = data.map(|data| data.display().to_string());
+    let mut arguments = vec![
         "retrain",
         "tool_call",
         "--dry-run",
@@ -78,6 +79,7 @@ async fn dry_run(mesh: &Mesh, work: &Path) -> Result<Done> {
         "--work",
         work.as_str(),
     ];
+    arguments.extend(data.iter().flat_map(|data| ["--data", data.as_str()]));
     // Sorting needs no more than Python; the configuration is the repository's, whose models are the shipped ones.
     command::run(BINARY, &root(), &arguments, &[("PYTHONPATH", trainer.as_str())]).await
 }
@@ -99,7 +101,7 @@ async fn a_dry_run_exports_what_was_corrected_and_reports_what_was_poisoned() ->
     corrected(&mesh, &rows).await?;
 
     let work = mesh.folder().join("work");
-    let done = dry_run(&mesh, &work).await?;
+    let done = dry_run(&mesh, &work, None).await?;
     assert_eq!(done.code, Some(0), "{done:?}");
     assert_eq!(
         done.last()?,
@@ -121,6 +123,43 @@ async fn a_dry_run_exports_what_was_corrected_and_reports_what_was_poisoned() ->
     }
     // Of two who contradict each other nobody here knows who is right: ann's row waits as well.
     assert_eq!(by, BTreeMap::from([("ann".into(), 1), ("mallory".into(), 204)]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_with_data_sets_aside_what_the_data_denies() -> Result<()> {
+    let mesh = Mesh::up(BINARY, &[], without_models).await?;
+    let play = |key: &str, value: &str| json!({"tool": "PlayMusic", "arguments": {key: value}});
+    let denied = [
+        ("play some jazz", play("artist", "jazz"), "ann"),
+        ("put on Nina Simone", play("artist", "Nina Simone"), "bob"),
+    ];
+    corrected(&mesh, &denied).await?;
+    // Dev knows better what jazz is; the train rows are of something else.
+    let rows = mesh.folder().join("rows");
+    fs::create_dir_all(&rows)?;
+    for (split, said, target) in [
+        ("train", "play some soul", play("genre", "soul")),
+        ("dev", "play some jazz", play("genre", "jazz")),
+    ] {
+        let row =
+            |id: &str, said: &str| json!({"id": id, "task": "tool_call", "input": said, "target": target}).to_string();
+        let text = [row("a", said), row("b", &format!("{said} now"))].join("\n");
+        fs::write(rows.join(format!("tool_call.{split}.jsonl")), text)?;
+    }
+    for (data, corrections, reasons) in [
+        (None, 2, json!({})),
+        (Some(rows.as_path()), 1, json!({"contradiction": 1})),
+    ] {
+        let done = dry_run(&mesh, &mesh.folder().join("work"), data).await?;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let report = done.last()?;
+        assert_eq!(
+            (&report["corrections"], &report["reasons"]),
+            (&json!(corrections), &reasons),
+            "{report}"
+        );
+    }
     Ok(())
 }
 

@@ -144,6 +144,7 @@ trip.plan:
     #[command(after_help = "Examples:
   shoal retrain tool_call --data data/corpus
   shoal retrain tool_call --dry-run                 how many corrections there are, and what is wrong with the others
+  shoal retrain tool_call --dry-run --data DIR      and which of them DIR contradicts
   shoal retrain plan --data DIR --minutes 10 --json | tail -1
 
 Once: python3 -m venv .venv && .venv/bin/pip install services/trainer")]

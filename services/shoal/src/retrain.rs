@@ -48,10 +48,10 @@ pub struct RetrainArgs {
     /// The task whose answers were corrected, for example tool_call
     pub task: String,
     /// Folder with TASK.train.jsonl[.gz] (rehearsed, against forgetting) and TASK.dev.jsonl[.gz] (judged by), for every task that the
-    /// model serves; needed unless with --dry-run
+    /// model serves; needed unless with --dry-run, which sets aside with it what these rows contradict
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Export and sort the corrections, train nothing
+    /// Export and sort the corrections, train nothing; what of them the data contradicts is known only with --data
     #[arg(long)]
     pub dry_run: bool,
     /// How long to train; judging both versions takes about as long again
@@ -91,8 +91,10 @@ pub(crate) struct Lesson {
     pub(crate) folder: PathBuf,
     /// Its section of the configuration: where its processes are, if any run.
     pub(crate) section: config::Specialist,
-    /// Task data; none for a dry run.
+    /// Task data; only a dry run may be without.
     pub(crate) data: Option<PathBuf>,
+    /// Sort the corrections, by the data if there is any, and train nothing.
+    pub(crate) dry_run: bool,
     /// Where everything is written that is not an accepted version.
     pub(crate) work: PathBuf,
     /// Minutes of training.
@@ -121,7 +123,8 @@ pub(crate) async fn retrain(args: RetrainArgs) -> Result<()> {
         section: config.specialist[&name].clone(),
         work: args.work.unwrap_or_else(|| work(&config, &args.task)),
         task: args.task,
-        data: args.data.filter(|_| !args.dry_run),
+        data: args.data,
+        dry_run: args.dry_run,
         minutes: args.minutes,
         steps: args.steps,
         seed: args.seed,

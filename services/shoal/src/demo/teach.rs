@@ -126,6 +126,7 @@ pub(super) async fn teach(
             Some(rows) => rows.clone(),
             None => lesson::sample(&goal, &data.join("rows"))?,
         }),
+        dry_run: false,
         work: data.join("retrain"),
         minutes: 0.0,
         steps: STEPS,

@@ -59,14 +59,17 @@ impl Trainer {
         Ok(Self { python })
     }
 
-    /// Trains and weighs; without task data it only sorts the corrections. What it says on the way goes to standard error.
+    /// Trains and weighs, or only sorts the corrections. What it says on the way goes to standard error.
     pub(super) async fn run(&self, lesson: &Lesson, corrections: &Path, stop: &CancellationToken) -> Result<Report> {
         let mut command = Command::new(&self.python);
         // The module by itself loads no torch: a dry run needs nothing but Python.
-        match &lesson.data {
-            None => command.args(["-m", "shoal_trainer.retrain", "--dry-run"]),
-            Some(data) => command.args(["-m", "shoal_trainer", "retrain", "--data"]).arg(data),
+        match lesson.dry_run {
+            true => command.args(["-m", "shoal_trainer.retrain", "--dry-run"]),
+            false => command.args(["-m", "shoal_trainer", "retrain"]),
         };
+        if let Some(data) = &lesson.data {
+            command.arg("--data").arg(data);
+        }
         command
             .arg("--task")
             .arg(&lesson.task)
@@ -122,7 +125,7 @@ impl Trainer {
     async fn lacks(&self, lesson: &Lesson) -> bool {
         let mut command = Command::new(&self.python);
         command.args(["-c", LOOKS, "shoal_trainer"]);
-        if lesson.data.is_some() {
+        if !lesson.dry_run {
             command.arg("torch");
         }
         command.kill_on_drop(true).stdin(Stdio::null());
@@ -156,25 +159,34 @@ mod tests {
     use super::*;
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    /// A trainer that does what a shell script says.
-    async fn says(script: &str) -> Result<Report> {
-        let folder = tempfile::tempdir().expect("folder");
-        let python = folder.path().join("python");
-        fs::write(&python, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("executable");
-        let lesson = Lesson {
+    fn lesson(data: Option<&str>, dry_run: bool) -> Lesson {
+        Lesson {
             task: "t".into(),
             name: "m".into(),
             folder: "m".into(),
             section: Default::default(),
-            data: None,
-            work: folder.path().to_owned(),
+            data: data.map(PathBuf::from),
+            dry_run,
+            work: ".".into(),
             minutes: 1.0,
             steps: 0,
             seed: 1,
-        };
+        }
+    }
+
+    /// A trainer that does what a shell script says, of a dry run.
+    async fn says(script: &str) -> Result<Report> {
+        says_of(&lesson(None, true), script).await
+    }
+
+    /// A trainer that does what a shell script says.
+    async fn says_of(lesson: &Lesson, script: &str) -> Result<Report> {
+        let folder = tempfile::tempdir().expect("folder");
+        let python = folder.path().join("python");
+        fs::write(&python, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("executable");
         let trainer = Trainer::find(Some(&python)).expect("found");
-        trainer.run(&lesson, Path::new("c"), &CancellationToken::new()).await
+        trainer.run(lesson, Path::new("c"), &CancellationToken::new()).await
     }
 
     const REPORT: &str = r#"echo progress; echo '{"task":"t","model":"m","from_version":1,"to_version":2,"corrections":1,"quarantined":0}'"#;
@@ -184,6 +196,23 @@ mod tests {
         for code in [0, REFUSED] {
             let report = says(&format!("{REPORT}; exit {code}")).await.expect("a report");
             assert_eq!((report.to_version, report.accepted), (2, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_has_the_data_too_if_there_is_any_and_trains_nothing() {
+        for (data, dry_run, asked) in [
+            (None, true, "-m shoal_trainer.retrain --dry-run --task t "),
+            (
+                Some("rows"),
+                true,
+                "-m shoal_trainer.retrain --dry-run --data rows --task t ",
+            ),
+            (Some("rows"), false, "-m shoal_trainer retrain --data rows --task t "),
+        ] {
+            let script = format!("case \"$*\" in \"{asked}\"*) {REPORT};; *) exit 2;; esac");
+            let report = says_of(&lesson(data, dry_run), &script).await;
+            assert!(report.is_ok(), "{asked}: {report:?}");
         }
     }
 
@@ -203,18 +232,9 @@ mod tests {
         );
         assert!(says("echo no json").await.is_err_and(|f| f.exit == Exit::Internal));
         let nobody = Trainer::find(Some(Path::new("no/such/python"))).expect("taken at its word");
-        let lesson = Lesson {
-            task: "t".into(),
-            name: "m".into(),
-            folder: "m".into(),
-            section: Default::default(),
-            data: None,
-            work: ".".into(),
-            minutes: 1.0,
-            steps: 0,
-            seed: 1,
-        };
-        let missing = nobody.run(&lesson, Path::new("c"), &CancellationToken::new()).await;
+        let missing = nobody
+            .run(&lesson(None, true), Path::new("c"), &CancellationToken::new())
+            .await;
         assert!(missing.is_err_and(|f| f.exit == Exit::Usage && f.message.contains("--python")));
     }
 }
