@@ -26,6 +26,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Write as _},
+    num::NonZeroUsize,
     path::PathBuf,
 };
 use tracing::Instrument as _;
@@ -40,9 +41,9 @@ pub struct EvalArgs {
     /// One JSON object with score.py's keys, and the interval as score_low and score_high, instead of words
     #[arg(long)]
     pub json: bool,
-    /// Only the first N rows
+    /// Only N of the rows, evenly spaced and the same each time: a file may be grouped by answer, and its first rows hold few of them
     #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
+    pub limit: Option<NonZeroUsize>,
     /// Rows in flight at once
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
@@ -59,8 +60,7 @@ pub struct EvalArgs {
 
 /// The command.
 pub(crate) async fn eval(args: EvalArgs) -> Result<()> {
-    let mut gold = rows::gold(&args.file)?;
-    gold.truncate(args.limit.unwrap_or(usize::MAX));
+    let gold = rows::spread(rows::gold(&args.file)?, args.limit);
     if gold.is_empty() {
         return Err(Failure::usage(format!("{} has no rows", args.file.display())));
     }

@@ -2,7 +2,7 @@
 use super::pyjson::{self, Value};
 use crate::exit::{Failure, Result};
 use flate2::read::MultiGzDecoder;
-use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
+use std::{collections::BTreeMap, fs, io::Read as _, num::NonZeroUsize, path::Path};
 
 /// One row of a task file.
 #[derive(Debug, Clone)]
@@ -39,6 +39,22 @@ pub(super) fn gold(path: &Path) -> Result<Vec<Gold>> {
         });
     }
     Ok(rows)
+}
+
+/// So many of the rows, evenly spaced, as the trainer takes its `--dev-rows` (data.py, `spread`); all of them where there are no more.
+pub(super) fn spread<T>(rows: Vec<T>, count: Option<NonZeroUsize>) -> Vec<T> {
+    let (all, count) = (rows.len(), count.map_or(rows.len(), NonZeroUsize::get));
+    if count >= all {
+        return rows;
+    }
+    let mut taken = 0;
+    let due = |(at, row)| {
+        (at == taken * all / count).then(|| {
+            taken += 1;
+            row
+        })
+    };
+    rows.into_iter().enumerate().filter_map(due).collect()
 }
 
 /// Reads a file of `{"id", "output"}` rows.
@@ -80,6 +96,22 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_the_rows_is_spread_over_all_of_them() {
+        let of = |rows: usize, count| spread((0..rows).collect(), NonZeroUsize::new(count));
+        // As Python has it: [rows[i * len(rows) // count] for i in range(count)].
+        assert_eq!(of(10, 4), [0, 2, 5, 7]);
+        assert_eq!(of(7, 3), [0, 2, 4]);
+        assert_eq!(of(5, 1), [0]);
+        assert_eq!(
+            (of(3, 3), of(3, 9), of(3, 0)),
+            (vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2])
+        );
+        // Rows that are grouped by answer, twenty each: of each group as many.
+        let groups: Vec<usize> = of(3000, 600).iter().map(|row| row / 20).collect();
+        assert!((0..150).all(|group| groups.iter().filter(|g| **g == group).count() == 4));
+    }
 
     #[test]
     fn lines_end_as_in_python_and_bad_rows_are_passed_over() {
