@@ -176,17 +176,24 @@ fn default_cache() -> PathBuf {
         .join("shoal")
 }
 
+/// The minor version that the name of a library's file says, links followed: of `libonnxruntime.so.1.N*` N. `None` where it says none.
+#[must_use]
+pub fn minor_of(library: &Path) -> Option<u32> {
+    minor(&library.canonicalize().ok()?)
+}
+
+fn minor(path: &Path) -> Option<u32> {
+    path.file_name()?
+        .to_str()?
+        .strip_prefix("libonnxruntime.so.1.")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
+}
+
 /// The newest `libonnxruntime.so.1.N*` of the folder that is new enough.
 fn newest_in(folder: &Path) -> Option<PathBuf> {
-    let minor = |path: &Path| -> Option<u32> {
-        path.file_name()?
-            .to_str()?
-            .strip_prefix("libonnxruntime.so.1.")?
-            .split('.')
-            .next()?
-            .parse()
-            .ok()
-    };
     fs::read_dir(folder)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))

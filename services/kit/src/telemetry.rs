@@ -104,7 +104,12 @@ impl Drop for Guard {
 
 /// The level of our spans. Without it said, a filter by function counts as one that wants everything, and every trace line of every library is
 /// put together before it is thrown away: a tokenizer writes one a character, which was a fifth of what classifying a short text took.
-const SPANS: LevelFilter = LevelFilter::INFO;
+///
+/// Spans of level INFO carry a trace from process to process. Those of DEBUG divide one further, for whoever looks at it: where none leaves the process
+/// they are not made.
+const fn span_level(exports: bool) -> LevelFilter {
+    if exports { LevelFilter::DEBUG } else { LevelFilter::INFO }
+}
 
 /// Sets up logs, spans and metrics for the process named `process` ("gateway", "tool_call"). Once a process.
 ///
@@ -144,13 +149,17 @@ pub fn init(process: &str, config: &config::Telemetry) -> anyhow::Result<Guard> 
         .with_writer(std::io::stderr)
         .with_filter_of(filter);
     // Spans are filtered apart from log lines: a quieter log must not orphan children in the trace.
+    let span_level = span_level(exporter.is_some());
     let spans = tracing_opentelemetry::layer()
         .with_tracer(tracer.tracer("shoal"))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
+        // Nobody reads OpenTelemetry's own current context: what goes on, and a log line's trace id, are taken from the span.
+        .with_context_activation(false)
         .with_filter_of(
-            filter_fn(|meta| meta.is_span() && meta.target().starts_with("shoal")).with_max_level_hint(SPANS),
+            filter_fn(move |meta| meta.is_span() && *meta.level() <= span_level && meta.target().starts_with("shoal"))
+                .with_max_level_hint(span_level),
         );
     tracing_subscriber::registry()
         .with(lines)

@@ -126,6 +126,7 @@ impl Specialist {
             intra_op_threads: config.intra_op_threads.max(1),
             // Where no budget was settled, as one that is alone on its machine.
             spin: config.spin.unwrap_or(config.intra_op_threads > 1),
+            steps: folder.exported.is_some(),
             gpu_mem_limit_bytes: usize::try_from(config.gpu_mem_limit_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX),
             pad_token,
         };

@@ -52,7 +52,8 @@ pub struct Specialist {
     /// Calls are carried by threads beside these, half as many as the process has cores when it starts, or `TOKIO_WORKER_THREADS`.
     pub intra_op_threads: usize,
     /// Whether threads inside an operator wait for each other awake. Default: if there are several, and the machine has a core for each thread
-    /// of each specialist; awake on a core that another needs, they would only be in its way. Between two runs none is ever awake.
+    /// of each specialist; awake on a core that another needs, they would only be in its way. After a run they sleep, those of a
+    /// decoder within some tenth of a millisecond: its next step mostly comes before.
     pub spin: Option<bool>,
     /// Run only on what others leave of the cores (Linux: SCHED_IDLE): for batch work beside specialists that somebody waits for. Default false.
     /// Give it `cpus` too, and those that are waited for the others: on a core that both may use, Linux's scheduler lets it finish a slice of

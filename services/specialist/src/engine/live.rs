@@ -23,6 +23,18 @@ pub(super) struct Live {
     pub(super) decode_from: Instant,
     pub(super) steps: u64,
     pub(super) span: Span,
+    /// Text that the last logits came to, and that is still to be sent.
+    pub(super) unsaid: String,
+}
+
+impl Live {
+    /// Sends what the last logits came to, if the caller wants it before the end. Never waits: the channel has room for every event of its request.
+    pub(super) fn say(&mut self) {
+        let text = std::mem::take(&mut self.unsaid);
+        if !text.is_empty() && self.hearing.wants_a_piece() {
+            let _ = self.events.try_send(Event::Delta(text));
+        }
+    }
 }
 
 /// What became of a row.
@@ -31,21 +43,16 @@ pub(super) enum Fate {
     Ends(&'static str),
 }
 
-/// Takes a row's logits, and sends what they came to. Never waits: the channel has room for every event of its request.
+/// Takes a row's logits. What they came to is for [`Live::say`].
 pub(super) fn advance(live: &mut Live, logits: &[f32]) -> Fate {
-    let delta = |text: String| {
-        if !text.is_empty() && live.hearing.wants_a_piece() {
-            let _ = live.events.try_send(Event::Delta(text));
-        }
-    };
     match live.sequence.advance(logits) {
         Ok(Advance::On { token, text }) => {
-            delta(text);
+            live.unsaid = text;
             live.next.token = token;
             Fate::Stays
         }
         Ok(Advance::End { finish, text }) => {
-            delta(text);
+            live.unsaid = text;
             Fate::Ends(match finish {
                 Finish::Stop => "stop",
                 Finish::Length => "length",

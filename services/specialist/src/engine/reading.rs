@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
-use tracing::{Span, field, info_span, warn};
+use tracing::{Span, debug_span, field, warn};
 
 /// A prompt that is being read.
 pub(super) struct Prompt {
@@ -82,7 +82,7 @@ impl<D: Decoder> Owner<D> {
 
     /// The span of reading a prompt, of which `past` tokens are there already.
     pub(super) fn prefill_span(&self, request: &Request, past: usize, slot: usize) -> Span {
-        info_span!(
+        debug_span!(
             parent: &request.span, "prefill",
             gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
             gen_ai.usage.input_tokens = request.prompt.len(), shoal.prefix.tokens = past, shoal.slot = slot,
@@ -121,11 +121,12 @@ impl<D: Decoder> Owner<D> {
         let started = Instant::now();
         match span.in_scope(|| self.decoder.prefill(slot, past, tokens)) {
             Ok(logits) if piece.last => {
-                let logits = logits.to_vec();
+                self.first_logits.clear();
+                self.first_logits.extend_from_slice(logits);
                 self.prefixes.read(slot, tokens);
                 self.schedule.read(piece.tokens, started.elapsed());
                 let prompt = self.schedule.end(piece.reading);
-                self.begin(prompt, &logits);
+                self.begin(prompt, 0);
                 self.prefixes.end(slot);
                 self.count_live();
             }
@@ -144,8 +145,8 @@ impl<D: Decoder> Owner<D> {
         }
     }
 
-    /// Takes the first token from the prompt's last logits, and moves the row to where it decodes.
-    pub(super) fn begin(&mut self, prompt: Prompt, logits: &[f32]) {
+    /// Takes the first token from the prompt's last logits, which are the `nth` of `first_logits`, and moves the row to where it decodes.
+    pub(super) fn begin(&mut self, prompt: Prompt, nth: usize) {
         let Prompt {
             waiting:
                 Waiting {
@@ -202,12 +203,15 @@ impl<D: Decoder> Owner<D> {
             timings,
             decode_from: prefilled,
             steps: 0,
+            unsaid: String::new(),
             span: Span::none(),
         };
         // The caller has its first token before anything is noted about it.
-        let fate = advance(&mut live, logits);
+        let vocabulary = self.shape.vocabulary;
+        let fate = advance(&mut live, &self.first_logits[nth * vocabulary..][..vocabulary]);
+        live.say();
         drop(span);
-        live.span = info_span!(
+        live.span = debug_span!(
             parent: &parent, "decode",
             gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.model,
             gen_ai.usage.output_tokens = field::Empty, shoal.decode.steps = field::Empty,

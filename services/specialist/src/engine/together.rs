@@ -8,7 +8,7 @@ use super::{
     still_wanted,
 };
 use crate::error::Error;
-use std::time::Instant;
+use std::{cmp::Reverse, time::Instant};
 use tracing::warn;
 
 impl<D: Decoder> Owner<D> {
@@ -67,7 +67,9 @@ impl<D: Decoder> Owner<D> {
     }
 
     /// Reads a crowd's prompts in one run, the round's last, and takes the first token of each.
-    pub(super) fn read_together(&mut self, crowd: Vec<Waiting>, budget: &mut Budget) {
+    pub(super) fn read_together(&mut self, mut crowd: Vec<Waiting>, budget: &mut Budget) {
+        // Who may go on longest first: it ends last, and as seldom as can be a row behind one that has ended is moved.
+        crowd.sort_by_key(|w| Reverse(w.request.sampling.max_tokens));
         let first = self.slots.rows().len();
         let prompts: Vec<&[u32]> = crowd.iter().map(|w| &w.request.prompt[..]).collect();
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
@@ -77,23 +79,23 @@ impl<D: Decoder> Owner<D> {
             .zip(&crowd)
             .map(|(slot, w)| self.prefill_span(&w.request, 0, slot))
             .collect();
+        self.first_logits.clear();
         let read = match self.decoder.prefill_together(first, &prompts) {
-            Ok(logits) => Ok(logits.to_vec()),
+            Ok(logits) => {
+                self.first_logits.extend_from_slice(logits);
+                Ok(())
+            }
             // Only free slots were written to.
             Err(error) => Err(format!("prefill failed: {error}")),
         };
         match read {
-            Ok(logits) => {
+            Ok(()) => {
                 self.schedule.read(crowd.len() * longest, started.elapsed());
                 self.instruments.together(crowd.len());
                 self.keep(first, &crowd[0].request.prompt);
-                let rows = crowd
-                    .into_iter()
-                    .zip(spans)
-                    .zip(logits.chunks_exact(self.shape.vocabulary));
-                for (slot, ((waiting, span), logits)) in (first..).zip(rows) {
+                for (nth, (waiting, span)) in crowd.into_iter().zip(spans).enumerate() {
                     self.instruments.looked_up(0);
-                    self.begin(Prompt::read_in(slot, waiting, started, span), logits);
+                    self.begin(Prompt::read_in(first + nth, waiting, started, span), nth);
                 }
             }
             Err(message) => {

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use tracing::{Span, error, info_span, warn};
+use tracing::{Span, debug_span, error, warn};
 
 /// Tokens of one run, padding included: some twenty utterances. Few enough that who came first does not wait long for who came
 /// last, enough that the weights are not read from memory for each text alone.
@@ -128,7 +128,7 @@ impl<M: Runs> Owner<M> {
     fn serve(&mut self, texts: &[Waiting<M::Given>]) {
         let started = Instant::now();
         let span = |w: &Waiting<M::Given>| {
-            info_span!(
+            debug_span!(
                 parent: &w.span, "prefill",
                 gen_ai.operation.name = "chat", gen_ai.provider.name = PROVIDER, gen_ai.request.model = %self.name,
                 gen_ai.usage.input_tokens = self.tokens(w), shoal.rows = texts.len(),

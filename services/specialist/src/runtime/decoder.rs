@@ -94,12 +94,12 @@ impl OrtDecoder {
             (Past::InPlace, number) => {
                 let names = names(&session, exported).map_err(refuse)?;
                 let placement = match device {
-                    None => Placement::Host,
+                    None => Placement::Host { as_they_lie: true },
                     // The CUDA provider has attention over a KV buffer for half precision alone, and leaves that of an fp32 graph to the CPU's
                     // kernel (onnxruntime 1.31, group_query_attention.cc): on the device its buffer would travel to the host and back in every step.
                     Some(device) if device == AllocationDevice::CUDA && number == Number::Single => {
                         info!(model = %model.display(), "fp32 caches stay in host memory: CUDA attends in fp16 alone; export with -p fp16 -e cuda for speed");
-                        Placement::Host
+                        Placement::Host { as_they_lie: false }
                     }
                     Some(device) => {
                         let mover = open_mover(library, names.caches.len(), number, options)?;
@@ -249,6 +249,7 @@ mod tests {
             provider: Provider::Cpu,
             intra_op_threads: 1,
             spin: false,
+            steps: false,
             gpu_mem_limit_bytes: 0,
             pad_token: 0,
         };

@@ -113,6 +113,7 @@ impl OrtEncoder {
             let alone = Options {
                 intra_op_threads: 1,
                 spin: false,
+                steps: false,
                 ..options.clone()
             };
             open(library, model, &alone)?
@@ -240,6 +241,7 @@ mod tests {
             provider: Provider::Cpu,
             intra_op_threads: 1,
             spin: false,
+            steps: false,
             gpu_mem_limit_bytes: 0,
             pad_token: 0,
         };

@@ -38,7 +38,7 @@ use ort::{
     ep::{self, ArenaExtendStrategy, ExecutionProvider as _},
     session::{Session, builder::SessionBuilder},
 };
-use shoal_kit::config::Provider;
+use shoal_kit::{config::Provider, onnxruntime};
 use std::{
     path::{Path, PathBuf},
     sync::Mutex,
@@ -92,6 +92,8 @@ pub(crate) struct Options {
     pub intra_op_threads: usize,
     /// Whether those wait for each other awake within a run.
     pub spin: bool,
+    /// Whether a run follows the one before at once, as a decode step does.
+    pub steps: bool,
     /// Bytes that the CUDA arena may take; 0 leaves it to the library.
     pub gpu_mem_limit_bytes: usize,
     /// The token that fills up a shorter text beside a longer one; of encoders alone.
@@ -137,16 +139,33 @@ fn open(library: &Path, model: &Path, options: &Options) -> Result<Session, Erro
     builder(library, options)?.commit_from_file(model).map_err(refused)
 }
 
+/// Microseconds for which the threads of a pool wait awake for the next step. It follows 10 to 60 after the one before; to wake a thread that sleeps
+/// takes as long again, of a step of 200.
+const AWAKE_MICROS: &str = "100";
+
+/// The minor version that can be told so. One before it would be awake for milliseconds.
+const AWAKE_SINCE: u32 = 26;
+
+/// What a pool does after a run. Within one, threads that sleep between operators are late for each of them. After it nothing is to be done, but for the
+/// next step of a decoder: threads that wait on would take the cores of the process next door.
+fn after_a_run(library: &Path, options: &Options) -> (&'static str, &'static str) {
+    let able = || onnxruntime::minor_of(library).is_some_and(|minor| minor >= AWAKE_SINCE);
+    if options.spin && options.steps && able() {
+        ("session.intra_op.spin_duration_us", AWAKE_MICROS)
+    } else {
+        ("session.force_spinning_stop", "1")
+    }
+}
+
 /// A session's settings.
 fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
     let environment = environment(library)?;
+    let (key, value) = after_a_run(library, options);
     let mut builder = Session::builder(&environment)?
         .with_intra_threads(options.intra_op_threads.max(1))?
         .with_inter_threads(1)?
-        // Within a run a pool that sleeps between operators is late for each of them. Between two steps nothing is to be done: a pool that
-        // spins on would take the cores of the process next door.
         .with_intra_op_spinning(options.spin)?
-        .with_config_entry("session.force_spinning_stop", "1")?
+        .with_config_entry(key, value)?
         .with_inter_op_spinning(false)?
         // Every step has other shapes: patterns would be learned and never reused.
         .with_memory_pattern(false)?;

@@ -42,7 +42,10 @@ use std::{
 /// Where the KV buffer lies.
 pub(super) enum Placement {
     /// In host memory; rows are moved by Rust.
-    Host,
+    Host {
+        /// Whether the session takes its inputs where they lie, as the CPU's does. Another provider's takes a copy of each when it is bound.
+        as_they_lie: bool,
+    },
     /// In a device's memory; rows are moved by a second session on that device ([`mover`]).
     Device(AllocationDevice<'static>, Session),
 }
@@ -56,6 +59,7 @@ pub(super) struct SharedKv<T: Element> {
     mask: Buffer<i64>,
     positions: Buffer<i64>,
     logits: Buffer<T>,
+    as_they_lie: bool,
     mover: Option<Session>,
     session: Session,
     options: RunOptions<NoSelectedOutputs>,
@@ -70,8 +74,9 @@ impl<T: Element> SharedKv<T> {
         let widest = layout.rows.max(layout.chunk);
         let logits = if layout.last_only { layout.rows } else { widest } * layout.vocabulary;
         let elements = layout.rows.saturating_mul(layout.stride());
+        let as_they_lie = matches!(placement, Placement::Host { as_they_lie: true });
         let (device, mover) = match placement {
-            Placement::Host => (None, None),
+            Placement::Host { .. } => (None, None),
             Placement::Device(device, mover) => (
                 Some(MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default)?),
                 Some(mover),
@@ -89,6 +94,7 @@ impl<T: Element> SharedKv<T> {
             positions: Buffer::host(widest)?,
             logits: Buffer::host(logits)?,
             options: RunOptions::new()?,
+            as_they_lie,
             mover,
             session,
             layout,
@@ -119,19 +125,23 @@ impl<T: Element> SharedKv<T> {
             let binding = self.bind_caches(first, rows)?;
             self.bindings.insert((first, rows), binding);
         }
-        let binding = self.bindings.get(&(first, rows)).expect("bound above");
+        let binding = self.bindings.get_mut(&(first, rows)).expect("bound above");
         let (given, names) = (if self.layout.last_only { 1 } else { columns }, &self.names);
-        // Bound anew each time, though most are where they were: another provider's binding takes its copy of an input when that is bound.
-        binding.input(&names.ids, &self.ids.view(0..rows * columns, &[rows, columns])?)?;
-        binding.input(&names.mask, &self.mask.view(0..rows * total, &[rows, total])?)?;
-        if let Some(name) = &names.positions {
-            binding.input(name, &self.positions.view(0..rows * columns, &[rows, columns])?)?;
-        }
         let length = rows * given * self.layout.vocabulary;
-        binding.output(
-            &names.logits,
-            &self.logits.view(0..length, &[rows, given, self.layout.vocabulary])?,
-        )?;
+        // What was bound for a step before is where it was, and as large.
+        if !self.as_they_lie || binding.of != Some((columns, total)) {
+            binding.of = None;
+            binding.input(&names.ids, &self.ids.view(0..rows * columns, &[rows, columns])?)?;
+            binding.input(&names.mask, &self.mask.view(0..rows * total, &[rows, total])?)?;
+            if let Some(name) = &names.positions {
+                binding.input(name, &self.positions.view(0..rows * columns, &[rows, columns])?)?;
+            }
+            binding.output(
+                &names.logits,
+                &self.logits.view(0..length, &[rows, given, self.layout.vocabulary])?,
+            )?;
+            binding.of = Some((columns, total));
+        }
         let started = Instant::now();
         binding.run(&mut self.session, &self.options)?;
         let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -324,7 +334,11 @@ impl Drop for Value {
 }
 
 /// An OrtIoBinding of ours.
-struct Binding(NonNull<sys::OrtIoBinding>);
+struct Binding {
+    pointer: NonNull<sys::OrtIoBinding>,
+    /// Columns and positions that ids, mask and logits are bound for.
+    of: Option<(usize, usize)>,
+}
 
 // SAFETY: an OrtIoBinding has no tie to the thread that made it; `SharedKv` moves to its owner thread as a whole, and
 // nothing shares it (it is not Sync).
@@ -336,18 +350,18 @@ impl Binding {
         // SAFETY: a live session, which outlives the binding (invariant 4); `binding` is a place for one pointer.
         check(unsafe { (ort::api().CreateIoBinding)(session.ptr().cast_mut(), &mut binding) })?;
         NonNull::new(binding)
-            .map(Self)
+            .map(|pointer| Self { pointer, of: None })
             .ok_or_else(|| Error::Run("no binding came back".into()))
     }
 
     fn input(&self, name: &CString, value: &Value) -> Result<(), Error> {
         // SAFETY: live objects of this library, and a NUL-terminated name. A name that is bound already is replaced.
-        check(unsafe { (ort::api().BindInput)(self.0.as_ptr(), name.as_ptr(), value.0.as_ptr()) })
+        check(unsafe { (ort::api().BindInput)(self.pointer.as_ptr(), name.as_ptr(), value.0.as_ptr()) })
     }
 
     fn output(&self, name: &CString, value: &Value) -> Result<(), Error> {
         // SAFETY: as in `input`.
-        check(unsafe { (ort::api().BindOutput)(self.0.as_ptr(), name.as_ptr(), value.0.as_ptr()) })
+        check(unsafe { (ort::api().BindOutput)(self.pointer.as_ptr(), name.as_ptr(), value.0.as_ptr()) })
     }
 }
 
@@ -356,14 +370,14 @@ impl Binding {
     fn run(&self, session: &mut Session, options: &RunOptions<NoSelectedOutputs>) -> Result<(), Error> {
         // SAFETY: live objects of this library. Both callers are `SharedKv`'s, which keeps session and buffers (invariant 1)
         // and holds `&mut self` over the call, so that nothing else touches the buffers (invariant 3).
-        check(unsafe { (ort::api().RunWithBinding)(session.ptr_mut(), options.ptr(), self.0.as_ptr()) })
+        check(unsafe { (ort::api().RunWithBinding)(session.ptr_mut(), options.ptr(), self.pointer.as_ptr()) })
     }
 }
 
 impl Drop for Binding {
     fn drop(&mut self) {
         // SAFETY: created by CreateIoBinding, released once, here, before session and buffers (invariant 4).
-        unsafe { (ort::api().ReleaseIoBinding)(self.0.as_ptr()) }
+        unsafe { (ort::api().ReleaseIoBinding)(self.pointer.as_ptr()) }
     }
 }
 

@@ -8,6 +8,9 @@ use std::f32::consts::LOG2_E;
 /// Numbers that are gone through side by side: what depends on the number before it, a largest one or a sum, the compiler takes one at a time.
 pub(super) const LANES: usize = 16;
 
+/// The same, of the largest of a whole vocabulary: each waits four cycles for the one before in its lane, and so many lanes are four of the widest vectors.
+pub(super) const WIDE: usize = 4 * LANES;
+
 /// Terms of a lane that are added in single precision before the sum goes on in double: few enough that they lose under a millionth.
 const TERMS: usize = 32;
 
@@ -61,7 +64,7 @@ impl NullaryFnOnce for Likeliest<'_> {
 
     #[inline(always)]
     fn call(self) -> Option<usize> {
-        let best = largest(self.logits, finite);
+        let best = largest::<WIDE>(self.logits, finite);
         best.is_finite().then(|| first(self.logits, best))?
     }
 }
@@ -81,7 +84,7 @@ impl NullaryFnOnce for LikeliestOpen<'_> {
             // Most words of most masks are one of the first two.
             let here = match *word {
                 0 => continue,
-                u32::MAX => largest(logits, finite),
+                u32::MAX => largest::<LANES>(logits, finite),
                 word => largest_open(logits, word),
             };
             if here > best {
@@ -107,7 +110,10 @@ impl NullaryFnOnce for Sureness<'_> {
     fn call(self) -> Option<(f64, f64)> {
         let Self { logits, token } = self;
         let chosen = *logits.get(token)?;
-        let best_other = larger(largest(&logits[..token], as_is), largest(&logits[token + 1..], as_is));
+        let best_other = larger(
+            largest::<WIDE>(&logits[..token], as_is),
+            largest::<WIDE>(&logits[token + 1..], as_is),
+        );
         let best = chosen.max(best_other);
         let sum = exp_sum(logits, best);
         let logprob = f64::from(chosen - best) - sum.ln();
@@ -138,18 +144,18 @@ fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// The largest of what `of` makes of the numbers.
+/// The largest of what `of` makes of the numbers, so many of them side by side.
 #[inline(always)]
-pub(super) fn largest(numbers: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let (whole, rest) = numbers.as_chunks::<LANES>();
-    let mut best = [f32::NEG_INFINITY; LANES];
+pub(super) fn largest<const SIDE_BY_SIDE: usize>(numbers: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let (whole, rest) = numbers.as_chunks::<SIDE_BY_SIDE>();
+    let mut best = [f32::NEG_INFINITY; SIDE_BY_SIDE];
     for chunk in whole {
         for (best, number) in best.iter_mut().zip(chunk) {
             *best = larger(*best, of(*number));
         }
     }
-    for number in rest {
-        best[0] = larger(best[0], of(*number));
+    for (best, number) in best.iter_mut().zip(rest) {
+        *best = larger(*best, of(*number));
     }
     best.into_iter().fold(f32::NEG_INFINITY, larger)
 }

@@ -28,6 +28,9 @@ impl Stops {
 
     /// Takes new text in and lets through what cannot be part of a stop string any more.
     pub fn push(&mut self, text: &str) -> Passed {
+        if self.stops.is_empty() {
+            return Passed::On(text.to_owned());
+        }
         self.held.push_str(text);
         if let Some(at) = self.stops.iter().filter_map(|s| self.held.find(s.as_str())).min() {
             self.held.truncate(at);

@@ -1,6 +1,6 @@
 //! What each token weighs in a draw. Written for the widest instructions that there are, as [`super::logits`] is, and as that one the same everywhere.
 use super::{
-    logits::{LANES, finite, largest},
+    logits::{LANES, WIDE, finite, largest},
     power::{LEAST, power},
 };
 use pulp::{Arch, NullaryFnOnce};
@@ -90,7 +90,7 @@ impl NullaryFnOnce for Weigh<'_> {
     #[inline(always)]
     fn call(self) -> Option<Weights> {
         let Self { logits, temperature } = self;
-        let best = largest(logits, finite);
+        let best = largest::<WIDE>(logits, finite);
         if !best.is_finite() {
             return None;
         }
@@ -143,7 +143,7 @@ impl NullaryFnOnce for OfHeaviest<'_> {
         // The heaviest of each chunk are that many tokens, and most of the heaviest of all.
         let mut heaviest: Vec<f32> = Vec::with_capacity(self.weights.len().div_ceil(LANES));
         for chunk in self.weights.chunks(LANES) {
-            heaviest.push(largest(chunk, finite));
+            heaviest.push(largest::<LANES>(chunk, finite));
         }
         match self.tokens.checked_sub(1) {
             Some(last) if last < heaviest.len() => *heaviest.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1,
