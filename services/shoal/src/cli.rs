@@ -147,7 +147,7 @@ trip.plan:
   shoal retrain tool_call --dry-run --data DIR      and which of them DIR contradicts
   shoal retrain plan --data DIR --minutes 10 --json | tail -1
 
-Once: python3 -m venv .venv && .venv/bin/pip install services/trainer")]
+Once: python3 -m venv .venv && .venv/bin/pip install --editable services/trainer")]
     Retrain(retrain::RetrainArgs),
 
     /// Run the feedback service, or use the store: export training rows, submit a word on an outcome

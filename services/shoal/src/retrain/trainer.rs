@@ -51,7 +51,7 @@ impl Trainer {
         if !here.is_file() {
             return Err(Failure::usage(format!(
                 "retraining needs Python with the trainer, and there is no {DEFAULT} here: make it once with\n  python3 -m venv .venv\n  \
-                 .venv/bin/pip install services/trainer\nor name another with --python"
+                 .venv/bin/pip install --editable services/trainer\nor name another with --python"
             )));
         }
         // A relative path would be looked up in the child's folder; and not canonical, since a venv's python is a link.
@@ -117,7 +117,7 @@ impl Trainer {
             return ended(status, &last);
         }
         Err(Failure::usage(format!(
-            "{python} has no trainer, or not all that it needs; its words are above. Set it up with\n  {python} -m pip install services/trainer"
+            "{python} has no trainer, or not all that it needs; its words are above. Set it up with\n  {python} -m pip install --editable services/trainer"
         )))
     }
 
@@ -227,7 +227,7 @@ mod tests {
             .await
             .expect_err("not installed");
         assert!(
-            absent.exit == Exit::Usage && absent.message.contains("-m pip install services/trainer"),
+            absent.exit == Exit::Usage && absent.message.contains("-m pip install --editable services/trainer"),
             "{absent}"
         );
         assert!(says("echo no json").await.is_err_and(|f| f.exit == Exit::Internal));
