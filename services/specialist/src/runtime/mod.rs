@@ -139,8 +139,8 @@ fn open(library: &Path, model: &Path, options: &Options) -> Result<Session, Erro
     builder(library, options)?.commit_from_file(model).map_err(refused)
 }
 
-/// Microseconds for which the threads of a pool wait awake for the next step. It follows 10 to 60 after the one before; to wake a thread that sleeps
-/// takes as long again, of a step of 200.
+/// Microseconds for which the threads of a pool wait awake for the next step, which mostly comes before they are over: to wake one that sleeps costs a step
+/// of one row some 3 in 100 (loadtest/after_a_run.py).
 const AWAKE_MICROS: &str = "100";
 
 /// The minor version that can be told so. One before it would be awake for milliseconds.
@@ -167,7 +167,7 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
         .with_intra_op_spinning(options.spin)?
         .with_config_entry(key, value)?
         .with_inter_op_spinning(false)?
-        // Every step has other shapes: patterns would be learned and never reused.
+        // Prompts have other shapes each time, and a step has others every few tokens: patterns would be learned and seldom reused.
         .with_memory_pattern(false)?;
     if options.provider == Provider::Cuda {
         match ep::CUDA::is_available() {
@@ -202,4 +202,37 @@ fn builder(library: &Path, options: &Options) -> Result<SessionBuilder, Error> {
 /// The session that moves rows of `caches` caches of `number` in device memory.
 fn open_mover(library: &Path, caches: usize, number: Number, options: &Options) -> Result<Session, Error> {
     Ok(builder(library, options)?.commit_from_memory(&mover::model(caches, number))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    #[test]
+    fn only_a_decoder_that_may_spin_waits_awake_and_only_in_a_library_that_can_be_told_how_long() {
+        let folder = tempfile::tempdir().expect("folder");
+        let library = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, "").expect("written");
+            path
+        };
+        let (old, new) = (library("libonnxruntime.so.1.25.0"), library("libonnxruntime.so.1.26.1"));
+        let (linked, unnamed) = (folder.path().join("libonnxruntime.so"), library("libort.so"));
+        symlink(&new, &linked).expect("linked");
+        let waits = |library: &Path, spin: bool, steps: bool| {
+            let options = Options {
+                provider: Provider::Cpu,
+                intra_op_threads: 2,
+                spin,
+                steps,
+                gpu_mem_limit_bytes: 0,
+                pad_token: 0,
+            };
+            after_a_run(library, &options) == ("session.intra_op.spin_duration_us", AWAKE_MICROS)
+        };
+        assert!(waits(&new, true, true) && waits(&linked, true, true));
+        assert!(!waits(&new, false, true) && !waits(&new, true, false));
+        assert!(!waits(&old, true, true) && !waits(&unnamed, true, true));
+    }
 }
