@@ -1,6 +1,7 @@
 """The tiny folders of tests/fixtures/models/foreign: random weights of the shapes that people export (Llama, Qwen2, Qwen3, Phi-3), exported by
 other people's exporters, each with the 32 greedy tokens that transformers gives for three prompts. Exporters want different transformers, so
-there are three steps, the last in an environment of its own (`pip install optimum-onnx==0.1.0 onnxconverter-common==1.16.0 transformers==4.57.6 torch==2.15.0`):
+there are three steps, the last in an environment of its own (`pip install optimum-onnx==0.1.0 onnxconverter-common==1.16.0 transformers==4.57.6 torch==2.15.0
+onnx onnxruntime accelerate`):
 
     python services/trainer/shoal_trainer/foreign.py checkpoints SCRATCH
     python services/trainer/shoal_trainer/foreign.py genai SCRATCH tests/fixtures/models/foreign
@@ -58,12 +59,12 @@ GENAI = [
     ("llama_int8", "llama", "int8", "cpu"), ("qwen2_int8", "qwen2", "int8", "cpu"), ("qwen3_int8", "qwen3", "int8", "cpu"), ("phi3_int8", "phi3", "int8", "cpu"),
     ("llama_int4", "llama", "int4", "cpu"), ("qwen2_int4", "qwen2", "int4", "cpu"), ("qwen3_int4", "qwen3", "int4", "cpu"), ("phi3_int4", "phi3", "int4", "cpu"),
     ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("phi3_fp16_positions", "phi3", "fp16", "dml"),
-    ("llama_fp16_apart", "llama", "fp16", "cpu"),
+    ("qwen3_fp16", "qwen3", "fp16", "cuda"), ("llama_fp16_apart", "llama", "fp16", "cpu"),
 ]
 # Folder, family, whether position_ids are an input (releases of optimum before 1.14 wrote none), precision: fp16 by onnxconverter-common, since
 # optimum itself exports it with a GPU alone. Keys, values and logits are fp16 then too.
 OPTIMUM = [
-    ("optimum_llama", "llama", True, "fp32"), ("optimum_phi3", "phi3", True, "fp32"), ("optimum_qwen3_no_positions", "qwen3", False, "fp32"),
+    ("optimum_llama", "llama", True, "fp32"), ("optimum_qwen2", "qwen2", True, "fp32"), ("optimum_phi3", "phi3", True, "fp32"), ("optimum_qwen3_no_positions", "qwen3", False, "fp32"),
     ("optimum_llama_fp16", "llama", True, "fp16"),
 ]
 CARD = """name = "{name}"

@@ -21,7 +21,7 @@ use std::fs;
 const APART: Past = Past::Apart { padded: true };
 
 /// Every folder, how its graph takes the past, and what it computes in.
-const FOLDERS: [(&str, Past, Number); 19] = [
+const FOLDERS: [(&str, Past, Number); 21] = [
     ("llama_fp32", Past::InPlace, Number::Single),
     ("qwen2_fp32", Past::InPlace, Number::Single),
     ("qwen3_fp32", Past::InPlace, Number::Single),
@@ -36,8 +36,10 @@ const FOLDERS: [(&str, Past, Number); 19] = [
     ("phi3_int4", Past::InPlace, Number::Single),
     ("llama_fp16", Past::InPlace, Number::Half),
     ("qwen2_fp16_positions", Past::InPlace, Number::Half),
+    ("qwen3_fp16", Past::InPlace, Number::Half),
     ("phi3_fp16_positions", Past::InPlace, Number::Half),
     ("optimum_llama", APART, Number::Single),
+    ("optimum_qwen2", APART, Number::Single),
     ("optimum_phi3", APART, Number::Single),
     ("optimum_llama_fp16", APART, Number::Half),
     (
