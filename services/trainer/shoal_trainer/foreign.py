@@ -53,13 +53,14 @@ FAMILIES = {
     "phi3": (transformers.Phi3Config, {"tie_word_embeddings": False, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "original_max_position_embeddings": 256, "sliding_window": None}),
 }
 # Folder, family, the builder's precision and execution provider. On a CPU the provider only decides the graph: "cpu" has no position_ids in
-# fp32, and in fp16 a separate past and present; "cuda" in fp16 is one shared buffer without position_ids, "dml" the same with them.
+# fp32, and in fp16 a separate past and present; "cuda" in fp16 is one shared buffer without position_ids, "dml" the same with them. Qwen3's for "cuda"
+# has its norms of queries and keys inside the attention, which ONNX Runtime runs on CUDA alone.
 GENAI = [
     ("llama_fp32", "llama", "fp32", "cpu"), ("qwen2_fp32", "qwen2", "fp32", "cpu"), ("qwen3_fp32", "qwen3", "fp32", "cpu"), ("phi3_fp32", "phi3", "fp32", "cpu"),
     ("llama_int8", "llama", "int8", "cpu"), ("qwen2_int8", "qwen2", "int8", "cpu"), ("qwen3_int8", "qwen3", "int8", "cpu"), ("phi3_int8", "phi3", "int8", "cpu"),
     ("llama_int4", "llama", "int4", "cpu"), ("qwen2_int4", "qwen2", "int4", "cpu"), ("qwen3_int4", "qwen3", "int4", "cpu"), ("phi3_int4", "phi3", "int4", "cpu"),
     ("llama_fp16", "llama", "fp16", "cuda"), ("qwen2_fp16_positions", "qwen2", "fp16", "dml"), ("phi3_fp16_positions", "phi3", "fp16", "dml"),
-    ("qwen3_fp16", "qwen3", "fp16", "cuda"), ("llama_fp16_apart", "llama", "fp16", "cpu"),
+    ("qwen3_fp16_positions", "qwen3", "fp16", "dml"), ("qwen3_fp16", "qwen3", "fp16", "cuda"), ("llama_fp16_apart", "llama", "fp16", "cpu"),
 ]
 # Folder, family, whether position_ids are an input (releases of optimum before 1.14 wrote none), precision: fp16 by onnxconverter-common, since
 # optimum itself exports it with a GPU alone. Keys, values and logits are fp16 then too.

@@ -36,7 +36,7 @@ const FOLDERS: [(&str, Past, Number); 21] = [
     ("phi3_int4", Past::InPlace, Number::Single),
     ("llama_fp16", Past::InPlace, Number::Half),
     ("qwen2_fp16_positions", Past::InPlace, Number::Half),
-    ("qwen3_fp16", Past::InPlace, Number::Half),
+    ("qwen3_fp16_positions", Past::InPlace, Number::Half),
     ("phi3_fp16_positions", Past::InPlace, Number::Half),
     ("optimum_llama", APART, Number::Single),
     ("optimum_qwen2", APART, Number::Single),
@@ -94,8 +94,8 @@ fn a_graphs_own_inputs_say_how_it_takes_the_past() {
         );
     }
     let here = fs::read_dir(fixture("foreign")).expect("readable").count();
-    // And the one that is refused.
-    assert_eq!(here, FOLDERS.len() + 1, "a folder that no test reads");
+    // And the two that are refused.
+    assert_eq!(here, FOLDERS.len() + 2, "a folder that no test reads");
 }
 
 #[tokio::test]
@@ -209,6 +209,26 @@ fn an_fp16_graph_that_the_cpu_provider_cannot_run_is_refused_by_name() {
         &error.to_string(),
         &[
             "does not go on from its own keys and values",
+            "computes in fp16",
+            "`-p fp32` or `-p int4`, for `-e cpu`",
+        ],
+    );
+}
+
+#[test]
+fn what_an_attention_has_on_cuda_alone_is_refused_on_a_cpu_by_name() {
+    // The builder's fp16 graph of Qwen3 for CUDA: the norms of queries and keys are inputs of its attention.
+    let path = fixture("foreign/qwen3_fp16");
+    let exported = Folder::open(&path)
+        .expect("a good folder")
+        .exported
+        .expect("it generates");
+    assert_eq!((exported.past, exported.number), (Past::InPlace, Number::Half));
+    let error = Specialist::load(&path, &config(2), library()).expect_err("refused");
+    has(
+        &error.to_string(),
+        &[
+            "q_norm_weight / k_norm_weight inputs are not supported",
             "computes in fp16",
             "`-p fp32` or `-p int4`, for `-e cpu`",
         ],
