@@ -197,42 +197,26 @@ async fn any_of_several_end_tokens_ends_a_text() {
 
 #[test]
 fn an_fp16_graph_that_the_cpu_provider_cannot_run_is_refused_by_name() {
-    // The builder's fp16 graph for CPUs: past and present apart, and ONNX Runtime fails as soon as there is a past.
-    let path = fixture("foreign/llama_fp16_apart");
-    let exported = Folder::open(&path)
-        .expect("a good folder")
-        .exported
-        .expect("it generates");
-    assert_eq!((exported.past, exported.number), (APART, Number::Half));
-    let error = Specialist::load(&path, &config(2), library()).expect_err("refused");
-    has(
-        &error.to_string(),
-        &[
-            "does not go on from its own keys and values",
-            "computes in fp16",
-            "`-p fp32` or `-p int4`, for `-e cpu`",
-        ],
-    );
-}
-
-#[test]
-fn what_an_attention_has_on_cuda_alone_is_refused_on_a_cpu_by_name() {
-    // The builder's fp16 graph of Qwen3 for CUDA: the norms of queries and keys are inputs of its attention.
-    let path = fixture("foreign/qwen3_fp16");
-    let exported = Folder::open(&path)
-        .expect("a good folder")
-        .exported
-        .expect("it generates");
-    assert_eq!((exported.past, exported.number), (Past::InPlace, Number::Half));
-    let error = Specialist::load(&path, &config(2), library()).expect_err("refused");
-    has(
-        &error.to_string(),
-        &[
+    for (name, past, why) in [
+        // The builder's fp16 graph for CPUs: past and present apart, and ONNX Runtime fails as soon as there is a past.
+        ("llama_fp16_apart", APART, "does not go on from its own keys and values"),
+        // Its graph of Qwen3 for CUDA: the norms of queries and keys are inputs of the attention, which the CPU's does not take.
+        (
+            "qwen3_fp16",
+            Past::InPlace,
             "q_norm_weight / k_norm_weight inputs are not supported",
-            "computes in fp16",
-            "`-p fp32` or `-p int4`, for `-e cpu`",
-        ],
-    );
+        ),
+    ] {
+        let path = fixture("foreign").join(name);
+        let exported = Folder::open(&path).expect("a good folder").exported;
+        let exported = exported.expect("it generates");
+        assert_eq!((exported.past, exported.number), (past, Number::Half), "{name}");
+        let error = Specialist::load(&path, &config(2), library()).expect_err("refused");
+        has(
+            &error.to_string(),
+            &[why, "computes in fp16", "`-p fp32` or `-p int4`, for `-e cpu`"],
+        );
+    }
 }
 
 #[test]
