@@ -1,7 +1,7 @@
 """The tiny folders of tests/fixtures/models/foreign: random weights of the shapes that people export (Llama, Qwen2, Qwen3, Phi-3), exported by
 other people's exporters, each with the 32 greedy tokens that transformers gives for three prompts. Exporters want different transformers, so
 there are three steps, the last in an environment of its own (`pip install optimum-onnx==0.1.0 onnxconverter-common==1.16.0 transformers==4.57.6 torch==2.15.0
-onnx onnxruntime accelerate`):
+onnx==1.23.2 onnxruntime==1.32.0 accelerate==1.15.0`):
 
     python services/trainer/shoal_trainer/foreign.py checkpoints SCRATCH
     python services/trainer/shoal_trainer/foreign.py genai SCRATCH tests/fixtures/models/foreign
